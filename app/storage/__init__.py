@@ -1,0 +1,1 @@
+"""The application's own database, and the seal on what must not be read from it."""

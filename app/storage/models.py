@@ -1,0 +1,269 @@
+"""The tables. DNSimple is the truth about a certificate; these are the truth about what we still owe."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.sql.schema import MetaData
+
+from app.storage.clock import UTCDateTime, db_now
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing to misread on the phone
+AutoId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def new_id(prefix: str) -> str:
+    """An ID that sorts by time: `prefix_` and 26 characters (48 bits of milliseconds, 80 random bits)."""
+    number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+    return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UTCDateTime, list[str]: JSON, dict[str, Any]: JSON}  # noqa: RUF012
+
+
+class Order(Base):
+    """What a client asked for. Committed before the first call to DNSimple.
+
+    `state`: accepted, purchasing (an answer may be lost), purchased, issuing (likewise), requested, issued,
+    installed, failed.
+    """
+
+    __tablename__ = "orders"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    account_id: Mapped[int] = mapped_column(BigInteger)
+    client_id: Mapped[str | None] = mapped_column(ForeignKey("api_tokens.id"))
+    domain: Mapped[str] = mapped_column(String(253))
+    name: Mapped[str] = mapped_column(String(253))
+    common_name: Mapped[str] = mapped_column(String(253))
+    san: Mapped[list[str]]
+    names: Mapped[list[str]]
+    auto_renew: Mapped[bool]
+    signature_algorithm: Mapped[str] = mapped_column(String(10))
+    state: Mapped[str] = mapped_column(String(20))
+    # The digest of what was asked for while the order is in flight, then null: two identical ones cannot both be.
+    in_flight_key: Mapped[str | None] = mapped_column(String(64), unique=True)
+    certificate_id: Mapped[int | None] = mapped_column(BigInteger)
+    purchase_attempted_at: Mapped[datetime | None]
+    failure: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(default=db_now)
+    updated_at: Mapped[datetime] = mapped_column(default=db_now, onupdate=db_now)
+
+    __table_args__ = (Index(None, "certificate_id"), Index(None, "domain", "id"), Index(None, "state", "id"))
+
+
+class IdempotencyKey(Base):
+    """The first answer to a request that carried an Idempotency-Key; null while it is being worked out."""
+
+    __tablename__ = "idempotency_keys"
+
+    client_id: Mapped[str] = mapped_column(ForeignKey("api_tokens.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_digest: Mapped[str] = mapped_column(String(64))
+    order_id: Mapped[str] = mapped_column(ForeignKey("orders.id"))
+    status: Mapped[int | None]
+    body: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(default=db_now, index=True)
+
+
+class Domain(Base):
+    """A domain of the DNSimple account whose numeric ID we have learned from an answer of DNSimple."""
+
+    __tablename__ = "domains"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    account_id: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(253), index=True)
+
+
+class Lineage(Base):
+    """Certificates that replace each other: same account, domain and set of names. `name` is its slot everywhere."""
+
+    __tablename__ = "lineages"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    account_id: Mapped[int] = mapped_column(BigInteger)
+    domain: Mapped[str] = mapped_column(String(253))
+    names_digest: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now)
+
+    __table_args__ = (UniqueConstraint("account_id", "domain", "names_digest"),)
+
+
+class Certificate(Base):
+    """A certificate by DNSimple's ID. `state` is DNSimple's word; what is in the X.509 is filled in when installed."""
+
+    __tablename__ = "certificates"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    account_id: Mapped[int] = mapped_column(BigInteger)
+    domain_id: Mapped[int | None] = mapped_column(BigInteger)
+    domain: Mapped[str] = mapped_column(String(253))
+    order_id: Mapped[str | None] = mapped_column(ForeignKey("orders.id"))
+    lineage_id: Mapped[int | None] = mapped_column(ForeignKey("lineages.id"))
+    state: Mapped[str] = mapped_column(String(40))
+    common_name: Mapped[str] = mapped_column(String(255))
+    names: Mapped[list[str]]
+    auto_renew: Mapped[bool | None]
+    serial: Mapped[str | None] = mapped_column(String(40))
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    key_algorithm: Mapped[str | None] = mapped_column(String(20))
+    not_before: Mapped[datetime | None]
+    not_after: Mapped[datetime | None]
+    leaf_pem: Mapped[str | None] = mapped_column(Text)
+    chain_pem: Mapped[str | None] = mapped_column(Text)
+    sealed_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    installed_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now)
+    updated_at: Mapped[datetime] = mapped_column(default=db_now, onupdate=db_now)
+
+    lineage: Mapped[Lineage | None] = relationship()
+    deliveries: Mapped[list[Delivery]] = relationship(order_by="Delivery.destination", viewonly=True)
+
+    __table_args__ = (
+        Index(None, "domain", "id"),
+        Index(None, "state", "id"),
+        Index(None, "lineage_id", "not_before", "id"),
+    )
+
+
+class Delivery(Base):
+    """One certificate to one destination. `state`: pending, delivered, superseded (a newer one is there), failed."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id"))
+    destination: Mapped[str] = mapped_column(String(63))
+    state: Mapped[str] = mapped_column(String(20))
+    detail: Mapped[str | None] = mapped_column(Text)
+    delivered_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now)
+    updated_at: Mapped[datetime] = mapped_column(default=db_now, onupdate=db_now)
+
+    __table_args__ = (UniqueConstraint("certificate_id", "destination"),)
+
+
+class Event(Base):
+    """A webhook event, once. Of its body only what we use: bodies can hold other webhooks' secret URLs."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    request_identifier: Mapped[str] = mapped_column(String(128), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    account_id: Mapped[int | None] = mapped_column(BigInteger)
+    certificate_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    domain_id: Mapped[int | None] = mapped_column(BigInteger)
+    outcome: Mapped[str] = mapped_column(String(20))
+    received_at: Mapped[datetime] = mapped_column(default=db_now, index=True)
+
+
+class StoryLine(Base):
+    """One step of a certificate's way, written in the transaction that took the step."""
+
+    __tablename__ = "story"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=db_now)
+    order_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    certificate_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    step: Mapped[str] = mapped_column(String(30))
+    detail: Mapped[str] = mapped_column(Text)
+
+
+class Job(Base):
+    """Work that we owe. See `app.jobs.queue` for what its columns promise.
+
+    `due_at` is when a ready job may start, and when the lease of a running one ends: either way, from then on it may
+    be claimed.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    args: Mapped[dict[str, Any]]
+    key: Mapped[str | None] = mapped_column(String(120), unique=True)
+    priority: Mapped[int] = mapped_column(default=1)
+    state: Mapped[str] = mapped_column(String(12), default="ready")
+    due_at: Mapped[datetime] = mapped_column(default=db_now)
+    attempts: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int] = mapped_column(default=20)
+    postponed: Mapped[int] = mapped_column(default=0)
+    token: Mapped[str | None] = mapped_column(String(32))
+    worker_id: Mapped[str | None] = mapped_column(String(40))
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=db_now)
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_jobs_claimable",
+            "priority",
+            "due_at",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+        Index(None, "finished_at"),
+        Index(None, "state"),
+    )
+
+
+class Periodic(Base):
+    """The last time slot for which a periodic job was enqueued, by whichever worker came first."""
+
+    __tablename__ = "periodic"
+
+    kind: Mapped[str] = mapped_column(String(40), primary_key=True)
+    slot: Mapped[int] = mapped_column(BigInteger)
+
+
+class Worker(Base):
+    """A worker process and when it was last heard from."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(default=db_now)
+    heard_at: Mapped[datetime] = mapped_column(default=db_now, index=True)
+
+
+class ApiToken(Base):
+    """A client of our API. Only the SHA-256 of its random 256-bit token is kept."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=db_now)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Fact(Base):
+    """What this installation knows about itself: its account, its key-encryption key's ID, its webhook."""
+
+    __tablename__ = "facts"
+
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)

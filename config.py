@@ -1,0 +1,199 @@
+"""All configuration: environment variables, or the same names in `.env`. Documented in docs/configuration.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+class ConfigurationError(Exception):
+    """Settings that cannot work: one line for each, with the variable's name. Holds no values."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """One field per environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    dnsimple_api_token: SecretStr = Field(description="Account token of the DNSimple account.")
+    dnsimple_account_id: PositiveInt = Field(description="The DNSimple account's number.")
+    dnsimple_base_url: str = Field("https://api.dnsimple.com", description="DNSimple's API, without `/v2`.")
+    dnsimple_connect_timeout: PositiveFloat = Field(5.0, description="Seconds to connect to DNSimple.")
+    dnsimple_read_timeout: PositiveFloat = Field(30.0, description="Seconds to wait for DNSimple's answer.")
+    dnsimple_ca_bundle: Path | None = Field(
+        None, description="PEM file of the authorities that may vouch for DNSimple; else the system's usual ones."
+    )
+
+    public_url: str = Field(
+        description="Where DNSimple reaches this service, e.g. `https://certs.example.com`; https but on loopback."
+    )
+    host: str = Field("127.0.0.1", description="Address that the web server listens on.")
+    port: int = Field(4567, ge=0, le=65535, description="Port that the web server listens on.")
+    web_workers: PositiveInt | None = Field(
+        None, description="Web processes; by default 1 on SQLite (its writers share commits) and 2 on PostgreSQL."
+    )
+    web_threads: PositiveInt = Field(32, description="Threads of each web process.")
+    worker_threads: PositiveInt = Field(8, description="Jobs that one worker process does at a time.")
+    request_patience_seconds: PositiveFloat = Field(
+        20.0, description="How long an order's request waits for DNSimple before it answers 202 and a job goes on."
+    )
+    max_body_bytes: PositiveInt = Field(262_144, description="Largest request body accepted, in bytes.")
+
+    var_dir: Path = Field(Path("var"), description="Folder of everything that has no setting of its own.")
+    database_url: str = Field(
+        "", description="`sqlite:///FILE` or `postgresql://...`; by default `certcourier.db` in `VAR_DIR`."
+    )
+    destinations_file: Path | None = Field(
+        None,
+        description="TOML file of the destinations; by default one files destination, `certificates` in `VAR_DIR`.",
+    )
+    key_encryption_key_file: Path | None = Field(
+        None,
+        description="File of the key that seals private keys; by default `key-encryption.key` in `VAR_DIR`, "
+        "created with mode 0600 when it is missing.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret part of the webhook's path, 32 or more characters of A-Z a-z 0-9 - _; by default made "
+        "once and kept in `webhook.secret` in `VAR_DIR`, mode 0600.",
+    )
+
+    job_lease_seconds: float = Field(
+        30.0, ge=1, description="After how many silent seconds a worker is taken for dead and its jobs for free."
+    )
+    purchase_settle_seconds: PositiveFloat = Field(
+        60.0, description="How long a purchase whose answer was lost may take to show up before it is made again."
+    )
+    watch_seconds: Annotated[tuple[PositiveFloat, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (120.0, 300.0, 900.0, 3600.0),
+        description="Pauses before each look at a requested certificate, comma-separated; the last one repeats.",
+    )
+    idempotency_key_hours: PositiveInt = Field(24, description="How long an Idempotency-Key is remembered.")
+    history_days: int = Field(
+        90, ge=3, description="How long events and finished jobs are kept; DNSimple may repeat an event for hours."
+    )
+
+    log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for people.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @field_validator("dnsimple_api_token")
+    @classmethod
+    def _token(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value().strip()
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("must be a token: printable ASCII without spaces")
+        return SecretStr(token)
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            text = value.get_secret_value()
+            if len(text) < 32 or not text.isascii() or not text.replace("-", "").replace("_", "").isalnum():
+                raise ValueError("must be at least 32 characters of A-Z a-z 0-9 - _")
+        return value
+
+    @field_validator("dnsimple_base_url", "public_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        value = value.rstrip("/")
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be a URL such as https://certs.example.com")
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise ValueError("must begin with https:// (http only on this machine itself)")
+        if parts.query or parts.fragment or parts.username or parts.password:
+            raise ValueError("must have no query, fragment, user or password")
+        return value
+
+    @field_validator("dnsimple_base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        if urlsplit(value).path:
+            raise ValueError("must have no path: /v2 is added by the client")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+            raise ValueError("must begin with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("destinations_file", "dnsimple_ca_bundle")
+    @classmethod
+    def _file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("must name a file that exists")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_in_var_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
+        var_dir = Path(values.get("var_dir") or "var")
+        return {
+            "database_url": f"sqlite:///{var_dir / 'certcourier.db'}",
+            "key_encryption_key_file": var_dir / "key-encryption.key",
+            **{name: value for name, value in values.items() if value not in {None, ""}},
+        }
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.is_sqlite and (self.web_workers or 1) > 1:
+            raise ValueError(
+                "WEB_WORKERS: must be 1 on SQLite, whose writers share commits in one process; "
+                "set DATABASE_URL to PostgreSQL for more"
+            )
+        if self.job_lease_seconds < self.request_patience_seconds / 10:
+            raise ValueError("JOB_LEASE_SECONDS: must be at least a tenth of REQUEST_PATIENCE_SECONDS")
+        return self
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite")
+
+    @property
+    def kek_file(self) -> Path:
+        """The key-encryption key's file."""
+        return self.key_encryption_key_file or self.var_dir / "key-encryption.key"
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the settings; `given` values win over the environment.
+
+    Raises `ConfigurationError` that names every wrong variable at once and repeats no value.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(dict(problem)) for problem in error.errors())) from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return f"  {message}"
+    if problem["type"] == "missing":
+        message = "is missing; " + (Settings.model_fields[str(problem["loc"][0])].description or "")
+    return f"  {str(problem['loc'][0]).upper()}: {message}"

@@ -1,0 +1,13 @@
+"""Alembic's entry. Run through `flask db upgrade`, which hands in the connection (see app/storage/migrating.py)."""
+
+from alembic import context
+
+from app.storage.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,  # SQLite alters a table by making it anew
+    compare_type=True,
+)
+context.run_migrations()
