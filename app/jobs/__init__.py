@@ -1,0 +1,1 @@
+"""Durable jobs in the application's own database: an acknowledged event and its job are one commit."""

@@ -1,0 +1,262 @@
+"""The jobs table: work that survives `kill -9` of any process at any instant.
+
+A job is claimed with a *lease* (until when it is ours) and a *token* (that it is ours). Whoever finishes a job shows
+the token first, in the transaction that also holds the job's effects: a worker that lost its lease to another one
+changes nothing. Effects outside the database happen at least once and have to be idempotent.
+
+All times are the database's (see `app.storage.clock`), so the clocks of the hosts do not matter.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.storage.clock import db_now
+from app.storage.database import Database
+from app.storage.models import Job
+from app.storage.statements import changed_rows, insert_once
+
+CHANNEL = "certcourier_jobs"
+FIRST_RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 3600.0
+
+
+class Priority(IntEnum):
+    """Which of the jobs that are due goes first."""
+
+    INTERACTIVE = 0
+    NORMAL = 1
+    BACKGROUND = 2
+
+
+class LeaseLostError(Exception):
+    """The job is no longer ours: its lease ran out and somebody else has it, or it was cancelled."""
+
+
+class Postpone(Exception):  # noqa: N818, not an error: the job says "not yet"
+    """Raised by a job that cannot run yet through no fault of its own; costs no attempt."""
+
+    def __init__(self, seconds: float, reason: str) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that is ours until its lease ends. `attempts` counts this one."""
+
+    id: int
+    kind: str
+    token: str
+    args: dict[str, Any] = field(default_factory=dict)
+    attempts: int = 1
+    max_attempts: int = 20
+    postponed: int = 0
+
+
+class Queue:
+    """Enqueue, claim, keep, finish. Every method is one short transaction or part of the caller's."""
+
+    def __init__(
+        self, database: Database, *, lease_seconds: float = 30.0, rng: random.Random | None = None
+    ) -> None:
+        self._database = database
+        self.lease_seconds = lease_seconds
+        self._rng = rng or random.Random()  # noqa: S311, jitter is no secret
+
+    def enqueue(
+        self,
+        session: Session,
+        kind: str,
+        args: dict[str, Any],
+        *,
+        key: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        delay: float = 0.0,
+        max_attempts: int = 20,
+    ) -> bool:
+        """Add a job in the caller's transaction, to start in `delay` seconds.
+
+        With a `key`, nothing is added while an unfinished job has the same one; returns whether it was added.
+        """
+        added = insert_once(
+            session,
+            Job,
+            kind=kind,
+            args=args,
+            key=key,
+            priority=int(priority),
+            due_at=db_now(delay),
+            max_attempts=max_attempts,
+        )
+        if added and delay <= 0:
+            self._ring(session)
+        return added
+
+    def enqueue_claimed(self, session: Session, kind: str, args: dict[str, Any], *, lease_seconds: float) -> Claim:
+        """Add a job that the caller is about to do itself. If it dies, a worker takes over when the lease ends."""
+        claim_token = secrets.token_hex(16)
+        job = Job(
+            kind=kind,
+            args=args,
+            priority=int(Priority.INTERACTIVE),
+            state="running",
+            due_at=db_now(lease_seconds),
+            token=claim_token,
+            attempts=1,
+        )
+        session.add(job)
+        session.flush()
+        return Claim(id=job.id, kind=kind, args=args, token=claim_token)
+
+    def claim(self, limit: int, *, worker_id: str) -> list[Claim]:
+        """Take up to `limit` jobs that are due, the most urgent first, for `lease_seconds`."""
+        with self._database.read() as session:
+            if not self._due(session, limit, lock=False):
+                return []
+        claims = []
+        with self._database.write() as session:
+            for job in self._due(session, limit, lock=True):
+                job.state = "running"
+                job.token = secrets.token_hex(16)
+                job.worker_id = worker_id
+                job.attempts += 1
+                job.due_at = db_now(self.lease_seconds)  # type: ignore[assignment]  # an SQL expression
+                claims.append(
+                    Claim(
+                        id=job.id,
+                        kind=job.kind,
+                        token=job.token,
+                        args=job.args,
+                        attempts=job.attempts,
+                        max_attempts=job.max_attempts,
+                        postponed=job.postponed,
+                    )
+                )
+        return claims
+
+    def seconds_until_due(self) -> float | None:
+        """How long until the next job may be claimed, or None when nothing is owed."""
+        with self._database.read() as session:
+            now: datetime = session.execute(select(db_now())).scalar_one()
+            soonest: list[datetime] = [
+                due
+                for priority in Priority
+                if (due := session.scalar(self._unfinished(priority).with_only_columns(func.min(Job.due_at))))
+            ]
+        return max(0.0, (min(soonest) - now).total_seconds()) if soonest else None
+
+    def heartbeat(self, tokens: Iterable[str]) -> None:
+        """Extend the leases of jobs that are still being worked on."""
+        with self._database.write() as session:
+            session.execute(
+                update(Job)
+                .where(Job.token.in_(list(tokens)), Job.state == "running")
+                .values(due_at=db_now(self.lease_seconds))
+            )
+
+    @contextmanager
+    def checkpoint(self, claim: Claim, *, lease_seconds: float | None = None) -> Iterator[Session]:
+        """A transaction in the middle of a job: committed only if the job is still ours, and renews its lease."""
+        with self._database.write() as session:
+            self._fence(session, claim, due_at=db_now(lease_seconds or self.lease_seconds))
+            yield session
+
+    @contextmanager
+    def finishing(self, claim: Claim) -> Iterator[Session]:
+        """The job's last transaction: its effects and its end are committed together, if it is still ours."""
+        with self._database.write() as session:
+            self._fence(session, claim, state="done", finished_at=db_now(), token=None, key=None)
+            yield session
+
+    def retry(self, claim: Claim, error: str, *, delay: float | None = None) -> float:
+        """Give a failed job back, to be tried again after a growing pause. Returns the pause in seconds."""
+        pause = self.pause_after(claim.attempts) if delay is None else delay
+        with self._database.write() as session:
+            self._fence(session, claim, state="ready", token=None, due_at=db_now(pause), last_error=error)
+        return pause
+
+    def postpone(self, claim: Claim, seconds: float, reason: str) -> None:
+        """Give a job back that could not run yet; counts no attempt."""
+        with self._database.write() as session:
+            self._fence(
+                session,
+                claim,
+                state="ready",
+                token=None,
+                due_at=db_now(seconds),
+                attempts=Job.attempts - 1,
+                postponed=Job.postponed + 1,
+                last_error=reason,
+            )
+
+    def hand_over(self, session: Session, claim: Claim, *, delay: float = 0.0) -> None:
+        """Leave a job that we held ourselves to the workers, in the caller's transaction."""
+        self._fence(session, claim, state="ready", token=None, due_at=db_now(delay))
+        if delay <= 0:
+            self._ring(session)
+
+    def bury(self, session: Session, claim: Claim, error: str) -> None:
+        """Give a job up for good, in the caller's transaction: it stays visible as dead until somebody retries it."""
+        self._fence(
+            session, claim, state="dead", finished_at=db_now(), token=None, key=None, last_error=error
+        )
+
+    def revive(self, session: Session, job_id: int) -> bool:
+        """Let a dead job start afresh, by an operator's wish."""
+        done = session.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state == "dead")
+            .values(state="ready", finished_at=None, attempts=0, due_at=db_now())
+        )
+        self._ring(session)
+        return changed_rows(done) == 1
+
+    def cancel(self, session: Session, job_id: int) -> bool:
+        """Drop a job that has not finished; a worker that holds it finds its token gone."""
+        done = session.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.finished_at.is_(None))
+            .values(state="cancelled", finished_at=db_now(), token=None, key=None)
+        )
+        return changed_rows(done) == 1
+
+    def pause_after(self, attempts: int) -> float:
+        """Seconds to wait after the n-th failed attempt: doubling, capped, with up to a half taken off at random."""
+        longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 30))
+        return longest * self._rng.uniform(0.5, 1.0)
+
+    def _due(self, session: Session, limit: int, *, lock: bool) -> list[Job]:
+        due: list[Job] = []
+        for priority in Priority:  # one index range each: a long queue of one never slows the others
+            if len(due) < limit:
+                query = self._unfinished(priority).where(Job.due_at <= db_now()).order_by(Job.due_at)
+                query = query.limit(limit - len(due))
+                due += session.scalars(query.with_for_update(skip_locked=True) if lock else query)
+        return due
+
+    @staticmethod
+    def _unfinished(priority: Priority) -> Any:
+        return select(Job).where(Job.finished_at.is_(None), Job.priority == int(priority))
+
+    @staticmethod
+    def _fence(session: Session, claim: Claim, **changes: Any) -> None:
+        ours = update(Job).where(Job.id == claim.id, Job.token == claim.token).values(**changes)
+        if changed_rows(session.execute(ours)) != 1:
+            raise LeaseLostError(f"job {claim.id} ({claim.kind}) is no longer ours")
+
+    @staticmethod
+    def _ring(session: Session) -> None:
+        # PostgreSQL tells the listeners at commit; SQLite's workers see the commit itself (`app.jobs.doorbell`).
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(select(func.pg_notify(CHANNEL, "")))

@@ -1,0 +1,46 @@
+"""Periodic jobs without a leader: time is cut into slots, and the first worker to reach a slot enqueues its job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from app.jobs.queue import Priority, Queue
+from app.storage.clock import read_now
+from app.storage.models import Periodic
+from app.storage.statements import changed_rows, insert_once
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Enqueue a job of this kind every so many seconds."""
+
+    kind: str
+    seconds: int
+
+
+SCHEDULE = (
+    Every("register_webhook", 3600),
+    Every("prune", 3600),
+)
+
+
+def enqueue_due(session: Session, queue: Queue, schedule: tuple[Every, ...] = SCHEDULE) -> list[str]:
+    """Enqueue each periodic job whose slot has begun and that nobody has enqueued for it. Returns their kinds."""
+    now = read_now(session).timestamp()
+    due = []
+    for every in schedule:
+        slot = int(now // every.seconds)
+        if _take_slot(session, every.kind, slot):
+            queue.enqueue(session, every.kind, {}, key=every.kind, priority=Priority.BACKGROUND)
+            due.append(every.kind)
+    return due
+
+
+def _take_slot(session: Session, kind: str, slot: int) -> bool:
+    if insert_once(session, Periodic, kind=kind, slot=slot):
+        return True
+    taken = update(Periodic).where(Periodic.kind == kind, Periodic.slot < slot).values(slot=slot)
+    return changed_rows(session.execute(taken)) == 1
