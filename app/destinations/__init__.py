@@ -1,0 +1,1 @@
+"""Where certificates go. One module per kind; each keeps one slot per lineage."""

@@ -1,0 +1,52 @@
+"""The destinations that the operator named, read from one TOML file and checked before the first delivery."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from app.destinations.base import Destination, DestinationRefusedError
+from app.destinations.files import FilesConfig, FilesDestination
+
+KINDS = {"files": (FilesConfig, FilesDestination)}
+
+
+def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Destination]:
+    """Destinations by name. Without a file: one of files, `certificates` in `var_dir`.
+
+    Relative paths in the file count from the folder that the service is started in. Raises
+    `DestinationRefusedError` that names the file, the entry and the field.
+    """
+    if file is None:
+        return {"files": FilesDestination(FilesConfig(path=var_dir / "certificates"))}
+    try:
+        document = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DestinationRefusedError(f"{file}: {error}") from None
+    unknown = set(document) - {"destination"}
+    if unknown:
+        raise DestinationRefusedError(f"{file}: unknown {', '.join(sorted(unknown))}; only [[destination]] tables count")
+    destinations: dict[str, Destination] = {}
+    for number, entry in enumerate(document.get("destination", []), start=1):
+        destination = _build(file, number, entry)
+        if destination.name in destinations:
+            raise DestinationRefusedError(f"{file}: two destinations are named {destination.name!r}")
+        destinations[destination.name] = destination
+    if not destinations:
+        raise DestinationRefusedError(f"{file}: names no destination; add a [[destination]] table")
+    return destinations
+
+
+def _build(file: Path, number: int, entry: object) -> Destination:
+    kind = entry.get("kind") if isinstance(entry, dict) else None
+    if kind not in KINDS:
+        raise DestinationRefusedError(f"{file}: destination {number}: kind must be one of {', '.join(KINDS)}")
+    config, destination = KINDS[kind]
+    try:
+        return destination(config.model_validate(entry))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise DestinationRefusedError(f"{file}: destination {number}: {problems}") from None
