@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     dnsimple_connect_timeout: PositiveFloat = Field(5.0, description="Seconds to connect to DNSimple.")
     dnsimple_read_timeout: PositiveFloat = Field(30.0, description="Seconds to wait for DNSimple's answer.")
     dnsimple_ca_bundle: Path | None = Field(
-        None, description="PEM file of the authorities that may vouch for DNSimple; else the system's usual ones."
+        None,
+        description="PEM file of the authorities that may vouch for DNSimple; else the system's usual ones.",
     )
 
     public_url: str = Field(
@@ -51,12 +52,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the web server listens on.")
     port: int = Field(4567, ge=0, le=65535, description="Port that the web server listens on.")
     web_workers: PositiveInt | None = Field(
-        None, description="Web processes; by default 1 on SQLite (its writers share commits) and 2 on PostgreSQL."
+        None,
+        description="Web processes; by default 1 on SQLite (its writers share commits) and 2 on PostgreSQL.",
     )
     web_threads: PositiveInt = Field(32, description="Threads of each web process.")
     worker_threads: PositiveInt = Field(8, description="Jobs that one worker process does at a time.")
     request_patience_seconds: PositiveFloat = Field(
-        20.0, description="How long an order's request waits for DNSimple before it answers 202 and a job goes on."
+        20.0,
+        description="How long an order's request waits for DNSimple before it answers 202 and a job goes on.",
     )
     max_body_bytes: PositiveInt = Field(262_144, description="Largest request body accepted, in bytes.")
 
@@ -80,10 +83,13 @@ class Settings(BaseSettings):
     )
 
     job_lease_seconds: float = Field(
-        30.0, ge=1, description="After how many silent seconds a worker is taken for dead and its jobs for free."
+        30.0,
+        ge=1,
+        description="After how many silent seconds a worker is taken for dead and its jobs for free.",
     )
     purchase_settle_seconds: PositiveFloat = Field(
-        60.0, description="How long a purchase whose answer was lost may take to show up before it is made again."
+        60.0,
+        description="How long a purchase whose answer was lost may take to show up before it is made again.",
     )
     watch_seconds: Annotated[tuple[PositiveFloat, ...], NoDecode, BeforeValidator(_split)] = Field(
         (120.0, 300.0, 900.0, 3600.0),
@@ -91,7 +97,9 @@ class Settings(BaseSettings):
     )
     idempotency_key_hours: PositiveInt = Field(24, description="How long an Idempotency-Key is remembered.")
     history_days: int = Field(
-        90, ge=3, description="How long events and finished jobs are kept; DNSimple may repeat an event for hours."
+        90,
+        ge=3,
+        description="How long events and finished jobs are kept; DNSimple may repeat an event for hours.",
     )
 
     log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for people.")
@@ -197,3 +205,18 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         message = "is missing; " + (Settings.model_fields[str(problem["loc"][0])].description or "")
     return f"  {str(problem['loc'][0]).upper()}: {message}"
+
+
+def settings_table() -> str:
+    """The table of docs/configuration.md; a test compares them."""
+    rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "required" if field.is_required() else _shown_default(field.default)
+        rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _shown_default(value: object) -> str:
+    if value is None or value == "":
+        return ""
+    return f"`{','.join(f'{part:g}' for part in value)}`" if isinstance(value, tuple) else f"`{value}`"

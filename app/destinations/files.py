@@ -85,9 +85,7 @@ class FilesDestination:
     def _deliver(self, slot: Path, bundle: Bundle) -> Receipt:
         held = _current(slot)
         if held is not None and held > bundle.version:
-            return Receipt(
-                "superseded", f"{slot} holds certificate {held.certificate_id}, which is newer"
-            )
+            return Receipt("superseded", f"{slot} holds certificate {held.certificate_id}, which is newer")
         version = slot / "versions" / _folder_name(bundle.version)
         _clear_leftovers(slot)
         if not _holds(version, bundle):
@@ -138,9 +136,11 @@ def _write_version(version: Path, bundle: Bundle) -> None:
                 os.fsync(file.fileno())
         temporary.chmod(0o755)
         _fsync_folder(temporary)
-        if version.exists():  # damaged by somebody: what is whole takes its place
-            version.rename(version.parent / f".old-{temporary.name}")
+        damaged = version.with_name(f".old-{version.name}")
+        if version.exists():  # somebody changed it: what is whole takes its place
+            version.rename(damaged)
         temporary.rename(version)
+        shutil.rmtree(damaged, ignore_errors=True)
         _fsync_folder(version.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

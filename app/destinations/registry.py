@@ -28,7 +28,9 @@ def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Desti
         raise DestinationRefusedError(f"{file}: {error}") from None
     unknown = set(document) - {"destination"}
     if unknown:
-        raise DestinationRefusedError(f"{file}: unknown {', '.join(sorted(unknown))}; only [[destination]] tables count")
+        raise DestinationRefusedError(
+            f"{file}: unknown {', '.join(sorted(unknown))}; only [[destination]] tables count"
+        )
     destinations: dict[str, Destination] = {}
     for number, entry in enumerate(document.get("destination", []), start=1):
         destination = _build(file, number, entry)

@@ -67,9 +67,7 @@ class Claim:
 class Queue:
     """Enqueue, claim, keep, finish. Every method is one short transaction or part of the caller's."""
 
-    def __init__(
-        self, database: Database, *, lease_seconds: float = 30.0, rng: random.Random | None = None
-    ) -> None:
+    def __init__(self, database: Database, *, lease_seconds: float = 30.0, rng: random.Random | None = None) -> None:
         self._database = database
         self.lease_seconds = lease_seconds
         self._rng = rng or random.Random()  # noqa: S311, jitter is no secret
@@ -131,7 +129,7 @@ class Queue:
                 job.token = secrets.token_hex(16)
                 job.worker_id = worker_id
                 job.attempts += 1
-                job.due_at = db_now(self.lease_seconds)  # type: ignore[assignment]  # an SQL expression
+                job.due_at = db_now(self.lease_seconds)
                 claims.append(
                     Claim(
                         id=job.id,
@@ -208,9 +206,7 @@ class Queue:
 
     def bury(self, session: Session, claim: Claim, error: str) -> None:
         """Give a job up for good, in the caller's transaction: it stays visible as dead until somebody retries it."""
-        self._fence(
-            session, claim, state="dead", finished_at=db_now(), token=None, key=None, last_error=error
-        )
+        self._fence(session, claim, state="dead", finished_at=db_now(), token=None, key=None, last_error=error)
 
     def revive(self, session: Session, job_id: int) -> bool:
         """Let a dead job start afresh, by an operator's wish."""

@@ -45,19 +45,22 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose changes are committed together when the block ends, or not at all."""
-        with self._writer, self.engine.connect().execution_options(**{_WRITES: True}) as connection:
-            with Session(connection, expire_on_commit=False) as session:
-                yield session
-                session.commit()
+        with self._writing() as connection, Session(connection, expire_on_commit=False) as session:
+            yield session
+            session.commit()
 
     @contextmanager
     def migration_connection(self) -> Iterator[Connection]:
         """One transaction for a migration, which excludes every other one."""
-        with self._writer, self.engine.connect().execution_options(**{_WRITES: True}) as connection:
-            with connection.begin():
-                if not self.is_sqlite:
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-                yield connection
+        with self._writing() as connection, connection.begin():
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._writer, self.engine.connect() as connection:
+            yield connection.execution_options(**{_WRITES: True})
 
     def close(self) -> None:
         """Close all pooled connections."""

@@ -7,7 +7,18 @@ import time
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql.schema import MetaData
 
@@ -60,8 +71,8 @@ class Order(Base):
     certificate_id: Mapped[int | None] = mapped_column(BigInteger)
     purchase_attempted_at: Mapped[datetime | None]
     failure: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    created_at: Mapped[datetime] = mapped_column(default=db_now)
-    updated_at: Mapped[datetime] = mapped_column(default=db_now, onupdate=db_now)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
 
     __table_args__ = (Index(None, "certificate_id"), Index(None, "domain", "id"), Index(None, "state", "id"))
 
@@ -77,7 +88,7 @@ class IdempotencyKey(Base):
     order_id: Mapped[str] = mapped_column(ForeignKey("orders.id"))
     status: Mapped[int | None]
     body: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    created_at: Mapped[datetime] = mapped_column(default=db_now, index=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
 
 class Domain(Base):
@@ -100,7 +111,7 @@ class Lineage(Base):
     domain: Mapped[str] = mapped_column(String(253))
     names_digest: Mapped[str] = mapped_column(String(64))
     name: Mapped[str] = mapped_column(String(255), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=db_now)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
 
     __table_args__ = (UniqueConstraint("account_id", "domain", "names_digest"),)
 
@@ -129,8 +140,8 @@ class Certificate(Base):
     chain_pem: Mapped[str | None] = mapped_column(Text)
     sealed_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     installed_at: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(default=db_now)
-    updated_at: Mapped[datetime] = mapped_column(default=db_now, onupdate=db_now)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
 
     lineage: Mapped[Lineage | None] = relationship()
     deliveries: Mapped[list[Delivery]] = relationship(order_by="Delivery.destination", viewonly=True)
@@ -153,8 +164,8 @@ class Delivery(Base):
     state: Mapped[str] = mapped_column(String(20))
     detail: Mapped[str | None] = mapped_column(Text)
     delivered_at: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(default=db_now)
-    updated_at: Mapped[datetime] = mapped_column(default=db_now, onupdate=db_now)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
 
     __table_args__ = (UniqueConstraint("certificate_id", "destination"),)
 
@@ -171,7 +182,7 @@ class Event(Base):
     certificate_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     domain_id: Mapped[int | None] = mapped_column(BigInteger)
     outcome: Mapped[str] = mapped_column(String(20))
-    received_at: Mapped[datetime] = mapped_column(default=db_now, index=True)
+    received_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
 
 class StoryLine(Base):
@@ -180,7 +191,7 @@ class StoryLine(Base):
     __tablename__ = "story"
 
     id: Mapped[int] = mapped_column(AutoId, primary_key=True)
-    at: Mapped[datetime] = mapped_column(default=db_now)
+    at: Mapped[datetime] = mapped_column(default=db_now())
     order_id: Mapped[str | None] = mapped_column(String(40), index=True)
     certificate_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     step: Mapped[str] = mapped_column(String(30))
@@ -202,14 +213,14 @@ class Job(Base):
     key: Mapped[str | None] = mapped_column(String(120), unique=True)
     priority: Mapped[int] = mapped_column(default=1)
     state: Mapped[str] = mapped_column(String(12), default="ready")
-    due_at: Mapped[datetime] = mapped_column(default=db_now)
+    due_at: Mapped[datetime] = mapped_column(default=db_now())
     attempts: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=20)
     postponed: Mapped[int] = mapped_column(default=0)
     token: Mapped[str | None] = mapped_column(String(32))
     worker_id: Mapped[str | None] = mapped_column(String(40))
     last_error: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(default=db_now)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -242,8 +253,8 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
-    started_at: Mapped[datetime] = mapped_column(default=db_now)
-    heard_at: Mapped[datetime] = mapped_column(default=db_now, index=True)
+    started_at: Mapped[datetime] = mapped_column(default=db_now())
+    heard_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
 
 class ApiToken(Base):
@@ -255,7 +266,7 @@ class ApiToken(Base):
     name: Mapped[str] = mapped_column(String(100))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]]
-    created_at: Mapped[datetime] = mapped_column(default=db_now)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 

@@ -60,9 +60,7 @@ class Sealer:
                 f"than {self.key_id}: restore that key's file"
             )
         try:
-            pem = self._aead.decrypt(
-                rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], self._bound_to(header, certificate_id)
-            )
+            pem = self._aead.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], self._bound_to(header, certificate_id))
         except InvalidTag:
             raise SealBrokenError(
                 f"the sealed private key of certificate {certificate_id} was altered or belongs to another one"

@@ -211,13 +211,9 @@ def upgrade() -> None:
         sa.Column("delivered_at", _TIME, nullable=True),
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("updated_at", _TIME, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["certificate_id"], ["certificates.id"], name=op.f("fk_deliveries_certificate_id")
-        ),
+        sa.ForeignKeyConstraint(["certificate_id"], ["certificates.id"], name=op.f("fk_deliveries_certificate_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
-        sa.UniqueConstraint(
-            "certificate_id", "destination", name=op.f("uq_deliveries_certificate_id_destination")
-        ),
+        sa.UniqueConstraint("certificate_id", "destination", name=op.f("uq_deliveries_certificate_id_destination")),
     )
 
 

@@ -1,0 +1,29 @@
+# One image for the web server, the worker and the migrations; compose.yaml shows all three.
+
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/venv
+COPY requirements.txt .
+RUN /opt/venv/bin/pip install --require-hashes -r requirements.txt
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --create-home --home-dir /home/certcourier certcourier \
+ && install -d -o certcourier -g certcourier -m 0750 /var/lib/certcourier
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /srv/certcourier
+COPY app app
+COPY migrations migrations
+COPY config.py gunicorn.conf.py wsgi.py .flaskenv ./
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOST=0.0.0.0 \
+    PORT=4567 \
+    VAR_DIR=/var/lib/certcourier
+USER certcourier
+VOLUME /var/lib/certcourier
+EXPOSE 4567
+# /healthz needs no token and looks at nothing but the process.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/healthz', timeout=2)"]
+CMD ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]

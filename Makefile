@@ -1,0 +1,60 @@
+# The two commands of the README are `make run` and `make test`.
+
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+# A Python of at least 3.12, which dnsimple 8.x needs; an older pip would quietly take dnsimple 2.x instead.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+.PHONY: help run test check lint types imports format lock bench clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run ## Start the service; without a DNSIMPLE_API_TOKEN, with a simulated DNSimple and a demo
+	@exec $(BIN)/python -m app.launch
+
+test: $(VENV)/.dev ## Run all tests
+	$(BIN)/python -m pytest
+
+check: lint types imports ## Lint, types and import directions
+
+lint: $(VENV)/.dev ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## Check types
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev ## Check that imports point one way
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Put the code into its usual form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/.dev ## Compile requirements*.in into requirements*.txt, every version and hash pinned
+	$(BIN)/python -m pip install --quiet uv
+	for f in requirements requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.12 \
+		--generate-hashes --no-emit-index-url --no-header $$f.in --output-file $$f.txt; done
+
+bench: $(VENV)/.dev ## Measure (see benchmarks/README.md)
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the environment and caches; your data in var/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.12 or later is needed: install it, or say where it is: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+	@echo "Installing the pinned requirements into $(VENV)/ ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo "Installing the development tools ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,34 @@
+"""Certcourier: from "give this customer domain a certificate" to "the certificate is served".
+
+Start reading here, then `app/certificates/` in the order that its docstring gives.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.cli import register_commands
+from app.logs import configure_logs
+from app.services import build_services
+from app.web import certificates, context, docs, errors, events, health, issue, logs
+from config import Settings, load_settings
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The web application and its command line. Opens no connection: gunicorn forks after this.
+
+    `settings` come from the environment unless given. Raises `config.ConfigurationError` or
+    `app.errors.PermanentError` with one line for each thing that is wrong.
+    """
+    settings = settings or load_settings()
+    configure_logs(settings.log_format, settings.log_level)
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # documents read in the order they are written
+    context.bind(app, build_services(settings))
+    errors.register(app)
+    logs.register(app)
+    for module in (issue, certificates, events, health, docs):
+        app.register_blueprint(module.blueprint)
+    register_commands(app)
+    return app

@@ -1,0 +1,208 @@
+"""A certificate that is issued: downloaded by its ID, verified, sealed, and owed to every destination.
+
+Two calls to DNSimple, however often and by whomever we were told of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.certificates.delivering import want_delivered
+from app.certificates.failing import fail_order
+from app.certificates.names import digest_names
+from app.certificates.story import tell
+from app.certificates.verifying import VerificationError, VerifiedCertificate, verify
+from app.dnsimple.errors import NotFoundError, NotIssuedYetError
+from app.jobs.queue import Claim, Postpone
+from app.services import Services
+from app.storage.clock import read_now
+from app.storage.models import Certificate, Domain, Event, Lineage, Order
+from app.storage.statements import insert_once
+
+log = structlog.get_logger("certcourier")
+
+# 428 can still come for a while after `issued` (contract, section 2.4). About three hours in all.
+_NOT_YET_PAUSES = (2, 4, 8, 15, 30, 60, 120, 300, 600)
+_NOT_YET_MOST = 25
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Which certificate to fetch: `domain` goes into the path, so DNSimple itself checks that they belong together."""
+
+    certificate_id: int
+    domain: str
+    domain_id: int | None
+    order: Order | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What is to be put on record, the private key sealed already."""
+
+    target: _Target
+    verified: VerifiedCertificate
+    sealed_key: bytes
+
+
+def want_installed(
+    services: Services, session: Session, *, certificate_id: int, domain_id: int, event_id: str | None = None
+) -> None:
+    """Enqueue the installation in the caller's transaction; one at a time for a certificate."""
+    services.queue.enqueue(
+        session,
+        "install",
+        {"certificate_id": certificate_id, "domain_id": domain_id, "event_id": event_id},
+        key=f"install:{domain_id}:{certificate_id}",
+    )
+
+
+def install(services: Services, claim: Claim) -> None:
+    """Fetch, verify, seal and commit one certificate; do nothing if that has been done or it is not ours.
+
+    Raises `VerificationError` when it must not be used, `Postpone` while DNSimple does not hand it out yet.
+    """
+    target = _target(services, claim)
+    if target is None:
+        with services.queue.finishing(claim):
+            return
+    try:
+        download = services.dnsimple.download(target.domain, target.certificate_id)
+        key = services.dnsimple.private_key(target.domain, target.certificate_id)
+    except NotIssuedYetError as error:
+        if claim.postponed >= _NOT_YET_MOST:
+            raise VerificationError(f"{error}: DNSimple still does not hand it out after some hours") from error
+        pause = _NOT_YET_PAUSES[min(claim.postponed, len(_NOT_YET_PAUSES) - 1)]
+        raise Postpone(pause, str(error)) from error
+    except NotFoundError as error:
+        if target.order is not None:
+            raise
+        _ignore(services, claim, str(error))
+        return
+    with services.database.read() as session:
+        now = read_now(session)
+    verified = verify(
+        download.server,
+        download.chain,
+        key.pem,
+        now=now,
+        must_cover=target.order.names if target.order else (),
+    )
+    sealed = services.sealer.seal(key.pem, certificate_id=target.certificate_id)
+    with services.queue.finishing(claim) as session:
+        _record(services, session, claim, _Fetched(target, verified, sealed))
+
+
+def installation_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
+    """The job was given up: the order that it belonged to says so."""
+    certificate = session.get(Certificate, int(claim.args["certificate_id"]))
+    order = session.get(Order, certificate.order_id) if certificate and certificate.order_id else None
+    if order is not None and order.state in {"requested", "issued"}:
+        title = "The certificate could not be installed"
+        fail_order(session, order, {"type": "installation-failed", "title": title, "detail": error})
+
+
+def _target(services: Services, claim: Claim) -> _Target | None:
+    certificate_id, domain_id = int(claim.args["certificate_id"]), int(claim.args["domain_id"])
+    with services.database.read() as session:
+        known = session.get(Certificate, certificate_id)
+        order = session.get(Order, known.order_id) if known and known.order_id else None
+        domain = session.get(Domain, domain_id)
+    if known is not None:
+        if known.installed_at is not None:
+            return None
+        if known.domain_id not in {None, domain_id}:
+            log.warning("event names another domain", certificate_id=certificate_id, domain_id=domain_id)
+            return None
+        return _Target(certificate_id, known.domain, known.domain_id, order)
+    if domain is None:
+        domain = _learn_domain(services, domain_id)
+    return _Target(certificate_id, domain.name, domain.id, None) if domain else None
+
+
+def _learn_domain(services: Services, domain_id: int) -> Domain | None:
+    """Ask DNSimple once which domain an unknown ID is."""
+    try:
+        remote = services.dnsimple.domain(domain_id)
+    except NotFoundError:
+        log.warning("event names a domain that is not in the account", domain_id=domain_id)
+        return None
+    domain = Domain(id=remote.id, account_id=services.account_id, name=remote.name.lower())
+    with services.database.write() as session:
+        insert_once(session, Domain, id=domain.id, account_id=domain.account_id, name=domain.name)
+    return domain
+
+
+def _ignore(services: Services, claim: Claim, why: str) -> None:
+    with services.queue.finishing(claim):
+        log.warning("event ignored", reason=why, certificate_id=claim.args["certificate_id"])
+
+
+def _record(services: Services, session: Session, claim: Claim, fetched: _Fetched) -> None:
+    target, verified = fetched.target, fetched.verified
+    insert_once(
+        session,
+        Certificate,
+        id=target.certificate_id,
+        account_id=services.account_id,
+        domain=target.domain,
+        domain_id=target.domain_id,
+        state="issued",
+        common_name=verified.common_name,
+        names=list(verified.names),
+    )
+    certificate = session.get_one(Certificate, target.certificate_id, with_for_update=True)
+    if certificate.installed_at is not None:
+        return  # another event's job was faster
+    certificate.lineage_id = _lineage(session, services.account_id, target.domain, verified).id
+    certificate.state = "issued"
+    certificate.common_name = verified.common_name
+    certificate.names = list(verified.names)
+    certificate.serial = verified.serial
+    certificate.fingerprint = verified.fingerprint
+    certificate.key_algorithm = verified.key_algorithm
+    certificate.not_before = verified.not_before
+    certificate.not_after = verified.not_after
+    certificate.leaf_pem = verified.leaf_pem
+    certificate.chain_pem = verified.chain_pem
+    certificate.sealed_key = fetched.sealed_key
+    certificate.installed_at = read_now(session)
+    _tell(session, claim, certificate)
+    if certificate.order_id is not None:
+        order = session.get_one(Order, certificate.order_id, with_for_update=True)
+        order.state, order.in_flight_key, order.failure = "installed", None, None
+    for destination in services.destinations:
+        want_delivered(services, session, certificate.id, destination)
+
+
+def _tell(session: Session, claim: Claim, certificate: Certificate) -> None:
+    about = {"order_id": certificate.order_id, "certificate_id": certificate.id}
+    event = session.scalar(select(Event).where(Event.request_identifier == claim.args.get("event_id")))
+    if event is not None:
+        tell(session, "event received", event.name, at=event.received_at, **about)  # type: ignore[arg-type]
+    tell(session, "downloaded", "certificate, chain and private key, by ID", **about)  # type: ignore[arg-type]
+    names = ", ".join(certificate.names)
+    tell(
+        session,
+        "verified",
+        f"{names}; {certificate.key_algorithm}; until {certificate.not_after:%Y-%m-%d}; key fits, chain links up",
+        **about,  # type: ignore[arg-type]
+    )
+
+
+def _lineage(session: Session, account_id: int, domain: str, verified: VerifiedCertificate) -> Lineage:
+    """The lineage of these names, made if it is new. Its name is the common name unless another lineage has it."""
+    digest = digest_names(verified.names)
+    readable = verified.common_name.replace("*", "_wildcard")[:200]
+    ours = {"account_id": account_id, "domain": domain, "names_digest": digest}
+    query = select(Lineage).filter_by(**ours)
+    for name in (readable, f"{readable}-{digest[:12]}"):
+        found = session.scalar(query)
+        if found is not None:
+            return found
+        insert_once(session, Lineage, name=name, **ours)
+    return session.scalars(query).one()

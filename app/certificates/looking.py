@@ -1,0 +1,106 @@
+"""Reading what is on record: orders, certificates and their stories."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from app.dnsimple.adapter import Deadline
+from app.services import Services
+from app.storage.models import Certificate, Order, StoryLine
+
+_LOOK_SECONDS = 0.1
+_SETTLED = {"issued", "installed", "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Page[T]:
+    """Some rows, newest first, and the ID to go on after, or None at the end."""
+
+    rows: list[T]
+    next_after: str | None
+
+
+def find_order(services: Services, order_id: str) -> tuple[Order, Certificate | None, list[StoryLine]] | None:
+    """An order, its certificate with deliveries, and its story in the order in which it happened."""
+    with services.database.read() as session:
+        order = session.get(Order, order_id)
+        if order is None:
+            return None
+        certificate = _certificate(session, order.certificate_id)
+        story = session.scalars(select(StoryLine).where(StoryLine.order_id == order_id))
+        return order, certificate, _in_time(story.all())
+
+
+def find_certificate(services: Services, certificate_id: int) -> tuple[Certificate, list[StoryLine]] | None:
+    """A certificate with lineage and deliveries, and its story, from the order on."""
+    with services.database.read() as session:
+        certificate = _certificate(session, certificate_id)
+        if certificate is None:
+            return None
+        about = StoryLine.certificate_id == certificate_id
+        if certificate.order_id is not None:
+            about |= StoryLine.order_id == certificate.order_id
+        return certificate, _in_time(session.scalars(select(StoryLine).where(about)).all())
+
+
+def list_certificates(
+    services: Services, *, domain: str | None, state: str | None, after: int | None, limit: int
+) -> Page[Certificate]:
+    """Certificates by ID, newest first, beginning below `after`."""
+    query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
+    if after is not None:
+        query = query.where(Certificate.id < after)
+    query = _filtered(query, Certificate, domain, state).order_by(Certificate.id.desc())
+    return _page(services, query, limit)
+
+
+def list_orders(
+    services: Services, *, domain: str | None, state: str | None, after: str | None, limit: int
+) -> Page[Order]:
+    """Orders by ID, which is by time, newest first, beginning below `after`; `state` is the order's."""
+    query = select(Order)
+    if after is not None:
+        query = query.where(Order.id < after)
+    return _page(services, _filtered(query, Order, domain, state).order_by(Order.id.desc()), limit)
+
+
+def wait_until_issued(services: Services, order_id: str, deadline: Deadline) -> None:
+    """Return when the order's certificate is issued or has failed, or when the deadline has passed."""
+    pause = threading.Event()
+    while deadline.remaining() > 0:
+        with services.database.read() as session:
+            state = session.scalar(select(Order.state).where(Order.id == order_id))
+        if state in _SETTLED:
+            return
+        pause.wait(min(_LOOK_SECONDS, max(0.0, deadline.remaining())))
+
+
+def _filtered(query: Select[Any], model: Any, domain: str | None, state: str | None) -> Select[Any]:
+    if domain is not None:
+        query = query.where(model.domain == domain)
+    if state is not None:
+        query = query.where(model.state == state)
+    return query
+
+
+def _page(services: Services, query: Select[Any], limit: int) -> Page[Any]:
+    with services.database.read() as session:
+        rows = list(session.scalars(query.limit(limit + 1)))
+    more = len(rows) > limit
+    return Page(rows[:limit], str(rows[limit - 1].id) if more else None)
+
+
+def _certificate(session: Session, certificate_id: int | None) -> Certificate | None:
+    if certificate_id is None:
+        return None
+    options = (joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
+    return session.get(Certificate, certificate_id, options=options)
+
+
+def _in_time(lines: Any) -> list[StoryLine]:
+    return sorted(lines, key=lambda line: (line.at, line.id))

@@ -1,0 +1,342 @@
+"""An order: accepted -> purchased -> requested. Committed first, taken step by step, resumable after any step.
+
+A purchase cannot be repeated safely: DNSimple has no idempotency key and sells again. So "about to buy" is committed
+before the call, and whoever finds an order in that state looks for the certificate before buying another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from app.certificates.failing import fail_order, reason_of
+from app.certificates.idempotency import (
+    Key,
+    KeyInFlightError,
+    StoredAnswer,
+    digest_request,
+    find_key,
+    keep_key,
+)
+from app.certificates.names import OrderNames, digest_names, resolve_names
+from app.certificates.story import tell
+from app.certificates.watching import start_watching
+from app.dnsimple.adapter import Certificate as RemoteCertificate
+from app.dnsimple.adapter import Deadline
+from app.dnsimple.errors import AuthenticationError, RefusedError
+from app.errors import OutcomeUnknownError, PermanentError, RetryableError
+from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Postpone, Priority
+from app.services import Services
+from app.storage.clock import read_now
+from app.storage.models import Certificate, Domain, Job, Order, new_id
+from app.storage.statements import insert_once
+
+log = structlog.get_logger("certcourier")
+
+# A certificate counts as the answer to a lost purchase if DNSimple made it after our attempt; its clock may differ.
+_CLOCK_TOLERANCE = timedelta(minutes=5)
+_UNUSABLE = {"failed", "rejected", "cancelled", "refunded"}
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """What a client asks for, as it wrote it. `signature_algorithm` is `ECDSA` or `RSA`."""
+
+    domain: str
+    name: str = "www"
+    san: tuple[str, ...] = ()
+    auto_renew: bool = True
+    signature_algorithm: str = "ECDSA"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An order that is on record. `claim` is the right to advance it now, unless a worker or another request does."""
+
+    order_id: str
+    claim: Claim | None
+
+
+def place(
+    session: Session,
+    services: Services,
+    request: OrderRequest,
+    *,
+    client_id: str | None,
+    hold_seconds: float | None,
+) -> Placed:
+    """Put an order and its job on record in the caller's transaction, or find the identical one in flight.
+
+    With `hold_seconds` the caller takes the steps itself for that long; otherwise a worker does. Raises
+    `InvalidFieldError`.
+    """
+    names = resolve_names(request.domain, request.name, request.san)
+    key = _in_flight_key(services.account_id, names, request)
+    order_id = new_id("ord")
+    placed = insert_once(
+        session,
+        Order,
+        id=order_id,
+        account_id=services.account_id,
+        client_id=client_id,
+        domain=names.domain,
+        name=names.name,
+        common_name=names.common_name,
+        san=list(names.san),
+        names=list(names.names),
+        auto_renew=request.auto_renew,
+        signature_algorithm=request.signature_algorithm,
+        state="accepted",
+        in_flight_key=key,
+    )
+    if not placed:
+        return Placed(session.scalars(select(Order.id).where(Order.in_flight_key == key)).one(), None)
+    tell(session, "ordered", ", ".join(names.names), order_id=order_id, certificate_id=None)
+    args = {"order_id": order_id}
+    if hold_seconds is not None:
+        return Placed(order_id, services.queue.enqueue_claimed(session, "order", args, lease_seconds=hold_seconds))
+    services.queue.enqueue(session, "order", args, priority=Priority.INTERACTIVE)
+    return Placed(order_id, None)
+
+
+def submit(
+    services: Services,
+    request: OrderRequest,
+    *,
+    client_id: str,
+    idempotency_key: str | None,
+    hold_seconds: float | None,
+) -> Placed | StoredAnswer:
+    """Commit an order, and its idempotency key with it; or give back what the same key was answered before.
+
+    Raises `InvalidFieldError`, `KeyReusedError` or `KeyInFlightError`; nothing is on record then.
+    """
+    with services.database.write() as session:
+        if idempotency_key is None:
+            return place(session, services, request, client_id=client_id, hold_seconds=hold_seconds)
+        key = Key(client_id, idempotency_key, digest_request(request))
+        earlier = find_key(session, key)
+        if earlier is None:
+            placed = place(session, services, request, client_id=client_id, hold_seconds=hold_seconds)
+            keep_key(session, key, placed.order_id)
+            return placed
+        if isinstance(earlier, StoredAnswer):
+            return earlier
+        if is_being_advanced(session, earlier):
+            raise KeyInFlightError("the first request with this Idempotency-Key is still being worked on")
+        return Placed(earlier, None)  # whoever worked on it died before it answered
+
+
+def is_being_advanced(session: Session, order_id: str) -> bool:
+    """Whether somebody holds the order's first job at this moment."""
+    now = read_now(session)
+    running = session.scalars(select(Job).where(Job.kind == "order", Job.state == "running"))
+    return any(job.args.get("order_id") == order_id and job.due_at > now for job in running)
+
+
+def advance(services: Services, claim: Claim, *, deadline: Deadline | None = None) -> None:
+    """Take the order's steps until DNSimple has it in hand or has refused it; each is committed before the next.
+
+    No call to DNSimple begins after `deadline`. Raises `RetryableError`, `OutcomeUnknownError` or `Postpone` when a
+    later attempt has to go on; ends the job otherwise.
+    """
+    order_id = str(claim.args["order_id"])
+    while True:
+        with services.database.read() as session:
+            order = session.get_one(Order, order_id)
+        step = _STEPS.get(order.state)
+        if step is None:
+            with services.queue.finishing(claim):
+                return
+        try:
+            step(services, claim, order, deadline)
+        except AuthenticationError:
+            raise  # our token is at fault, not the order
+        except PermanentError as error:
+            with services.queue.finishing(claim) as session:
+                fail_order(session, session.get_one(Order, order_id), reason_of(error, order))
+            return
+
+
+def step_ahead(services: Services, claim: Claim, patience: Deadline) -> None:
+    """Advance an order within a request's patience; what cannot be done in it is left to the workers, at once."""
+    try:
+        advance(services, claim, deadline=patience)
+    except Postpone as pause:
+        _hand_over(services, claim, pause.seconds, str(pause))
+    except (RetryableError, AuthenticationError) as error:
+        wait = error.retry_after if isinstance(error, RetryableError) else None
+        _hand_over(services, claim, FIRST_RETRY_SECONDS if wait is None else wait, str(error))
+    except OutcomeUnknownError as error:
+        _hand_over(services, claim, 1.0, str(error))
+    except LeaseLostError:
+        log.warning("a worker took the order over", order_id=claim.args["order_id"])
+
+
+def _hand_over(services: Services, claim: Claim, delay: float, reason: str) -> None:
+    log.warning("order left to the workers", order_id=claim.args["order_id"], reason=reason)
+    with suppress(LeaseLostError), services.database.write() as session:
+        services.queue.hand_over(session, claim, delay=delay)
+
+
+def order_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
+    """The job was given up: the order says so."""
+    order = session.get_one(Order, str(claim.args["order_id"]))
+    if order.state in _STEPS:
+        fail_order(session, order, {"type": "failed", "title": "The order was given up", "detail": error})
+
+
+def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
+    # A process that was frozen past its lease must not send its purchase when it wakes: another one may have bought.
+    deadline = deadline or Deadline.after(services.queue.lease_seconds)
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+        current = _locked(session, order)
+        current.state = "purchasing"
+        current.purchase_attempted_at = read_now(session)
+    try:
+        bought = services.dnsimple.purchase(
+            order.domain,
+            name=order.name,
+            alternate_names=order.san,
+            auto_renew=order.auto_renew,
+            signature_algorithm=order.signature_algorithm,
+            deadline=deadline,
+        )
+    except (RetryableError, AuthenticationError):
+        with services.queue.checkpoint(claim) as session:  # certainly not bought: no need to look for it
+            _locked(session, order).state = "accepted"
+        raise
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+        _record_purchase(session, order, bought.certificate_id, bought.state)
+        tell(session, "purchased", "", order_id=order.id, certificate_id=bought.certificate_id)
+
+
+def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
+    """Somebody was about to buy, and we do not know whether it happened: look before buying."""
+    found = _find_purchased(services, order, deadline)
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+        current = _locked(session, order)
+        if found is not None:
+            _record_purchase(session, order, found.id, found.state)
+            detail = "the answer to the purchase was lost; found in the domain's certificates"
+            tell(session, "adopted", detail, order_id=order.id, certificate_id=found.id)
+            return
+        attempted_at = current.purchase_attempted_at or current.created_at
+        age = (read_now(session) - attempted_at).total_seconds()
+        left = services.settings.purchase_settle_seconds - age
+        if left <= 0:
+            current.state = "accepted"
+            return
+    # The lost request may still be on its way through DNSimple: not seeing a certificate yet proves nothing.
+    raise Postpone(min(left, 5.0 * 2**claim.postponed), "waiting to see whether a purchase took effect")
+
+
+def _find_purchased(services: Services, order: Order, deadline: Deadline | None) -> RemoteCertificate | None:
+    since = (order.purchase_attempted_at or order.created_at) - _CLOCK_TOLERANCE
+    wanted = (order.common_name, frozenset(order.san) - {order.domain})
+    for candidate in services.dnsimple.certificates(order.domain, deadline=deadline):
+        if candidate.created_at is None or candidate.created_at < since:
+            return None  # newest first: all the others are older
+        alternates = frozenset(name.lower() for name in candidate.alternate_names) - {order.domain}
+        same = (candidate.common_name.lower(), alternates) == wanted
+        if same and candidate.state not in _UNUSABLE and not _is_known(services, candidate.id):
+            return candidate
+    return None
+
+
+def _is_known(services: Services, certificate_id: int) -> bool:
+    with services.database.read() as session:
+        return bool(session.scalar(select(exists().where(Certificate.id == certificate_id))))
+
+
+def _record_purchase(session: Session, order: Order, certificate_id: int, state: str) -> None:
+    current = _locked(session, order)
+    current.state = "purchased" if state == "new" else "issuing"
+    current.certificate_id = certificate_id
+    insert_once(
+        session,
+        Certificate,
+        id=certificate_id,
+        account_id=order.account_id,
+        domain=order.domain,
+        order_id=order.id,
+        state=state,
+        common_name=order.common_name,
+        names=order.names,
+        auto_renew=order.auto_renew,
+    )
+
+
+def _issue(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
+    assert order.certificate_id is not None  # noqa: S101, `purchased` is committed together with it
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+        current = _locked(session, order)
+        if current.state != "purchased":
+            return  # an event overtook us
+        current.state = "issuing"
+    try:
+        remote = services.dnsimple.issue(order.domain, order.certificate_id, deadline=deadline)
+    except (RetryableError, AuthenticationError):
+        with services.queue.checkpoint(claim) as session:  # certainly not requested
+            _locked(session, order).state = "purchased"
+        raise
+    except RefusedError:
+        # DNSimple's words for "already requested" are not documented, so its state decides (contract, section 6).
+        remote = services.dnsimple.certificate(order.domain, order.certificate_id, deadline=deadline)
+        if remote.state == "new":
+            raise
+    _record_requested(services, claim, order, remote)
+
+
+def _settle_issue(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
+    """The answer to the issue call was lost; asking for the certificate shows whether it was heard."""
+    assert order.certificate_id is not None  # noqa: S101, as in `_issue`
+    remote = services.dnsimple.certificate(order.domain, order.certificate_id, deadline=deadline)
+    if remote.state == "new":
+        with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+            current = _locked(session, order)
+            if current.state == "issuing":
+                current.state = "purchased"
+        return
+    _record_requested(services, claim, order, remote)
+
+
+def _record_requested(services: Services, claim: Claim, order: Order, remote: RemoteCertificate) -> None:
+    with services.queue.checkpoint(claim) as session:
+        insert_once(session, Domain, id=remote.domain_id, account_id=order.account_id, name=order.domain)
+        certificate = session.get_one(Certificate, remote.id, with_for_update=True)
+        certificate.domain_id = remote.domain_id
+        current = _locked(session, order)
+        if current.state in _STEPS:  # otherwise its event was faster than this answer
+            certificate.state = remote.state
+            current.state = "requested"
+            tell(session, "requested", remote.state, order_id=order.id, certificate_id=remote.id)
+            start_watching(services, session, order.id)
+
+
+def _lease(services: Services, deadline: Deadline | None) -> float | None:
+    """A request's lease covers all the patience that it has left, since no heartbeat keeps it."""
+    return None if deadline is None else deadline.remaining() + services.queue.lease_seconds
+
+
+def _locked(session: Session, order: Order) -> Order:
+    return session.get_one(Order, order.id, with_for_update=True)
+
+
+def _in_flight_key(account_id: int, names: OrderNames, request: OrderRequest) -> str:
+    options = (str(account_id), names.domain, str(request.auto_renew), request.signature_algorithm)
+    return digest_names([*names.names, " ".join(options)])
+
+
+_STEPS: dict[str, Callable[[Services, Claim, Order, Deadline | None], None]] = {
+    "accepted": _purchase,
+    "purchasing": _settle_purchase,
+    "purchased": _issue,
+    "issuing": _settle_issue,
+}

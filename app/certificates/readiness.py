@@ -1,0 +1,62 @@
+"""Can this installation do its work, and is it the one that its database belongs to?"""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import PermanentError
+from app.services import Services
+from app.storage.clock import db_now
+from app.storage.migrating import current_revision, head_revision
+from app.storage.models import Fact, Worker
+from app.storage.statements import insert_once
+
+_WORKER_SILENT_SECONDS = 30.0
+
+
+def check_readiness(services: Services) -> dict[str, str]:
+    """`{"database", "migrations", "worker"}`, each `ok` or what is wrong and what to do."""
+    unknown = "not known while the database is unavailable"
+    try:
+        revision = current_revision(services.database)
+    except SQLAlchemyError:
+        return {"database": "does not answer; check DATABASE_URL", "migrations": unknown, "worker": unknown}
+    if revision != head_revision():
+        return {"database": "ok", "migrations": "not current; run `flask db upgrade`", "worker": "not known"}
+    with services.database.read() as session:
+        heard = session.scalar(
+            select(func.count()).select_from(Worker).where(Worker.heard_at > db_now(-_WORKER_SILENT_SECONDS))
+        )
+    silent = f"none heard from for {_WORKER_SILENT_SECONDS:.0f} seconds; start `flask worker`"
+    return {"database": "ok", "migrations": "ok", "worker": "ok" if heard else silent}
+
+
+def claim_installation(services: Services) -> None:
+    """Note whose database this is, or find that it is somebody else's.
+
+    Raises `PermanentError` when the tables are not current, when the database belongs to another DNSimple account
+    (IDs of two accounts would mix), or when its private keys were sealed under another key-encryption key.
+    """
+    try:
+        revision = current_revision(services.database)
+    except SQLAlchemyError as error:
+        raise PermanentError(f"DATABASE_URL: the database does not answer ({type(error).__name__})") from None
+    if revision != head_revision():
+        raise PermanentError("the database's tables are not current: run `flask db upgrade` first")
+    facts = {
+        "account_id": (
+            str(services.account_id),
+            "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR",
+        ),
+        "key_encryption_key_id": (
+            services.sealer.key_id,
+            "KEY_ENCRYPTION_KEY_FILE: this database's private keys were sealed under key {}; restore that file",
+        ),
+    }
+    with services.database.write() as session:
+        for name, (value, complaint) in facts.items():
+            insert_once(session, Fact, name=name, value=value)
+            noted = session.get_one(Fact, name).value
+            if noted != value:
+                raise PermanentError(complaint.format(noted))

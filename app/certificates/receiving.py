@@ -1,0 +1,138 @@
+"""A webhook event: recorded once, together with its job. It is only a hint that it is time to look."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.certificates.installing import want_installed
+from app.errors import PermanentError
+from app.services import Services
+from app.storage.models import Event
+from app.storage.statements import insert_once
+
+log = structlog.get_logger("certcourier")
+
+LARGEST_ID = 2**63 - 1
+_LONGEST_IDENTIFIER = 128
+_LONGEST_NAME = 100
+_INSTALLS = {"certificate.issue", "certificate.reissue"}
+
+Outcome = Literal["queued", "ignored", "foreign", "duplicate"]
+
+
+class NotAnEventError(PermanentError):
+    """The body is not an event of DNSimple; the message names what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingEvent:
+    """All that is ever used of an event's body."""
+
+    request_identifier: str
+    name: str
+    account_id: int | None
+    certificate_id: int | None = None
+    domain_id: int | None = None
+
+
+def parse_event(body: bytes) -> IncomingEvent:
+    """Read an event of any name. Raises `NotAnEventError`.
+
+    Unknown names and fields are tolerated; IDs are looked at only where they are used.
+    """
+    try:
+        document = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        raise NotAnEventError("the body is not JSON in UTF-8") from None
+    if not isinstance(document, dict):
+        raise NotAnEventError("the body is not a JSON object")
+    name = _text(document, "name", _LONGEST_NAME)
+    event = IncomingEvent(
+        request_identifier=_text(document, "request_identifier", _LONGEST_IDENTIFIER),
+        name=name,
+        account_id=_account(document),
+    )
+    if name not in _INSTALLS:
+        return event
+    certificate = _object(_object(document, "data"), "certificate", "data.certificate")
+    return IncomingEvent(
+        request_identifier=event.request_identifier,
+        name=name,
+        account_id=event.account_id,
+        certificate_id=_id(certificate, "id", "data.certificate.id"),
+        domain_id=_id(certificate, "domain_id", "data.certificate.domain_id"),
+    )
+
+
+def record(services: Services, event: IncomingEvent) -> Outcome:
+    """Commit the event and its job together, once for each `request_identifier`; only then may it be acknowledged."""
+    with services.database.write() as session:
+        outcome = _record(services, session, event)
+    log.info(
+        "event received",
+        outcome=outcome,
+        event_id=event.request_identifier,
+        event_name=event.name,
+        certificate_id=event.certificate_id,
+    )
+    return outcome
+
+
+def _record(services: Services, session: Session, event: IncomingEvent) -> Outcome:
+    outcome: Outcome = "ignored"
+    if event.account_id != services.account_id:
+        outcome = "foreign"
+    elif event.certificate_id is not None:
+        outcome = "queued"
+    added = insert_once(
+        session,
+        Event,
+        request_identifier=event.request_identifier,
+        name=event.name,
+        account_id=event.account_id,
+        certificate_id=event.certificate_id,
+        domain_id=event.domain_id,
+        outcome=outcome,
+    )
+    if not added:
+        return "duplicate"
+    if outcome == "queued" and event.certificate_id is not None and event.domain_id is not None:
+        want_installed(
+            services,
+            session,
+            certificate_id=event.certificate_id,
+            domain_id=event.domain_id,
+            event_id=event.request_identifier,
+        )
+    return outcome
+
+
+def _object(parent: dict[str, Any], field: str, path: str | None = None) -> dict[str, Any]:
+    value = parent.get(field)
+    if not isinstance(value, dict):
+        raise NotAnEventError(f"{path or field} is not an object")
+    return value
+
+
+def _text(document: dict[str, Any], field: str, longest: int) -> str:
+    value = document.get(field)
+    if not isinstance(value, str) or not value or len(value) > longest or not value.isprintable():
+        raise NotAnEventError(f"{field} is not a text of 1 to {longest} printable characters")
+    return value
+
+
+def _account(document: dict[str, Any]) -> int | None:
+    account = document.get("account")
+    return _id(account, "id", "account.id") if isinstance(account, dict) else None
+
+
+def _id(parent: dict[str, Any], field: str, path: str) -> int:
+    value = parent.get(field)
+    if type(value) is not int or not 0 < value <= LARGEST_ID:  # a bool is an int to isinstance
+        raise NotAnEventError(f"{path} is not a positive whole number of at most 63 bits")
+    return value

@@ -1,0 +1,65 @@
+"""Looking at a requested certificate: DNSimple sends no event when a first issuance fails, and events get lost."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from app.certificates.failing import fail_order
+from app.certificates.installing import want_installed
+from app.certificates.story import tell
+from app.jobs.queue import Claim, Postpone
+from app.services import Services
+from app.storage.clock import read_now
+from app.storage.models import Certificate, Order
+
+ENDED = {"failed", "rejected", "cancelled", "refunded"}
+_GIVE_UP_AFTER = timedelta(days=7)
+
+
+def start_watching(services: Services, session: Session, order_id: str) -> None:
+    """Schedule the first look, in the caller's transaction."""
+    services.queue.enqueue(
+        session,
+        "watch",
+        {"order_id": order_id},
+        key=f"watch:{order_id}",
+        delay=services.settings.watch_seconds[0],
+    )
+
+
+def watch(services: Services, claim: Claim) -> None:
+    """One look: hand an issued certificate to `installing`, close an order that failed, or look again later."""
+    order_id = str(claim.args["order_id"])
+    with services.database.read() as session:
+        order = session.get_one(Order, order_id)
+        age = read_now(session) - order.created_at
+    if order.state != "requested" or order.certificate_id is None:
+        with services.queue.finishing(claim):
+            return
+    remote = services.dnsimple.certificate(order.domain, order.certificate_id)
+    if remote.state != "issued" and remote.state not in ENDED and age < _GIVE_UP_AFTER:
+        pauses = services.settings.watch_seconds
+        raise Postpone(pauses[min(claim.postponed + 1, len(pauses) - 1)], f"still {remote.state}")
+    with services.queue.finishing(claim) as session:
+        session.get_one(Certificate, remote.id, with_for_update=True).state = remote.state
+        current = session.get_one(Order, order_id, with_for_update=True)
+        if current.state != "requested":
+            return
+        if remote.state == "issued":
+            current.state = "issued"
+            detail = "seen by looking; no event has come"
+            tell(session, "issued", detail, order_id=order_id, certificate_id=remote.id)
+            want_installed(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
+        else:
+            fail_order(session, current, _why(remote.state))
+
+
+def _why(state: str) -> dict[str, str]:
+    return {
+        "type": "issuance-failed",
+        "title": "The certificate was not issued",
+        "detail": f"DNSimple says that the certificate is {state}. Check that the domain is delegated to DNSimple "
+        "alone, that its CAA records allow letsencrypt.org and that its DNSSEC is sound, then order again.",
+    }

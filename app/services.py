@@ -1,0 +1,67 @@
+"""What the use cases work with, built once per process from the settings."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.destinations.base import Destination
+from app.destinations.registry import load_destinations
+from app.dnsimple.adapter import DNSimple
+from app.jobs.queue import Queue
+from app.storage.database import Database
+from app.storage.sealing import Sealer
+from app.storage.secret_files import read_or_create
+from config import Settings
+
+WEBHOOK_PATH = "/dnsimple/events"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Handed to every use case; tests hand in others."""
+
+    settings: Settings
+    database: Database
+    queue: Queue
+    dnsimple: DNSimple
+    destinations: Mapping[str, Destination]
+    sealer: Sealer
+    webhook_secret: str
+
+    @property
+    def account_id(self) -> int:
+        """The DNSimple account that this installation serves."""
+        return self.settings.dnsimple_account_id
+
+    @property
+    def webhook_url(self) -> str:
+        """Where DNSimple shall post its events. Secret: never log it."""
+        return f"{self.settings.public_url}{WEBHOOK_PATH}/{self.webhook_secret}"
+
+
+def build_services(settings: Settings) -> Services:
+    """Open nothing yet but the secret files: connections are made when first used, after gunicorn has forked."""
+    database = Database(settings.database_url, pool_size=max(settings.worker_threads, settings.web_threads // 2) + 2)
+    return Services(
+        settings=settings,
+        database=database,
+        queue=Queue(database, lease_seconds=settings.job_lease_seconds),
+        dnsimple=DNSimple(
+            account_id=settings.dnsimple_account_id,
+            token=settings.dnsimple_api_token.get_secret_value(),
+            base_url=settings.dnsimple_base_url,
+            connect_timeout=settings.dnsimple_connect_timeout,
+            read_timeout=settings.dnsimple_read_timeout,
+            pool_size=max(settings.worker_threads, settings.web_threads),
+            ca_bundle=str(settings.dnsimple_ca_bundle) if settings.dnsimple_ca_bundle else None,
+        ),
+        destinations=load_destinations(settings.destinations_file, var_dir=settings.var_dir),
+        sealer=Sealer(read_or_create(settings.kek_file, Sealer.new_key)),
+        webhook_secret=(
+            settings.webhook_secret.get_secret_value()
+            if settings.webhook_secret
+            else read_or_create(settings.var_dir / "webhook.secret", lambda: secrets.token_urlsafe(32))
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Blueprints: parse, call one use case, render. No rules here."""

@@ -1,0 +1,109 @@
+"""GET /orders, /orders/<id>, /certificates, /certificates/<id>."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from flask import Blueprint, Response, abort, jsonify, request, url_for
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from app.certificates import looking
+from app.certificates.names import InvalidFieldError, parse_domain
+from app.certificates.receiving import LARGEST_ID
+from app.web import schemas
+from app.web.auth import requires
+from app.web.context import services
+
+blueprint = Blueprint("certificates", __name__)
+
+
+class ListQuery(BaseModel):
+    """Filters and place of a list request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    domain: str | None = Field(None, max_length=1000, description="Only this domain's.")
+    state: str | None = Field(
+        None,
+        pattern="^[a-z_]{1,40}$",
+        description="Only those in this state (of the order, in the list of orders).",
+    )
+    limit: int = Field(50, ge=1, le=200, description="How many at most.")
+    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
+
+    @field_validator("domain")
+    @classmethod
+    def _domain(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else parse_domain(value)
+        except InvalidFieldError as error:
+            raise ValueError(error.message) from None
+
+    @property
+    def after(self) -> str | None:
+        """The ID that the cursor stands for. Raises `InvalidFieldError`."""
+        if self.cursor is None:
+            return None
+        try:
+            return base64.b64decode(self.cursor, altchars=b"-_", validate=True).decode("ascii")
+        except (binascii.Error, ValueError):
+            raise InvalidFieldError("cursor", "is not one that this service gave out") from None
+
+
+@blueprint.get("/orders")
+@requires("read")
+def list_orders() -> Response:
+    """The orders, newest first."""
+    query = ListQuery.model_validate(request.args.to_dict())
+    page = looking.list_orders(services(), domain=query.domain, state=query.state, after=query.after, limit=query.limit)
+    return _page([schemas.order_document(order, None) for order in page.rows], page.next_after, query)
+
+
+@blueprint.get("/orders/<order_id>")
+@requires("read")
+def show_order(order_id: str) -> Response:
+    """One order with its story."""
+    found = looking.find_order(services(), order_id)
+    if found is None:
+        abort(404, "no order has this ID")
+    return jsonify({"data": schemas.order_detail(*found)})
+
+
+@blueprint.get("/certificates")
+@requires("read")
+def list_certificates() -> Response:
+    """The certificates, newest first."""
+    query = ListQuery.model_validate(request.args.to_dict())
+    page = looking.list_certificates(
+        services(), domain=query.domain, state=query.state, after=_number(query.after), limit=query.limit
+    )
+    return _page([schemas.certificate_document(row) for row in page.rows], page.next_after, query)
+
+
+@blueprint.get("/certificates/<int:certificate_id>")
+@requires("read")
+def show_certificate(certificate_id: int) -> Response:
+    """One certificate with its public PEM texts and its story."""
+    found = looking.find_certificate(services(), certificate_id) if certificate_id <= LARGEST_ID else None
+    if found is None:
+        abort(404, "no certificate has this ID")
+    return jsonify({"data": schemas.certificate_detail(*found)})
+
+
+def _number(after: str | None) -> int | None:
+    if after is None:
+        return None
+    if not after.isdigit() or int(after) > LARGEST_ID:
+        raise InvalidFieldError("cursor", "is not one that this service gave out")
+    return int(after)
+
+
+def _page(rows: list[dict[str, Any]], next_after: str | None, query: ListQuery) -> Response:
+    cursor = base64.urlsafe_b64encode(next_after.encode()).decode() if next_after else None
+    answer = jsonify({"data": rows, "pagination": {"limit": query.limit, "next_cursor": cursor}})
+    if cursor and request.endpoint:
+        arguments = query.model_dump(exclude_none=True) | {"cursor": cursor}
+        answer.headers["Link"] = f'<{url_for(request.endpoint, **arguments)}>; rel="next"'
+    return answer

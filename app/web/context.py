@@ -1,0 +1,35 @@
+"""What a request handler reaches for: the services, and the places for requests that wait for DNSimple."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from flask import Flask, current_app
+
+from app.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class WebContext:
+    """`waiting` has fewer places than there are threads, so that slow orders never keep webhooks from being heard."""
+
+    services: Services
+    waiting: threading.BoundedSemaphore
+
+
+def bind(app: Flask, services: Services) -> None:
+    """Attach the services to the application."""
+    places = max(1, services.settings.web_threads // 2)
+    app.extensions["certcourier"] = WebContext(services, threading.BoundedSemaphore(places))
+
+
+def current() -> WebContext:
+    """The context of the application that handles this request."""
+    context: WebContext = current_app.extensions["certcourier"]
+    return context
+
+
+def services() -> Services:
+    """The services of the application that handles this request."""
+    return current().services

@@ -1,0 +1,45 @@
+"""One log line per request, by the route's rule: a path can hold the webhook's secret, its rule cannot."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from flask import Flask, Response, g, request
+
+log = structlog.get_logger("certcourier.web")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_QUIET = {"/healthz", "/readyz"}
+
+
+def register(app: Flask) -> None:
+    """Give each request an ID (the caller's, if it sent a sensible one) and log its end."""
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    g.started = time.monotonic()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _end(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    rule = request.url_rule.rule if request.url_rule else "(no such route)"
+    log.log(
+        10 if rule in _QUIET else 20,
+        "request",
+        method=request.method,
+        route=rule,
+        status=response.status_code,
+        milliseconds=round((time.monotonic() - g.started) * 1000, 1),
+    )
+    return response

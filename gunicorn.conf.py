@@ -1,0 +1,29 @@
+"""The web server. Values come from the same settings as everything else (docs/configuration.md)."""
+
+import sys
+
+from config import ConfigurationError, load_settings
+
+try:
+    _settings = load_settings()
+except ConfigurationError as error:
+    sys.exit(f"Certcourier cannot start:\n{error}")
+
+bind = f"{_settings.host}:{_settings.port}"
+worker_class = "gthread"
+# SQLite: one process, whose threads take turns at the database in good order. PostgreSQL: as many as wanted.
+workers = _settings.web_workers or (1 if _settings.is_sqlite else 2)
+threads = _settings.web_threads
+# Loaded once, then forked: settings are checked once and memory is shared. Database and HTTP connections are dropped
+# in the child and made anew when first used (app/storage/database.py, app/dnsimple/transport.py).
+preload_app = True
+timeout = 60
+graceful_timeout = 25
+keepalive = 15
+limit_request_line = 4094
+limit_request_fields = 50
+forwarded_allow_ips = "127.0.0.1,::1"
+# Ours is written by app/web/logs.py, by route: a path of ours can hold the webhook's secret.
+accesslog = None
+loglevel = "warning"
+control_socket_disable = True

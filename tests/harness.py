@@ -1,0 +1,93 @@
+"""What integration tests share: services on a real database against the simulator, and jobs run to their end."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select, update
+
+from app.certificates.readiness import claim_installation
+from app.jobs.worker import run_job
+from app.services import Services, build_services
+from app.storage.clock import db_now
+from app.storage.models import Job
+from config import Settings, load_settings
+
+ACCOUNT = 1010
+TOKEN = "simulated-token"
+WEBHOOK_SECRET = "webhook-secret-of-the-tests-0123456789"
+
+
+def make_settings(database_url: str, dnsimple_url: str, var_dir: Path, **more: Any) -> Settings:
+    """Settings of a test; nothing comes from the environment's .env."""
+    given = {
+        "dnsimple_api_token": TOKEN,
+        "dnsimple_account_id": ACCOUNT,
+        "dnsimple_base_url": dnsimple_url,
+        "public_url": "http://127.0.0.1:4567",
+        "database_url": database_url,
+        "var_dir": var_dir,
+        "webhook_secret": WEBHOOK_SECRET,
+        "log_format": "text",
+        "log_level": "info",
+        "_env_file": None,
+    }
+    return load_settings(**(given | more))
+
+
+def make_services(settings: Settings) -> Services:
+    """Services as a process would have them."""
+    services = build_services(settings)
+    claim_installation(services)
+    return services
+
+
+def drain(services: Services, *, ahead: bool = False) -> list[str]:
+    """Do every job that is due, and those that they enqueue, in this thread; `ahead`: also those of later. Kinds done."""
+    done: list[str] = []
+    while len(done) < 200:
+        if ahead:
+            make_due(services)
+        claims = services.queue.claim(1, worker_id="test")
+        if not claims:
+            return done
+        run_job(services, claims[0])
+        done.append(claims[0].kind)
+    raise AssertionError(f"jobs do not come to an end: {done[-10:]}")
+
+
+def make_due(services: Services, kind: str | None = None) -> None:
+    """Let the time of the waiting jobs come."""
+    change = update(Job).where(Job.state == "ready")
+    with services.database.write() as session:
+        session.execute((change.where(Job.kind == kind) if kind else change).values(due_at=db_now(-0.001)))
+
+
+def let_leases_end(services: Services) -> None:
+    """As if every process that holds a job had died long ago."""
+    with services.database.write() as session:
+        session.execute(update(Job).where(Job.state == "running").values(due_at=db_now(-0.001)))
+
+
+def jobs(services: Services, kind: str | None = None) -> list[Job]:
+    """All jobs, or those of a kind, in the order of their making."""
+    query = select(Job).order_by(Job.id)
+    with services.database.read() as session:
+        return list(session.scalars(query.where(Job.kind == kind) if kind else query))
+
+
+def event(
+    certificate_id: Any, domain_id: Any, *, name: str = "certificate.issue", account_id: Any = ACCOUNT, **more: Any
+) -> dict[str, Any]:
+    """An event as DNSimple posts it, shortened to what is looked at and a little more."""
+    return {
+        "data": {"certificate": {"id": certificate_id, "domain_id": domain_id, "state": "issued", "csr": "..."}},
+        "name": name,
+        "actor": {"id": "system", "entity": "dnsimple", "pretty": "support@dnsimple.com"},
+        "account": {"id": account_id, "display": "Test", "identifier": "test@example.com"},
+        "api_version": "v2",
+        "request_identifier": str(uuid.uuid4()),
+        **more,
+    }

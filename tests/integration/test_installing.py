@@ -1,0 +1,383 @@
+"""From an event to files: two calls, whatever is doubled, late, early or forged; never an older over a newer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from app.destinations.base import Bundle, DestinationUnavailableError, Receipt
+from app.services import Services
+from app.storage.models import Certificate, Delivery, Lineage, Order
+from tests.harness import WEBHOOK_SECRET, drain, event, jobs, make_due
+from tests.simulator_process import Simulator
+
+PATH = f"/dnsimple/events/{WEBHOOK_SECRET}"
+DOWNLOAD = "GET /{account}/domains/{domain}/certificates/{certificate}/download"
+KEY = "GET /{account}/domains/{domain}/certificates/{certificate}/private_key"
+
+
+def calls(simulator: Simulator) -> list[str]:
+    return [f"{call['method']} {call['path_template']}" for call in simulator.calls()]
+
+
+def order(client: FlaskClient, simulator: Simulator, domain: str, **more: Any) -> dict[str, Any]:
+    """An order whose certificate is issued by now."""
+    data: dict[str, Any] = client.post("/issue_certificate", json={"domain": domain} | more).json["data"]
+    simulator.wait_until_issued(domain, data["certificate_id"])
+    return data
+
+
+def tell(client: FlaskClient, simulator: Simulator, domain: str, certificate_id: int) -> None:
+    answer = client.post(PATH, json=event(certificate_id, simulator.domain_id(domain)))
+    assert answer.status_code == 200
+
+
+def files(services: Services, slot: str) -> dict[str, str]:
+    folder = services.settings.var_dir / "certificates" / slot
+    return {path.stem: path.read_text() for path in folder.glob("*.pem")}
+
+
+def show(client: FlaskClient, certificate_id: int) -> dict[str, Any]:
+    data: dict[str, Any] = client.get(f"/certificates/{certificate_id}").json["data"]
+    return data
+
+
+def test_an_ordered_certificate_is_installed_with_four_calls(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain)
+    simulator.reset_calls()
+    for _ in range(3):
+        tell(client, simulator, domain, data["certificate_id"])
+        drain(services)
+    assert calls(simulator) == [DOWNLOAD, KEY]
+    found = client.get(f"/orders/{data['order_id']}").json["data"]
+    assert (found["order_state"], found["state"]) == ("installed", "issued")
+    assert [delivery["state"] for delivery in found["deliveries"]] == ["delivered"]
+    assert [line["step"] for line in found["story"]] == [
+        "ordered", "purchased", "requested", "event received", "downloaded", "verified", "delivered",
+    ]  # fmt: skip
+
+
+def test_the_files_hold_a_pair_for_the_names_ordered(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain, san=["docs"])
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    pems = files(services, f"www.{domain}")
+    leaf = x509.load_pem_x509_certificate(pems["cert"].encode())
+    key = load_pem_private_key(pems["privkey"].encode(), password=None)
+    assert key.public_key() == leaf.public_key()
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert set(names.get_values_for_type(x509.DNSName)) == {f"www.{domain}", domain, f"docs.{domain}"}
+    chain = x509.load_pem_x509_certificates(pems["fullchain"].encode())
+    assert chain[0] == leaf
+    assert len(chain) == 2
+
+
+def test_the_private_key_is_nowhere_but_at_the_destination(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = order(client, simulator, domain)
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    lines = files(services, f"www.{domain}")["privkey"].splitlines()
+    secret = max(lines, key=len)
+    assert secret not in caplog.text
+    assert secret not in client.get(f"/certificates/{data['certificate_id']}").text
+    with services.database.read() as session:
+        for table in (Certificate, Delivery, Order):
+            for row in session.scalars(select(table)):
+                assert secret not in str(vars(row))
+    path = services.database.sqlite_path
+    for file in Path(path).parent.glob(f"{path.name}*") if path else []:
+        assert secret.encode() not in file.read_bytes()
+
+
+def test_a_renewal_is_installed_with_two_calls_and_replaces_its_predecessor(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    first = order(client, simulator, domain)["certificate_id"]
+    tell(client, simulator, domain, first)
+    drain(services)
+    second = simulator.renew(first)
+    simulator.reset_calls()
+    for _ in range(3):
+        tell(client, simulator, domain, second)
+        drain(services)
+    assert calls(simulator) == [DOWNLOAD, KEY]
+    assert show(client, second)["lineage"] == show(client, first)["lineage"] == f"www.{domain}"
+    assert files(services, f"www.{domain}")["cert"] == show(client, second)["certificate_pem"]
+
+
+def test_a_late_event_of_an_old_certificate_never_replaces_a_newer_one(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    first = order(client, simulator, domain)["certificate_id"]
+    second = simulator.renew(first)
+    tell(client, simulator, domain, second)
+    drain(services)
+    tell(client, simulator, domain, first)
+    drain(services)
+    assert files(services, f"www.{domain}")["cert"] == show(client, second)["certificate_pem"]
+    assert [delivery["state"] for delivery in show(client, first)["deliveries"]] == ["superseded"]
+
+
+def test_an_event_that_overtakes_the_answer_of_the_issue_call_is_not_lost(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    issue = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/issue"
+    simulator.fault(method="POST", path_template=issue, when="after", action="reset")
+    data = client.post("/issue_certificate", json={"domain": domain}).json["data"]
+    assert data["order_state"] == "issuing"
+    simulator.wait_until_issued(domain, data["certificate_id"])
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    make_due(services)
+    drain(services)
+    found = client.get(f"/orders/{data['order_id']}").json["data"]
+    assert (found["order_state"], found["state"]) == ("installed", "issued")
+
+
+def test_a_certificate_ordered_elsewhere_is_installed_too(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    bought = simulator.purchase(domain, name="shop")
+    simulator.issue(domain, bought)
+    simulator.wait_until_issued(domain, bought)
+    tell(client, simulator, domain, bought)
+    drain(services)
+    found = show(client, bought)
+    assert (found["order_id"], found["lineage"], found["domain"]) == (None, f"shop.{domain}", domain)
+    assert files(services, f"shop.{domain}")["cert"] == found["certificate_pem"]
+
+
+def test_a_wildcard_gets_a_safe_name(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain, name="*")
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    assert set(files(services, f"_wildcard.{domain}")) == {"cert", "chain", "fullchain", "privkey"}
+
+
+def test_two_lineages_of_one_common_name_have_two_slots(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    for san in ([], ["docs"]):
+        data = order(client, simulator, domain, san=san)
+        tell(client, simulator, domain, data["certificate_id"])
+        drain(services)
+    with services.database.read() as session:
+        names = sorted(session.scalars(select(Lineage.name)))
+    assert names[0] == f"www.{domain}"
+    assert names[1].startswith(f"www.{domain}-")
+    assert all(files(services, name) for name in names)
+
+
+# Hints that are wrong
+
+
+def test_an_event_of_an_unknown_domain_changes_nothing(
+    client: FlaskClient, services: Services, simulator: Simulator
+) -> None:
+    client.post(PATH, json=event(101967, 999_999_999))
+    drain(services, ahead=True)
+    assert calls(simulator) == ["GET /{account}/domains/{domain}"]
+    assert client.get("/certificates").json["data"] == []
+
+
+def test_an_event_of_an_unknown_certificate_changes_nothing(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    client.post(PATH, json=event(2**62, simulator.domain_id(domain)))
+    drain(services, ahead=True)
+    assert client.get("/certificates").json["data"] == []
+
+
+def test_an_event_whose_certificate_belongs_to_another_domain_changes_nothing(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    """Whether the certificate is one that we know, or one that only DNSimple can tell us about."""
+    other = f"other-{domain}"
+    known = order(client, simulator, domain)["certificate_id"]
+    unknown = simulator.purchase(domain, name="x")
+    simulator.issue(domain, unknown)
+    simulator.wait_until_issued(domain, unknown)
+    for certificate_id in (known, unknown):
+        client.post(PATH, json=event(certificate_id, simulator.domain_id(other)))
+    drain(services)
+    found = {item["certificate_id"]: item["installed_at"] for item in client.get("/certificates").json["data"]}
+    assert found == {known: None}
+    tell(client, simulator, domain, known)  # and the truth is still heard afterwards
+    drain(services)
+    assert show(client, known)["installed_at"] is not None
+
+
+# Not yet, not at all, and not good
+
+
+def test_a_certificate_that_is_not_handed_out_yet_is_waited_for(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain)
+    simulator.fault(
+        method="GET",
+        path_template=DOWNLOAD[4:],
+        action="status",
+        status=428,
+        json={"message": "Certificate not issued"},
+        times=3,
+    )
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    (job,) = jobs(services, "install")
+    assert (job.state, job.attempts, job.postponed) == ("ready", 0, 1)
+    make_due(services, "install")
+    drain(services)
+    make_due(services, "install")
+    drain(services)
+    make_due(services, "install")
+    drain(services)
+    assert show(client, data["certificate_id"])["installed_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [(DOWNLOAD, "server"), (DOWNLOAD, "chain"), (KEY, "private_key")]
+)
+def test_what_does_not_verify_is_never_delivered(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str, path: str, field: str
+) -> None:
+    """DNSimple answers with another certificate's part."""
+    other = order(client, simulator, f"other-{domain}")["certificate_id"]
+    data = order(client, simulator, domain)
+    wrong = simulator.api("GET", f"/domains/other-{domain}/certificates/{other}/{path.rpartition('/')[2]}")
+    right = simulator.api("GET", f"/domains/{domain}/certificates/{data['certificate_id']}/{path.rpartition('/')[2]}")
+    mixed = right | {field: wrong[field]} if field != "chain" else right | {"chain": [wrong["server"]]}
+    simulator.fault(method="GET", path_template=path[4:], action="status", status=200, json={"data": mixed})
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    assert files(services, f"www.{domain}") == {}
+    found = client.get(f"/orders/{data['order_id']}").json["data"]
+    assert (found["order_state"], found["failure"]["type"]) == ("failed", "installation-failed")
+    assert [job.state for job in jobs(services, "install")] == ["dead"]
+
+
+def test_a_dead_installation_can_be_retried(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain)
+    body = {"data": {"private_key": "nonsense"}}
+    simulator.fault(method="GET", path_template=KEY[4:], action="status", status=200, json=body)
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    (job,) = jobs(services, "install")
+    with services.database.write() as session:
+        services.queue.revive(session, job.id)
+    drain(services)
+    found = client.get(f"/orders/{data['order_id']}").json["data"]
+    assert (found["order_state"], found["failure"]) == ("installed", None)
+
+
+def test_a_failed_first_issuance_is_noticed_although_there_is_no_event(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    simulator.outcome(domain, "failed")
+    data = client.post("/issue_certificate", json={"domain": domain}).json["data"]
+    simulator.wait_for_state(domain, data["certificate_id"], "failed")
+    make_due(services, "watch")
+    drain(services)
+    found = client.get(f"/orders/{data['order_id']}").json["data"]
+    assert (found["order_state"], found["state"]) == ("failed", "failed")
+    assert "CAA" in found["failure"]["detail"]
+
+
+def test_a_missed_event_is_healed_by_looking(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain)
+    assert drain(services) == []
+    make_due(services, "watch")
+    drain(services)
+    assert show(client, data["certificate_id"])["installed_at"] is not None
+
+
+def test_a_certificate_that_takes_long_is_looked_at_again_and_again(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    simulator.outcome(domain, "requesting")
+    client.post("/issue_certificate", json={"domain": domain})
+    for looks in (1, 2, 3):
+        make_due(services, "watch")
+        drain(services)
+        (job,) = jobs(services, "watch")
+        assert (job.state, job.postponed, job.attempts) == ("ready", looks, 0)
+
+
+# Destinations
+
+
+class Broken:
+    """A destination that is away for a while."""
+
+    name = "broken"
+
+    def __init__(self) -> None:
+        self.error: Exception | None = DestinationUnavailableError("the host is down; start it")
+        self.delivered: list[Bundle] = []
+
+    def deliver(self, bundle: Bundle) -> Receipt:
+        if self.error:
+            raise self.error
+        self.delivered.append(bundle)
+        return Receipt("delivered", "there")
+
+    def current(self, slot: str) -> None:
+        return None
+
+    def check(self) -> None:
+        pass
+
+
+def test_a_broken_destination_delays_no_other_and_is_retried(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    broken = Broken()
+    services.destinations["broken"] = broken  # type: ignore[index]
+    data = order(client, simulator, domain)
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    deliveries = {item["destination"]: item for item in show(client, data["certificate_id"])["deliveries"]}
+    assert deliveries["files"]["state"] == "delivered"
+    assert (deliveries["broken"]["state"], deliveries["broken"]["detail"]) == ("pending", "the host is down; start it")
+    broken.error = None
+    make_due(services)
+    drain(services)
+    deliveries = {item["destination"]: item for item in show(client, data["certificate_id"])["deliveries"]}
+    assert deliveries["broken"]["state"] == "delivered"
+    assert [bundle.slot for bundle in broken.delivered] == [f"www.{domain}"]
+
+
+def test_a_destination_that_was_taken_away_is_named(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    services.destinations["gone"] = Broken()  # type: ignore[index]
+    data = order(client, simulator, domain)
+    tell(client, simulator, domain, data["certificate_id"])
+    claims = services.queue.claim(1, worker_id="test")
+    from app.jobs.worker import run_job
+
+    run_job(services, claims[0])
+    del services.destinations["gone"]  # type: ignore[attr-defined]
+    drain(services)
+    deliveries = {item["destination"]: item for item in show(client, data["certificate_id"])["deliveries"]}
+    assert deliveries["gone"]["state"] == "failed"
+    assert "put it back" in deliveries["gone"]["detail"]
+    assert deliveries["files"]["state"] == "delivered"

@@ -1,0 +1,240 @@
+"""Jobs on both databases: claimed once, kept by a lease, finished by whoever holds the token."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select, update
+
+from app.jobs.doorbell import doorbell_for
+from app.jobs.queue import Claim, LeaseLostError, Priority, Queue
+from app.jobs.schedule import Every, enqueue_due
+from app.storage.clock import db_now
+from app.storage.database import Database
+from app.storage.models import Fact, Job, Periodic
+
+
+@pytest.fixture
+def queue(database: Database) -> Queue:
+    return Queue(database, lease_seconds=30, rng=random.Random(1))
+
+
+def add(database: Database, queue: Queue, kind: str = "work", **more: object) -> bool:
+    with database.write() as session:
+        return queue.enqueue(session, kind, {"n": 1}, **more)  # type: ignore[arg-type]
+
+
+def only(queue: Queue, worker_id: str = "w1") -> Claim:
+    (claim,) = queue.claim(10, worker_id=worker_id)
+    return claim
+
+
+def job(database: Database) -> Job:
+    with database.read() as session:
+        return session.scalars(select(Job)).one()
+
+
+def let_lease_end(database: Database) -> None:
+    with database.write() as session:
+        session.execute(update(Job).values(due_at=db_now(-1)))
+
+
+def test_a_job_is_claimed_once(database: Database, queue: Queue) -> None:
+    add(database, queue)
+    claim = only(queue)
+    assert (claim.kind, claim.args, claim.attempts) == ("work", {"n": 1}, 1)
+    assert queue.claim(10, worker_id="w2") == []
+
+
+def test_a_job_is_not_claimed_before_its_time(database: Database, queue: Queue) -> None:
+    add(database, queue, delay=60)
+    assert queue.claim(10, worker_id="w1") == []
+    seconds = queue.seconds_until_due()
+    assert seconds is not None
+    assert 50 < seconds <= 60
+
+
+def test_the_most_urgent_goes_first(database: Database, queue: Queue) -> None:
+    for priority in (Priority.BACKGROUND, Priority.INTERACTIVE, Priority.NORMAL):
+        add(database, queue, kind=priority.name, priority=priority)
+    assert [claim.kind for claim in queue.claim(2, worker_id="w1")] == ["INTERACTIVE", "NORMAL"]
+
+
+def test_many_claimers_never_share_a_job(database: Database, queue: Queue) -> None:
+    with database.write() as session:
+        for number in range(60):
+            queue.enqueue(session, "work", {"n": number})
+
+    def claim_all(number: int) -> list[int]:
+        mine: list[int] = []
+        while claims := queue.claim(3, worker_id=f"w{number}"):
+            mine += [claim.args["n"] for claim in claims]
+        return mine
+
+    with ThreadPoolExecutor(6) as pool:
+        counts = Counter(n for mine in pool.map(claim_all, range(6)) for n in mine)
+    assert set(counts.values()) == {1}
+    # A claimer that finds all jobs locked goes away: what is left is left for the next one, not lost.
+    assert len(counts) + len(queue.claim(100, worker_id="last")) == 60
+
+
+def test_a_job_of_a_dead_worker_is_claimed_again(database: Database, queue: Queue) -> None:
+    add(database, queue)
+    first = only(queue)
+    let_lease_end(database)
+    second = only(queue, "w2")
+    assert second.id == first.id
+    assert (second.attempts, second.token != first.token) == (2, True)
+
+
+def test_who_lost_the_lease_changes_nothing(database: Database, queue: Queue) -> None:
+    add(database, queue)
+    frozen = only(queue)
+    let_lease_end(database)
+    only(queue, "w2")
+    with pytest.raises(LeaseLostError), queue.finishing(frozen) as session:
+        session.add(Fact(name="effect", value="of the frozen one"))
+    with pytest.raises(LeaseLostError):
+        queue.retry(frozen, "late")
+    with pytest.raises(LeaseLostError):
+        queue.postpone(frozen, 1, "late")
+    with database.read() as session:
+        assert session.get(Fact, "effect") is None
+    assert job(database).state == "running"
+
+
+def test_the_end_of_a_job_and_its_effects_are_one_commit(database: Database, queue: Queue) -> None:
+    add(database, queue)
+    claim = only(queue)
+    with pytest.raises(RuntimeError), queue.finishing(claim) as session:
+        session.add(Fact(name="effect", value="half"))
+        session.flush()
+        raise RuntimeError
+    assert job(database).state == "running"
+    with queue.finishing(claim) as session:
+        session.add(Fact(name="effect", value="whole"))
+    assert job(database).state == "done"
+    with database.read() as session:
+        assert session.get_one(Fact, "effect").value == "whole"
+
+
+def test_a_heartbeat_keeps_the_lease(database: Database, queue: Queue) -> None:
+    add(database, queue)
+    claim = only(queue)
+    let_lease_end(database)
+    queue.heartbeat([claim.token])
+    assert queue.claim(1, worker_id="w2") == []
+
+
+def test_a_retry_waits_longer_each_time_up_to_an_hour(queue: Queue) -> None:
+    pauses = [queue.pause_after(attempts) for attempts in range(1, 30)]
+    assert 2.5 <= pauses[0] <= 5
+    assert 40 <= pauses[4] <= 80
+    assert all(1800 <= pause <= 3600 for pause in pauses[12:])
+
+
+def test_a_postponed_job_costs_no_attempt(database: Database, queue: Queue) -> None:
+    add(database, queue)
+    queue.postpone(only(queue), 60, "not yet")
+    assert (job(database).attempts, job(database).postponed, job(database).last_error) == (0, 1, "not yet")
+
+
+def test_a_key_admits_one_unfinished_job(database: Database, queue: Queue) -> None:
+    assert add(database, queue, key="k")
+    assert not add(database, queue, key="k")
+    with queue.finishing(only(queue)):
+        pass
+    assert add(database, queue, key="k")
+
+
+def test_an_enqueue_that_is_rolled_back_leaves_no_job(database: Database, queue: Queue) -> None:
+    with pytest.raises(RuntimeError), database.write() as session:
+        queue.enqueue(session, "work", {})
+        raise RuntimeError
+    assert queue.seconds_until_due() is None
+
+
+def test_a_dead_job_stays_visible_until_it_is_revived(database: Database, queue: Queue) -> None:
+    add(database, queue)
+    claim = only(queue)
+    with database.write() as session:
+        queue.bury(session, claim, "hopeless")
+    assert (job(database).state, job(database).last_error) == ("dead", "hopeless")
+    assert queue.claim(1, worker_id="w1") == []
+    with database.write() as session:
+        assert queue.revive(session, claim.id)
+        assert not queue.revive(session, claim.id)
+    assert only(queue).attempts == 1
+
+
+def test_a_cancelled_job_is_taken_from_its_worker(database: Database, queue: Queue) -> None:
+    add(database, queue)
+    claim = only(queue)
+    with database.write() as session:
+        assert queue.cancel(session, claim.id)
+    with pytest.raises(LeaseLostError), queue.finishing(claim):
+        pass
+
+
+def test_a_job_that_its_maker_holds_is_taken_over_when_the_lease_ends(database: Database, queue: Queue) -> None:
+    with database.write() as session:
+        claim = queue.enqueue_claimed(session, "order", {"order_id": "x"}, lease_seconds=20)
+    assert queue.claim(1, worker_id="w1") == []
+    let_lease_end(database)
+    assert only(queue).id == claim.id
+
+
+def test_a_job_handed_over_is_claimed_at_once(database: Database, queue: Queue) -> None:
+    with database.write() as session:
+        claim = queue.enqueue_claimed(session, "order", {}, lease_seconds=20)
+    with database.write() as session:
+        queue.hand_over(session, claim)
+    assert only(queue).id == claim.id
+
+
+def test_a_slot_of_a_periodic_job_is_taken_once(database: Database, queue: Queue) -> None:
+    schedule = (Every("tick", 3600),)
+
+    def start(_: int) -> int:
+        with database.write() as session:
+            return len(enqueue_due(session, queue, schedule))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(start, range(8))) == 1
+    with database.write() as session:  # the next hour
+        session.execute(update(Periodic).values(slot=Periodic.slot - 1))
+        assert enqueue_due(session, queue, schedule) == ["tick"]
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 1  # the first one has not even begun
+
+
+def test_an_enqueue_rings_the_doorbell(database: Database, queue: Queue) -> None:
+    doorbell = doorbell_for(database)
+    doorbell.wait(0.1)
+    assert not doorbell.wait(0.1)
+    heard = threading.Event()
+
+    def listen() -> None:
+        if doorbell.wait(20):
+            heard.set()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    add(database, queue)
+    listener.join()
+    doorbell.close()
+    assert heard.is_set()
+
+
+def test_an_enqueue_that_is_rolled_back_does_not_ring(database: Database, queue: Queue) -> None:
+    doorbell = doorbell_for(database)
+    doorbell.wait(0.1)
+    with pytest.raises(RuntimeError), database.write() as session:
+        queue.enqueue(session, "work", {})
+        raise RuntimeError
+    assert not doorbell.wait(0.2)
+    doorbell.close()

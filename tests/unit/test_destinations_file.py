@@ -1,0 +1,47 @@
+"""The destinations file: what is wrong in it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.destinations.base import DestinationRefusedError
+from app.destinations.registry import load_destinations
+
+
+def load(tmp_path: Path, text: str) -> list[str]:
+    file = tmp_path / "destinations.toml"
+    file.write_text(text)
+    return list(load_destinations(file, var_dir=tmp_path))
+
+
+def test_without_a_file_there_is_one_of_files(tmp_path: Path) -> None:
+    assert list(load_destinations(None, var_dir=tmp_path)) == ["files"]
+
+
+def test_several_of_a_kind_are_allowed(tmp_path: Path) -> None:
+    entry = '[[destination]]\nname = "{0}"\nkind = "files"\npath = "{0}"\n'
+    assert load(tmp_path, entry.format("web") + entry.format("mail")) == ["web", "mail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names no destination"),
+        ("= 1", "Invalid"),
+        ("[other]", "unknown other"),
+        ('[[destination]]\nkind = "carrier-pigeon"', "destination 1: kind must be one of files"),
+        ('[[destination]]\nkind = "files"', "path: Field required"),
+        ('[[destination]]\nkind = "files"\npath = "x"\nkeep_version = 2', "keep_version: Extra inputs"),
+        ('[[destination]]\nkind = "files"\npath = "x"\nkeep_versions = -1', "keep_versions"),
+        ('[[destination]]\nkind = "files"\npath = "x"\nname = "A b"', "name"),
+        (
+            '[[destination]]\nkind = "files"\npath = "x"\n[[destination]]\nkind = "files"\npath = "y"',
+            "two destinations",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DestinationRefusedError, match=message):
+        load(tmp_path, text)

@@ -1,0 +1,16 @@
+"""Entry of the web server: `gunicorn wsgi:app` (see gunicorn.conf.py)."""
+
+import sys
+
+from app import create_app
+from app.certificates.readiness import claim_installation
+from app.errors import CertcourierError
+from config import ConfigurationError
+
+try:
+    app = create_app()
+    services = app.extensions["certcourier"].services
+    claim_installation(services)
+    services.database.close()  # no connection may cross gunicorn's fork
+except (ConfigurationError, CertcourierError) as error:
+    sys.exit(f"Certcourier cannot start:\n{error}")
