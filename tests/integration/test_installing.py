@@ -249,9 +249,7 @@ def test_a_certificate_that_is_not_handed_out_yet_is_waited_for(
     assert show(client, data["certificate_id"])["installed_at"] is not None
 
 
-@pytest.mark.parametrize(
-    ("path", "field"), [(DOWNLOAD, "server"), (DOWNLOAD, "chain"), (KEY, "private_key")]
-)
+@pytest.mark.parametrize(("path", "field"), [(DOWNLOAD, "server"), (DOWNLOAD, "chain"), (KEY, "private_key")])
 def test_what_does_not_verify_is_never_delivered(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, path: str, field: str
 ) -> None:

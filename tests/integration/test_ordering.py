@@ -51,9 +51,7 @@ def test_an_order_is_answered_with_the_certificates_id_and_state(
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data"])
-def test_the_tutorials_form_works_at_the_tutorials_path(
-    client: FlaskClient, domain: str, content_type: str
-) -> None:
+def test_the_tutorials_form_works_at_the_tutorials_path(client: FlaskClient, domain: str, content_type: str) -> None:
     form = {"domain": domain, "name": "www", "alternate_names": "a,b", "auto_renewal": "false"}
     answer = client.post("/dnsimple/issue_certificate", data=form, content_type=content_type)
     assert answer.status_code == 202
@@ -73,7 +71,9 @@ def test_an_identical_order_in_flight_is_returned(client: FlaskClient, simulator
     assert len(calls(simulator)) == 2
 
 
-@pytest.mark.parametrize("other", [{"san": ["a"]}, {"auto_renew": False}, {"signature_algorithm": "RSA"}, {"name": "x"}])
+@pytest.mark.parametrize(
+    "other", [{"san": ["a"]}, {"auto_renew": False}, {"signature_algorithm": "RSA"}, {"name": "x"}]
+)
 def test_an_order_that_differs_is_bought(client: FlaskClient, domain: str, other: dict[str, Any]) -> None:
     first = client.post("/issue_certificate", json={"domain": domain})
     second = client.post("/issue_certificate", json={"domain": domain} | other)
@@ -96,9 +96,7 @@ def test_identical_orders_at_the_same_instant_are_bought_once(
     assert calls(simulator).count(f"POST {PURCHASE}") == 1
 
 
-def test_after_it_has_ended_the_same_can_be_ordered_again(
-    client: FlaskClient, services: Services, domain: str
-) -> None:
+def test_after_it_has_ended_the_same_can_be_ordered_again(client: FlaskClient, services: Services, domain: str) -> None:
     first = client.post("/issue_certificate", json={"domain": domain}).json["data"]
     with services.database.write() as session:
         session.execute(update(Order).values(state="installed", in_flight_key=None))
@@ -185,7 +183,9 @@ def test_a_lost_answer_to_the_issue_call_is_looked_up(
 def test_a_connection_that_is_refused_is_simply_tried_again(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    simulator.fault(method="POST", path_template=PURCHASE, action="status", status=429, body='{"message": "quota exceeded"}')
+    simulator.fault(
+        method="POST", path_template=PURCHASE, action="status", status=429, body='{"message": "quota exceeded"}'
+    )
     answer = client.post("/issue_certificate", json={"domain": domain})
     assert (answer.status_code, answer.json["data"]["order_state"]) == (202, "accepted")
     make_due(services)

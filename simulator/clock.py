@@ -1,0 +1,27 @@
+"""The simulator's time: real, or moved ahead through the control interface."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+class Clock:
+    """Seconds since 1970, UTC."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        """The present instant."""
+        return time.time() + self.ahead
+
+
+def as_time(seconds: float | None) -> str | None:
+    """`2026-11-23T18:30:00Z`, as DNSimple writes times."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def as_date(seconds: float | None) -> str | None:
+    """`2026-11-23`, as DNSimple writes dates."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,140 @@
+"""What DNSimple does by itself: issues what was requested after a while, renews what is about to expire."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from typing import Literal
+
+from simulator.clock import Clock
+from simulator.settings import Settings
+from simulator.state import Certificate, State
+from simulator.webhooks import Sender
+
+_DAY = 86400.0
+_LOOK_SECONDS = 60.0
+
+
+class Issuer:
+    """A thread that brings requested certificates to their end when their time has come."""
+
+    def __init__(self, settings: Settings, state: State, clock: Clock, sender: Sender) -> None:
+        self._settings = settings
+        self._state = state
+        self._clock = clock
+        self._sender = sender
+        self._outcomes: dict[tuple[str, str | None], str] = {}
+        self._due: list[tuple[float, int]] = []
+        self._changed = threading.Condition(state.lock)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="issuer", daemon=True)
+
+    def start(self) -> None:
+        """Go on with what was pending when the simulator stopped."""
+        with self._changed:
+            for certificate in self._state.certificates.values():
+                if certificate.state == "requesting" and certificate.issue_due is not None:
+                    heapq.heappush(self._due, (certificate.issue_due, certificate.id))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def request(self, certificate: Certificate) -> None:
+        """Take a certificate in hand, as the issue call does."""
+        with self._changed:
+            certificate.state = "requesting"
+            certificate.updated_at = self._clock.now()
+            certificate.issue_due = self._clock.now() + self._settings.issue_delay
+            self._state.save(certificate)
+            heapq.heappush(self._due, (certificate.issue_due, certificate.id))
+            self._changed.notify()
+
+    def script(self, domain: str, name: str | None, state: str) -> None:
+        """How the next certificates of a domain (or of one name in it) end; `requesting`: never."""
+        self._outcomes[domain, name] = state
+
+    def wake(self) -> None:
+        """The clock was moved."""
+        with self._changed:
+            self._changed.notify()
+
+    def renew(self, old: Certificate, *, issue: Literal["now", "later"] = "later") -> Certificate:
+        """A successor as auto-renewal orders it: new ID, new key, same names; nothing links the two."""
+        with self._changed:
+            now = self._clock.now()
+            number = self._state.new_id("certificate")
+            new = Certificate(
+                id=number,
+                domain_id=old.domain_id,
+                name=old.name,
+                common_name=old.common_name,
+                alternate_names=old.alternate_names,
+                names=old.names,
+                auto_renew=old.auto_renew,
+                algorithm=old.algorithm,
+                created_at=now,
+                updated_at=now,
+                purchase_id=number,
+            )
+            old.renewed = True
+            self._state.save(new, old)
+        if issue == "now":
+            self.request(new)
+        return new
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopping:
+                    return
+                self._renew_what_expires()
+                due = self._take_due()
+                if due is None:
+                    wait = self._due[0][0] - self._clock.now() if self._due else _LOOK_SECONDS
+                    self._changed.wait(min(max(wait, 0.001), _LOOK_SECONDS))
+                    continue
+            self._finish(due)
+
+    def _take_due(self) -> Certificate | None:
+        if self._due and self._due[0][0] <= self._clock.now():
+            return self._state.certificates[heapq.heappop(self._due)[1]]
+        return None
+
+    def _finish(self, certificate: Certificate) -> None:
+        domain = self._state.domains[certificate.domain_id]
+        scripted = self._outcomes.get((domain.name, certificate.name)) or self._outcomes.get((domain.name, None))
+        outcome = scripted or ("issued" if domain.delegated else "failed")
+        if outcome == "issued":
+            self._issue(certificate)
+        elif outcome != "requesting":
+            with self._changed:
+                certificate.state = outcome
+                certificate.updated_at = self._clock.now()
+                self._state.save(certificate)  # and no event: none is documented (contract, section 2.5)
+
+    def _issue(self, certificate: Certificate) -> None:
+        now = self._clock.now()
+        expires = now - self._settings.backdate + self._settings.validity_days * _DAY
+        issued = self._state.authority.issue(
+            certificate.names, certificate.algorithm, not_before=now - self._settings.backdate, not_after=expires
+        )
+        with self._changed:
+            certificate.server, certificate.chain = issued.certificate, issued.chain
+            certificate.private_key, certificate.csr = issued.private_key, issued.csr
+            certificate.state = "issued"
+            certificate.expires_at = float(int(expires))
+            certificate.issued_at = certificate.updated_at = now
+            self._state.save(certificate)
+            self._sender.send("certificate.issue", {"certificate": certificate.document()})
+
+    def _renew_what_expires(self) -> None:
+        before = self._settings.renew_before_days * _DAY
+        for certificate in list(self._state.certificates.values()):
+            waits = certificate.auto_renew and not certificate.renewed and certificate.state == "issued"
+            if waits and 0 < (certificate.expires_at or 0) - self._clock.now() <= before:
+                self.renew(certificate, issue="now")

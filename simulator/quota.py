@@ -1,0 +1,53 @@
+"""The account's calls per window: fixed, beginning with the first call (contract, section 4)."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from simulator.clock import Clock
+from simulator.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left after a call; `reset` in seconds since 1970."""
+
+    limit: int
+    remaining: int
+    reset: int
+    allowed: bool
+
+    def headers(self) -> dict[str, str]:
+        """As every answer carries them."""
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(self.reset),
+        }
+
+
+class Quota:
+    """Counts the calls."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._reset = 0.0
+        self._used = 0
+        self.refused = 0
+
+    def spend(self) -> Allowance:
+        """Count a call, or find that none is left."""
+        with self._lock:
+            now = self._clock.now()
+            if now >= self._reset:
+                self._reset, self._used = now + self._settings.rate_window, 0
+            allowed = self._used < self._settings.rate_limit
+            if allowed:
+                self._used += 1
+            else:
+                self.refused += 1
+            left = max(0, self._settings.rate_limit - self._used)
+            return Allowance(self._settings.rate_limit, left, round(self._reset), allowed)

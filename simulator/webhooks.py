@@ -1,0 +1,170 @@
+"""Events, posted as DNSimple posts them (contract, section 3): retried, and given up on endpoints that stay silent."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import logging
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import requests
+
+from simulator.clock import Clock
+from simulator.settings import Settings
+from simulator.state import Delivery, State, Webhook
+
+log = logging.getLogger("simulator.webhooks")
+
+_USER_AGENT = "DNSimple-Webhook-Notifier/13c7966c2f4a7b0a4d1e5a9f0c3b8d6e7f2a1b0c"
+_SENDERS = 16
+_REMEMBERED = 1000
+SYSTEM = {"id": "system", "entity": "dnsimple", "pretty": "support@dnsimple.com"}
+
+
+class Sender:
+    """Owes every event to every webhook until it is acknowledged with exactly 200."""
+
+    def __init__(self, settings: Settings, state: State, clock: Clock) -> None:
+        self._settings = settings
+        self._state = state
+        self._clock = clock
+        self._due: list[tuple[float, int]] = []
+        self._changed = threading.Condition(state.lock)
+        self._stopping = False
+        self._sent: dict[str, str] = {}
+        self._pool = ThreadPoolExecutor(_SENDERS, thread_name_prefix="webhook")
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+        self._session = threading.local()
+
+    def start(self) -> None:
+        """Go on with what was owed when the simulator stopped."""
+        with self._changed:
+            for delivery in self._state.deliveries.values():
+                heapq.heappush(self._due, (delivery.due, delivery.id))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop sending; what is owed stays on record."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def send(self, name: str, data: dict[str, Any], *, actor: dict[str, str] | None = None) -> None:
+        """Owe an event to every webhook that is not suppressed."""
+        settings = self._settings
+        account = {"id": settings.account, "display": settings.email, "identifier": settings.email}
+        envelope = {
+            "name": name,
+            "api_version": "v2",
+            "request_identifier": str(uuid.uuid4()),
+            "data": data,
+            "account": account,
+            "actor": actor or SYSTEM,
+        }
+        self.send_raw(_as_stored(envelope), str(envelope["request_identifier"]), times=settings.deliver_times)
+
+    def send_raw(self, body: str, request_identifier: str | None, *, times: int = 1) -> None:
+        """Owe a body as it is."""
+        with self._changed:
+            if request_identifier:
+                self._sent[request_identifier] = body
+                for oldest in list(self._sent)[:-_REMEMBERED]:
+                    del self._sent[oldest]
+            for webhook in self._state.webhooks.values():
+                if webhook.suppressed_at is None:
+                    for _ in range(times):
+                        self._owe(Delivery(self._state.new_id("delivery"), webhook.id, body, time.time()))
+
+    def replay(self, request_identifier: str, times: int) -> bool:
+        """Send an event again as it was. False if it is not remembered."""
+        body = self._sent.get(request_identifier)
+        if body is not None:
+            self.send_raw(body, None, times=times)
+        return body is not None
+
+    def _owe(self, delivery: Delivery) -> None:
+        self._state.save(delivery)
+        heapq.heappush(self._due, (delivery.due, delivery.id))
+        self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopping:
+                    return
+                now = time.time()
+                if not self._due or self._due[0][0] > now:
+                    self._changed.wait(self._due[0][0] - now if self._due else None)
+                    continue
+                delivery = self._state.deliveries.get(heapq.heappop(self._due)[1])
+                webhook = self._state.webhooks.get(delivery.webhook_id) if delivery else None
+                if delivery is None:
+                    continue
+                if webhook is None or webhook.suppressed_at is not None:
+                    self._state.forget(delivery)
+                    continue
+            self._pool.submit(self._attempt, delivery, webhook)
+
+    def _attempt(self, delivery: Delivery, webhook: Webhook) -> None:
+        status = self._post(webhook.url, delivery.body)
+        if self._settings.verbose:
+            log.info("event to webhook %s: %s", webhook.id, status)
+        with self._changed:
+            if self._stopping:
+                return
+            delivery.attempts += 1
+            if status == 200:
+                webhook.failures = 0
+                self._state.forget(delivery)
+            else:
+                self._failed(delivery, webhook)
+            if webhook.id in self._state.webhooks:
+                self._state.save(webhook)
+            self._changed.notify_all()
+
+    def _failed(self, delivery: Delivery, webhook: Webhook) -> None:
+        webhook.failures += 1
+        if webhook.failures >= self._settings.suppress_after:
+            webhook.suppressed_at = self._clock.now()
+        if webhook.suppressed_at is not None or delivery.attempts >= self._settings.webhook_attempts:
+            self._state.forget(delivery)
+        else:
+            delivery.due = time.time() + self._settings.webhook_retry_base * 2.0 ** (delivery.attempts - 1)
+            self._owe(delivery)
+
+    def _post(self, url: str, body: str) -> int | None:
+        session = getattr(self._session, "session", None)
+        if session is None:
+            session = self._session.session = requests.Session()
+            session.trust_env = False
+        headers = {
+            "User-Agent": _USER_AGENT,
+            "Content-Type": "application/json",
+            "Accept-Encoding": "gzip",
+            "Accept": None,
+            "Connection": None,
+        }
+        try:
+            answer = session.post(
+                url, data=body.encode(), headers=headers, timeout=self._settings.webhook_timeout, allow_redirects=False
+            )
+        except requests.RequestException:
+            return None
+        return int(answer.status_code)
+
+
+def _as_stored(value: Any) -> str:
+    """JSON in the order of PostgreSQL's jsonb, by length of key, then bytewise (contract, section 3.1)."""
+    return json.dumps(_ordered(value), ensure_ascii=False)
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value, key=lambda key: (len(key.encode()), key.encode()))}
+    return [_ordered(item) for item in value] if isinstance(value, list) else value

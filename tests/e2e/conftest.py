@@ -1,0 +1,31 @@
+"""Real processes for end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import Stack
+from tests.harness import TOKEN
+from tests.simulator_process import Simulator
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """A simulator that delivers every event three times."""
+    with Simulator(
+        token=TOKEN, any_domain=True, issue_delay=0.3, allow_http_webhooks=True, deliver_times=3
+    ) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def stack(database_url: str, tmp_path: Path, simulator: Simulator) -> Iterator[Stack]:
+    """Web, worker and simulator on SQLite and on PostgreSQL."""
+    stack = Stack(database_url, tmp_path, simulator, job_lease_seconds=2)
+    try:
+        yield stack.start()
+    finally:
+        stack.stop()

@@ -1,0 +1,83 @@
+"""`flask ...`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app.cli import db_group, jobs_group, tokens_group, webhooks_group
+from app.services import Services
+from app.storage.models import Job
+from tests.harness import drain, jobs
+from tests.simulator_process import Simulator
+
+
+def run(app: Flask, *arguments: str, status: int = 0) -> str:
+    result = app.test_cli_runner().invoke(args=arguments)
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_a_token_is_shown_once_and_works(app: Flask) -> None:
+    made = json.loads(run(app, "tokens", "create", "billing", "--scope", "read", "--json"))
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    assert app.test_client().get("/orders", headers=headers).status_code == 200
+    listed = run(app, "tokens", "list")
+    assert "billing" in listed
+    assert made["token"] not in listed
+    (row,) = json.loads(run(app, "tokens", "list", "--json"))
+    assert row["last_used_at"] is not None
+    run(app, "tokens", "revoke", made["id"])
+    assert app.test_client().get("/orders", headers=headers).status_code == 401
+    assert "no valid token" in run(app, "tokens", "revoke", made["id"], status=1)
+
+
+def test_webhooks_are_listed_without_their_secrets(app: Flask, services: Services, simulator: Simulator) -> None:
+    for hook in simulator.api("GET", "/webhooks"):
+        simulator.api("DELETE", f"/webhooks/{hook['id']}")
+    assert "No webhooks" in run(app, "webhooks", "list")
+    for url in (services.webhook_url, "https://user:pass@other.example/secret"):
+        simulator.api("POST", "/webhooks", {"url": url})
+    output = run(app, "webhooks", "list")
+    assert [line.split()[1:3] for line in output.splitlines()[1:]] == [
+        ["127.0.0.1:4567", "ours"],
+        ["other.example", "another's"],
+    ]
+    assert "secret" not in output
+    assert "pass" not in output
+
+
+def test_dead_jobs_are_listed_and_retried(app: Flask, services: Services) -> None:
+    with services.database.write() as session:
+        session.add(Job(kind="prune", args={}, state="dead", last_error="hopeless"))
+    (row,) = json.loads(run(app, "jobs", "list", "--state", "dead", "--json"))
+    assert row["last_error"] == "hopeless"
+    run(app, "jobs", "retry", str(row["id"]))
+    drain(services)
+    assert [job.state for job in jobs(services)] == ["done"]
+    assert "no dead job" in run(app, "jobs", "retry", str(row["id"]), status=1)
+
+
+def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
+    with services.database.write() as session:
+        services.queue.enqueue(session, "prune", {}, delay=1000)
+    run(app, "jobs", "cancel", str(jobs(services)[0].id))
+    assert [job.state for job in jobs(services)] == ["cancelled"]
+    assert "no unfinished job" in run(app, "jobs", "cancel", "1", status=1)
+
+
+def test_the_tables_go_back_and_forward(app: Flask, client: FlaskClient) -> None:
+    assert "revision 0001" in run(app, "db", "current")
+    run(app, "db", "downgrade", "base")
+    assert "revision None" in run(app, "db", "current", status=1)
+    run(app, "db", "upgrade")
+    assert "revision 0001" in run(app, "db", "current")
+
+
+@pytest.mark.parametrize("group", [db_group, jobs_group, tokens_group, webhooks_group])
+def test_every_command_explains_itself(app: Flask, group: object) -> None:
+    for name in group.commands:  # type: ignore[attr-defined]
+        assert "Usage:" in run(app, group.name, name, "--help")  # type: ignore[attr-defined]

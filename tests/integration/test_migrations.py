@@ -1,0 +1,23 @@
+"""The tables that the migrations make are those of the models, on both databases."""
+
+from __future__ import annotations
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from app.storage.database import Database
+from app.storage.migrating import current_revision, downgrade, head_revision, upgrade
+from app.storage.models import Base
+
+
+def test_the_migrations_make_the_models_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_they_run_back_and_forward(database: Database) -> None:
+    downgrade(database, "base")
+    assert current_revision(database) is None
+    upgrade(database)
+    assert current_revision(database) == head_revision()

@@ -1,0 +1,86 @@
+"""What is not documented fails the suite."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from app.certificates.names import resolve_names
+from app.certificates.receiving import _INSTALLS
+from app.cli import db_group, jobs_group, tokens_group, webhooks_group, worker
+from app.destinations.registry import KINDS, load_destinations
+from app.jobs.handlers import HANDLERS
+from app.web.docs import openapi_document
+from config import settings_table
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_every_setting_is_documented() -> None:
+    assert settings_table() in DOCS["configuration.md"]
+
+
+def test_every_command_is_documented() -> None:
+    for group in (db_group, jobs_group, tokens_group, webhooks_group):
+        line = next(line for line in DOCS["operations.md"].splitlines() if f"`flask {group.name} " in line)
+        for name in group.commands:
+            assert re.search(rf"[ `]{name}\b", line), f"flask {group.name} {name}"
+    assert isinstance(worker, click.Command)
+    assert "`flask worker`" in DOCS["operations.md"]
+
+
+def test_every_event_that_is_acted_on_is_documented() -> None:
+    for name in _INSTALLS:
+        assert f"`{name}`" in DOCS["api.md"]
+
+
+def test_every_kind_of_job_is_documented() -> None:
+    for kind in HANDLERS:
+        assert f"| `{kind}` |" in DOCS["architecture.md"]
+
+
+def test_every_state_of_an_order_is_documented() -> None:
+    states = openapi_document()["components"]["schemas"]["OrderDocument"]["properties"]["order_state"]["enum"]
+    for state in states:
+        assert f"| `{state}` |" in DOCS["api.md"]
+
+
+def test_every_field_of_an_order_is_documented() -> None:
+    for field in openapi_document()["components"]["schemas"]["IssueRequest"]["properties"]:
+        assert f"| `{field}` |" in DOCS["api.md"]
+
+
+def test_every_field_of_a_destination_is_documented() -> None:
+    for config, _ in KINDS.values():
+        for field in set(config.model_fields) - {"kind"}:
+            assert f"| `{field}` |" in DOCS["destinations.md"]
+
+
+def test_the_example_of_destinations_works(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", DOCS["destinations.md"], re.DOTALL)
+    tomllib.loads(example)
+    file = tmp_path / "destinations.toml"
+    file.write_text(example)
+    assert list(load_destinations(file, var_dir=tmp_path)) == ["web", "mail"]
+
+
+def test_the_examples_of_orders_are_orders() -> None:
+    texts = [DOCS["api.md"], (ROOT / "README.md").read_text()]
+    bodies = [json.loads(body) for text in texts for body in re.findall(r"-d '(\{.*?\})'", text)]
+    assert bodies
+    for body in bodies:
+        resolve_names(body["domain"], body.get("name", "www"), body.get("san", []))
+
+
+@pytest.mark.parametrize(
+    "file", sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]), ids=lambda path: path.name
+)
+def test_links_between_pages_lead_somewhere(file: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", file.read_text()):
+        assert (file.parent / target).exists(), target
