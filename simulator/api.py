@@ -128,25 +128,27 @@ def _before() -> Response | None:
     g.started = time.time()
     settings = world().settings
     g.template = _template()
+    account = (request.view_args or {}).pop("account", str(settings.account))
     if request.headers.get(UNCOUNTED) is None:
         g.allowance = world().quota.spend()
         world().faults.wait(settings.latency)
-        _check_access(settings)
+        _check_access(settings, account)
         return world().faults.apply("before", request.method, g.template, request.environ)
     return None
 
 
-def _check_access(settings: Settings) -> None:
+def _check_access(settings: Settings, account: str) -> None:
     if not g.allowance.allowed:
         raise Refusal(429, "quota exceeded")
     if request.headers.get("Authorization") != f"Bearer {settings.token}":
         raise Refusal(401, "Authentication failed")
-    account = (request.view_args or {}).pop("account", None)
-    if account is not None and account != str(settings.account):
+    if account != str(settings.account):
         raise Refusal(404, f"Account `{account}` not found")
 
 
 def _after(response: Response) -> Response:
+    if response.mimetype == "application/json":
+        response.headers["Content-Type"] = "application/json; charset=utf-8"
     response.headers["X-Request-Id"] = str(uuid.uuid4())
     allowance = g.get("allowance")
     if allowance is None:
@@ -187,5 +189,3 @@ def number(reference: str, kind: str) -> int:
     if not (reference.isascii() and reference.isdigit()):
         raise Refusal(404, f"{kind} `{reference}` not found")
     return int(reference)
-
-

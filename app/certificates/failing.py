@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.certificates.story import tell
-from app.dnsimple import errors as dnsimple
+import app.dnsimple.errors as dnsimple
 from app.errors import CertcourierError
 from app.storage.models import Order
 

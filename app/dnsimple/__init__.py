@@ -1,0 +1,1 @@
+"""The adapter to DNSimple: the only code that knows its client library."""

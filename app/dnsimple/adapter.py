@@ -1,0 +1,248 @@
+"""DNSimple's calls as typed methods (contract, section 1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from app.dnsimple import errors, model
+from app.dnsimple.model import (
+    Certificate,
+    Domain,
+    Download,
+    Identity,
+    PrivateKey,
+    Purchase,
+    Renewal,
+    Webhook,
+)
+from app.dnsimple.transport import Answer, Call, Deadline, Transport
+
+__all__ = [
+    "Answer",
+    "Certificate",
+    "DNSimple",
+    "Deadline",
+    "Domain",
+    "Download",
+    "Identity",
+    "PrivateKey",
+    "Purchase",
+    "Renewal",
+    "Webhook",
+]
+
+LARGEST_ID = 2**63 - 1
+_PAGE_SIZE = 100
+_MOST_PAGES = 1000
+_DOMAIN = re.compile(r"(?=.{3,253}\Z)(?:(?!-)[a-z0-9-]{1,63}(?<!-)\.)+(?!-)[a-z0-9-]{1,63}(?<!-)")
+_CERTIFICATES = "/{account}/domains/{domain}/certificates"
+_CERTIFICATE = _CERTIFICATES + "/{certificate}"
+_ORDERS = _CERTIFICATES + "/letsencrypt"
+
+
+class DNSimple:
+    """One account at DNSimple. Safe for many threads and across forks.
+
+    Every method raises the errors of `app.dnsimple.errors`; each takes a `deadline` after which nothing is sent any
+    more and no answer is waited for. A domain is its name in A-labels, or where `int` is allowed its numeric ID. What
+    goes into a path is checked first, for the library does not quote it.
+    """
+
+    def __init__(
+        self,
+        *,
+        account_id: int,
+        token: str,
+        base_url: str = "https://api.dnsimple.com",
+        connect_timeout: float = 5.0,
+        read_timeout: float = 30.0,
+        pool_size: int = 16,
+        user_agent: str = "certcourier",
+        ca_bundle: str | None = None,
+        on_answer: Callable[[Answer], None] | None = None,
+    ) -> None:
+        """Timeouts in seconds. `on_answer` hears of every call, of its status and quota, never of its contents.
+
+        Raises `ValueError`, which does not repeat it, if the token cannot be one.
+        """
+        self._account = _checked_id(account_id)
+        self._transport = Transport(
+            token=token,
+            base_url=base_url,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            pool_size=pool_size,
+            user_agent=user_agent,
+            ca_bundle=ca_bundle,
+            on_answer=on_answer,
+        )
+
+    def whoami(self, *, deadline: Deadline | None = None) -> Identity:
+        """Whose token this is."""
+        return self._one(Call("GET", "/whoami", {}, 200), model.identity, deadline)
+
+    def domain(self, reference: str | int, *, deadline: Deadline | None = None) -> Domain:
+        """One domain of the account."""
+        return self._one(self._call("GET", "/{account}/domains/{domain}", domain=reference), model.domain, deadline)
+
+    def domains(self, *, deadline: Deadline | None = None) -> Iterator[Domain]:
+        """All domains of the account that the token may see, page by page as they are needed."""
+        return self._all("/{account}/domains", {}, {}, model.domain, deadline)
+
+    def certificates(self, domain: str | int, *, deadline: Deadline | None = None) -> Iterator[Certificate]:
+        """A domain's certificates, newest first, page by page as they are needed."""
+        return self._all(_CERTIFICATES, {"domain": domain}, {"sort": "id:desc"}, model.certificate, deadline)
+
+    def certificate(self, domain: str | int, certificate_id: int, *, deadline: Deadline | None = None) -> Certificate:
+        """One certificate of this domain."""
+        call = self._call("GET", _CERTIFICATE, domain=domain, certificate=certificate_id)
+        return self._one(call, model.certificate, deadline)
+
+    def download(self, domain: str | int, certificate_id: int, *, deadline: Deadline | None = None) -> Download:
+        """An issued certificate and its chain. `NotIssuedYetError` before."""
+        call = self._call("GET", _CERTIFICATE + "/download", domain=domain, certificate=certificate_id)
+        return self._one(call, model.download, deadline)
+
+    def private_key(self, domain: str | int, certificate_id: int, *, deadline: Deadline | None = None) -> PrivateKey:
+        """An issued certificate's private key. `NotIssuedYetError` before, and when it was removed."""
+        call = self._call("GET", _CERTIFICATE + "/private_key", domain=domain, certificate=certificate_id)
+        return self._one(call, model.private_key, deadline)
+
+    def purchase(
+        self,
+        domain: str,
+        *,
+        name: str,
+        alternate_names: Sequence[str],
+        auto_renew: bool,
+        signature_algorithm: str,
+        deadline: Deadline | None = None,
+    ) -> Purchase:
+        """Buy a Let's Encrypt certificate. Not idempotent: after `LostAnswerError` look before buying again."""
+        body: dict[str, Any] = {
+            "name": name,
+            "auto_renew": auto_renew,
+            "signature_algorithm": signature_algorithm,
+        }
+        if alternate_names:  # even an empty list might ask for a feature that the plan lacks
+            body["alternate_names"] = list(alternate_names)
+        return self._one(self._call("POST", _ORDERS, 201, body, domain=domain), model.purchase, deadline)
+
+    def issue(self, domain: str, certificate_id: int, *, deadline: Deadline | None = None) -> Certificate:
+        """Have a bought certificate issued."""
+        call = self._call("POST", _ORDERS + "/{certificate}/issue", 202, domain=domain, certificate=certificate_id)
+        return self._one(call, model.certificate, deadline)
+
+    def order_renewal(
+        self,
+        domain: str,
+        certificate_id: int,
+        *,
+        auto_renew: bool,
+        signature_algorithm: str,
+        deadline: Deadline | None = None,
+    ) -> Renewal:
+        """Buy the successor of a certificate. Neither option is inherited. Not idempotent."""
+        body = {"auto_renew": auto_renew, "signature_algorithm": signature_algorithm}
+        path = _ORDERS + "/{certificate}/renewals"
+        call = self._call("POST", path, 201, body, domain=domain, certificate=certificate_id)
+        return self._one(call, model.renewal, deadline)
+
+    def issue_renewal(
+        self, domain: str, certificate_id: int, renewal_id: int, *, deadline: Deadline | None = None
+    ) -> Certificate:
+        """Have a bought renewal issued; returns the new certificate. `certificate_id` is the old one."""
+        path = _ORDERS + "/{certificate}/renewals/{renewal}/issue"
+        call = self._call("POST", path, 202, domain=domain, certificate=certificate_id, renewal=renewal_id)
+        return self._one(call, model.certificate, deadline)
+
+    def webhooks(self, *, deadline: Deadline | None = None) -> list[Webhook]:
+        """All webhooks of the account, ours and others'."""
+        call = self._call("GET", "/{account}/webhooks")
+        return self._read(call, lambda document: [model.webhook(item) for item in _items(document)], deadline)
+
+    def create_webhook(self, url: str, *, deadline: Deadline | None = None) -> Webhook:
+        """Register a URL for every event of the account. Not idempotent."""
+        return self._one(self._call("POST", "/{account}/webhooks", 201, {"url": url}), model.webhook, deadline)
+
+    def delete_webhook(self, webhook_id: int, *, deadline: Deadline | None = None) -> None:
+        """Remove a webhook; one that is gone already is removed too."""
+        try:
+            self._transport.send(
+                self._call("DELETE", "/{account}/webhooks/{webhook}", 204, webhook=webhook_id), deadline
+            )
+        except errors.NotFoundError:
+            return
+
+    def _call(
+        self, method: str, path: str, expected: int = 200, body: dict[str, Any] | None = None, **values: object
+    ) -> Call:
+        checked: dict[str, str | int] = {"account": self._account}
+        for name, value in values.items():
+            checked[name] = _checked_domain(value) if name == "domain" else _checked_id(value)
+        return Call(method, path, checked, expected, body)
+
+    def _one[T](self, call: Call, build: Callable[[dict[str, Any]], T], deadline: Deadline | None) -> T:
+        return self._read(call, lambda document: build(_object(document["data"])), deadline)
+
+    def _all[T](
+        self,
+        path: str,
+        domain: dict[str, object],
+        query: dict[str, Any],
+        build: Callable[[dict[str, Any]], T],
+        deadline: Deadline | None,
+    ) -> Iterator[T]:
+        for page in range(1, _MOST_PAGES + 1):
+            call = self._call("GET", path, 200, None, **domain)
+            paged = Call(call.method, path, call.values, 200, None, {**query, "page": page, "per_page": _PAGE_SIZE})
+            items, last = self._read(paged, lambda document: _page(document, build), deadline)
+            yield from items
+            if page >= last:
+                return
+
+    def _read[T](self, call: Call, build: Callable[[dict[str, Any]], T], deadline: Deadline | None) -> T:
+        document = self._transport.send(call, deadline)
+        try:
+            return build(document)
+        except model.MalformedAnswerError as error:
+            message = f"DNSimple's answer cannot be used: {error}"
+            if call.only_asks:
+                raise errors.ServerFaultError(message) from None
+            raise errors.LostAnswerError(f"{message}; it may have been carried out") from None
+
+
+def _checked_domain(value: object) -> str | int:
+    if isinstance(value, int):
+        return _checked_id(value)
+    if not isinstance(value, str) or not _DOMAIN.fullmatch(value):
+        raise errors.InvalidReferenceError(f"not sent to DNSimple: {str(value)[:80]!r} is not a domain in A-labels")
+    return value
+
+
+def _checked_id(value: object) -> int:
+    if type(value) is not int or not 0 < value <= LARGEST_ID:  # a bool is an int to isinstance
+        raise errors.InvalidReferenceError(f"not sent to DNSimple: {str(value)[:80]!r} is not an ID")
+    return value
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise model.MalformedAnswerError("data is not an object")
+    return value
+
+
+def _items(document: dict[str, Any]) -> list[dict[str, Any]]:
+    if not isinstance(document["data"], list):
+        raise model.MalformedAnswerError("data is not a list")
+    return [_object(item) for item in document["data"]]
+
+
+def _page[T](document: dict[str, Any], build: Callable[[dict[str, Any]], T]) -> tuple[list[T], int]:
+    """A page's items and the number of the last page; a list without `pagination` is all on one page."""
+    items = [build(item) for item in _items(document)]
+    pagination = document.get("pagination")
+    last = pagination.get("total_pages") if isinstance(pagination, dict) else 1
+    return items, last if isinstance(last, int) else 1

@@ -1,0 +1,339 @@
+"""One call over HTTP: sent at most once, within a time limit, its answer mapped to our errors.
+
+The client library's own services keep every answer on a class that all threads share (contract, section 5, trap 1), so
+only its low-level calls are used, which return the `requests.Response` of that call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import responses
+from typing import Any
+
+import requests
+import structlog
+from dnsimple import Client
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import HTTPError as Urllib3Error
+
+from app.dnsimple import errors
+
+log = structlog.get_logger("certcourier.dnsimple")
+
+LARGEST_BODY = 2 * 1024 * 1024
+_CHUNK = 16 * 1024
+
+
+class Deadline:
+    """Until when something may go on, by the monotonic clock, which goes on while a process is frozen."""
+
+    def __init__(self, at: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._at = at
+        self._clock = clock
+
+    @classmethod
+    def after(cls, seconds: float, clock: Callable[[], float] = time.monotonic) -> Deadline:
+        """The instant that many seconds from now."""
+        return cls(clock() + seconds, clock)
+
+    def remaining(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self._at - self._clock())
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """The account's quota as DNSimple's headers give it; `reset` is in seconds since 1970."""
+
+    limit: int
+    remaining: int
+    reset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an observer may know of a call: neither body nor token. `path` is a template without values."""
+
+    method: str
+    path: str
+    status: int | None
+    seconds: float
+    rate_limit: RateLimit | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`path` below the account, with placeholders that `values` fill; `expected` is the one status of success."""
+
+    method: str
+    path: str
+    values: dict[str, str | int]
+    expected: int
+    body: dict[str, Any] | None = None
+    query: dict[str, Any] | None = None
+
+    @property
+    def only_asks(self) -> bool:
+        """Whether sending it twice does no harm."""
+        return self.method != "POST"
+
+
+class _TimeoutAdapter(HTTPAdapter):
+    """The library sets no timeout anywhere and offers no place for one but this."""
+
+    def __init__(self, pool_size: int) -> None:
+        self.local = threading.local()
+        super().__init__(pool_connections=1, pool_maxsize=pool_size, max_retries=0, pool_block=False)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        kwargs["timeout"] = self.local.timeout
+        return super().send(request, *args, **kwargs)
+
+
+class Transport:
+    """Shared by all threads of a process: a client for each thread, one pool of connections for all. Survives forks."""
+
+    def __init__(
+        self,
+        *,
+        token: str,
+        base_url: str,
+        connect_timeout: float,
+        read_timeout: float,
+        pool_size: int,
+        user_agent: str,
+        ca_bundle: str | None,
+        on_answer: Callable[[Answer], None] | None,
+    ) -> None:
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            # Said here, because the header's own check would quote the token.
+            raise ValueError("the DNSimple token must be printable ASCII without spaces")
+        self._token = token
+        self._base_url = base_url
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._pool_size = pool_size
+        self._user_agent = user_agent
+        self._ca_bundle = ca_bundle
+        self._on_answer = on_answer or (lambda _: None)
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def __repr__(self) -> str:
+        return f"<Transport to {self._base_url}>"
+
+    def send(self, call: Call, deadline: Deadline | None) -> Any:
+        """The parsed JSON of a successful answer, or None for 204. Raises the errors of `app.dnsimple.errors`."""
+        started = time.monotonic()
+        answered: tuple[int | None, Any] = (None, {})
+        try:
+            response, body = self._exchange(call, deadline)
+            answered = (response.status_code, response.headers)
+        finally:
+            status, headers = answered
+            answer = Answer(
+                call.method, call.path, status, time.monotonic() - started, _rate_limit(headers), _request_id(headers)
+            )
+            log.debug("dnsimple answered", **{name: getattr(answer, name) for name in ("method", "path", "status")})
+            self._on_answer(answer)
+        return _interpret(call, response, body)
+
+    def _exchange(self, call: Call, deadline: Deadline | None) -> tuple[requests.Response, bytes | None]:
+        """The answer's head, and its body or None when that was cut off or too large."""
+        limit = deadline or Deadline.after(self._connect_timeout + 2 * self._read_timeout)
+        left = limit.remaining()
+        if left <= 0:
+            raise errors.UnreachableError("not sent to DNSimple: its time had run out")
+        self._adapter.local.timeout = (min(self._connect_timeout, left), min(self._read_timeout, left))
+        try:
+            response = self._perform(call)
+        except requests.ConnectTimeout:
+            raise errors.UnreachableError("DNSimple did not accept a connection in time") from None
+        except requests.TooManyRedirects:
+            raise _lost(call, "DNSimple answered with a redirect, which is not followed") from None
+        except (requests.RequestException, Urllib3Error) as error:
+            if _never_left(error):
+                raise errors.UnreachableError(f"no connection to DNSimple ({type(error).__name__})") from None
+            raise _lost(call, f"no answer from DNSimple ({type(error).__name__})") from None
+        with response:
+            return response, _read(response, limit)
+
+    def _perform(self, call: Call) -> requests.Response:
+        client, path = self._client(), call.path.format(**call.values)
+        if call.method == "GET":
+            return client.get(path, params=call.query)  # type: ignore[no-any-return]
+        if call.method == "DELETE":
+            return client.delete(path)  # type: ignore[no-any-return]
+        # Built here: the library drops false and empty values, and would order `www` where the apex was meant.
+        return client.post(path, data=json.dumps(call.body) if call.body is not None else None)  # type: ignore[no-any-return]
+
+    def _client(self) -> Any:
+        client = getattr(self._local, "client", None)
+        if client is None:
+            client = Client(access_token=self._token, base_url=self._base_url, user_agent=self._user_agent)
+            client.session.mount("https://", self._adapter)
+            client.session.mount("http://", self._adapter)
+            client.session.stream = True  # the body is read by us, within the deadline
+            client.session.max_redirects = 0
+            # No proxies or credentials from the environment of whoever started us: this is the only host we call.
+            client.session.trust_env = False
+            client.session.verify = self._ca_bundle or True
+            self._local.client = client
+        return client
+
+    def _begin(self) -> None:
+        """Also after a fork: two processes must never share a connection."""
+        self._local = threading.local()
+        self._adapter = _TimeoutAdapter(self._pool_size)
+
+
+def _read(response: requests.Response, limit: Deadline) -> bytes | None:
+    """The whole body; a body that drips slower than the deadline, breaks off or is too large is None."""
+    parts, size = [], 0
+    try:
+        # read1 returns what has come; a plain read would wait for a whole chunk, drop by drop.
+        while part := response.raw.read1(_CHUNK, decode_content=True):
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST_BODY or limit.remaining() <= 0:
+                return None
+    except (OSError, Urllib3Error):
+        return None
+    return b"".join(parts)
+
+
+def _never_left(error: BaseException | None) -> bool:
+    """Whether the connection itself could not be made: refused, no route, no such host, an untrusted certificate."""
+    while error is not None:
+        if isinstance(error, NewConnectionError | ConnectTimeoutError | ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _lost(call: Call, message: str, **known: Any) -> errors.DNSimpleError:
+    if call.only_asks:
+        return errors.UnreachableError(message, **known)
+    return errors.LostAnswerError(f"{message}; whether it was carried out is not known", **known)
+
+
+def _interpret(call: Call, response: requests.Response, body: bytes | None) -> Any:
+    status, request_id = response.status_code, _request_id(response.headers)
+    document = _parse(body)
+    if status == call.expected:
+        if status == 204:
+            return None
+        if not isinstance(document, dict) or "data" not in document:
+            raise _faulty(call, "its answer is not the JSON that was expected", status, request_id)
+        return document
+    message = _message(document)
+    if 400 <= status < 500:
+        raise _refusal(status, message, document, response.headers, request_id)
+    raise _faulty(call, message or "no usable answer", status, request_id)
+
+
+def _faulty(call: Call, message: str, status: int, request_id: str | None) -> errors.DNSimpleError:
+    if call.only_asks:
+        return errors.ServerFaultError(message, status=status, request_id=request_id)
+    return _lost(call, message, status=status, request_id=request_id)
+
+
+def _parse(body: bytes | None) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _message(document: Any) -> str:
+    message = document.get("message") if isinstance(document, dict) else None
+    return message if isinstance(message, str) else ""
+
+
+_BY_STATUS: dict[int, type[errors.DNSimpleError]] = {
+    401: errors.AuthenticationError,
+    402: errors.PaymentRequiredError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+    412: errors.PlanLimitError,
+    428: errors.NotIssuedYetError,
+}
+
+
+def _refusal(status: int, message: str, document: Any, headers: Any, request_id: str | None) -> errors.DNSimpleError:
+    message = message or responses.get(status, "refused")
+    if status == 429:
+        remaining = _whole(headers.get("x-ratelimit-remaining"))
+        return errors.RateLimitedError(
+            message,
+            request_id=request_id,
+            retry_after=_retry_after(headers, remaining),
+            # An endpoint's own limit answers while the account still has calls left (contract, section 4).
+            account_wide=not remaining and not message.startswith("endpoint "),
+        )
+    known = _BY_STATUS.get(status)
+    if known is not None:
+        return known(message, status=status, request_id=request_id)
+    return errors.RefusedError(message, status=status, request_id=request_id, field_errors=_field_errors(document))
+
+
+def _field_errors(document: Any) -> dict[str, list[str]]:
+    """Texts by field; DNSimple's answers have lists, single texts and nested lists (contract, section 1.3)."""
+    found = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {
+        str(field): [str(said)] if isinstance(said, str) else [str(one) for one in said or []]
+        for field, said in found.items()
+        if isinstance(said, str | list)
+    }
+
+
+def _retry_after(headers: Any, remaining: int | None) -> float | None:
+    """Seconds: Retry-After in both its forms, else the reset when nothing remains (contract, section 4)."""
+    given = headers.get("retry-after", "").strip()
+    if given.isdigit():
+        return float(given)
+    now = datetime.now(UTC)
+    try:
+        return (
+            max(0.0, (parsedate_to_datetime(given) - now).total_seconds())
+            if given
+            else _until_reset(headers, remaining, now)
+        )
+    except (ValueError, TypeError):
+        return _until_reset(headers, remaining, now)
+
+
+def _until_reset(headers: Any, remaining: int | None, now: datetime) -> float | None:
+    reset = _whole(headers.get("x-ratelimit-reset"))
+    return max(0.0, reset - now.timestamp()) if remaining == 0 and reset else None
+
+
+def _rate_limit(headers: Any) -> RateLimit | None:
+    values = [_whole(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining", "reset")]
+    limit, remaining, reset = values
+    if limit is None or remaining is None or reset is None:
+        return None
+    return RateLimit(limit, remaining, reset)
+
+
+def _whole(text: str | None) -> int | None:
+    text = (text or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _request_id(headers: Any) -> str | None:
+    given = headers.get("x-request-id")
+    return given[:64] if isinstance(given, str) and given.isprintable() else None
