@@ -1,1 +1,1 @@
-FLASK_APP=app
+FLASK_APP=app:create_app_for_commands

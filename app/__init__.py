@@ -5,13 +5,16 @@ Start reading here, then `app/certificates/` in the order that its docstring giv
 
 from __future__ import annotations
 
+import sys
+
 from flask import Flask
 
 from app.cli import register_commands
+from app.errors import CertcourierError
 from app.logs import configure_logs
 from app.services import build_services
 from app.web import certificates, context, docs, errors, events, health, issue, logs
-from config import Settings, load_settings
+from config import ConfigurationError, Settings, load_settings
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -32,3 +35,11 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(module.blueprint)
     register_commands(app)
     return app
+
+
+def create_app_for_commands() -> Flask:
+    """The same for `flask ...` (see .flaskenv), which shows what is wrong without a traceback."""
+    try:
+        return create_app()
+    except (ConfigurationError, CertcourierError) as error:
+        sys.exit(f"Certcourier cannot start:\n{error}")

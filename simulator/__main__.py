@@ -46,6 +46,19 @@ def _kind(setting: dataclasses.Field[Any]) -> dict[str, Any]:
     }
 
 
+def options_table() -> str:
+    """The table of docs/simulator.md; a test compares them."""
+    rows = ["| Option | Default | Meaning |", "|---|---|---|"]
+    for setting in dataclasses.fields(Settings):
+        flag = setting.metadata.get("flag", "--" + setting.name.replace("_", "-"))
+        default = setting.default
+        shown = {False: "off", True: "on"}[default] if isinstance(default, bool) else f"`{default}`"
+        if default in {None, dataclasses.MISSING}:
+            shown = ""
+        rows.append(f"| `{flag}` | {shown} | {setting.metadata['help']} |")
+    return "\n".join(rows)
+
+
 def main() -> int:
     """Listen first, so that a busy port is a message and not a traceback; then serve until SIGTERM or Ctrl-C."""
     settings = Settings(**vars(parser().parse_args()))
@@ -53,7 +66,7 @@ def main() -> int:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
     except OSError as error:
-        print(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)
         return 2
     listener.set_inheritable(True)
     Server(settings, listener).run()

@@ -86,7 +86,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _announce(self, _arbiter: Any) -> None:
         host, port = self._address
-        print(f"DNSimple simulator listening on http://{host}:{port}", flush=True)  # noqa: T201, its purpose
+        print(f"DNSimple simulator listening on http://{host}:{port}", flush=True)
 
     def _stop(self, _arbiter: Any, _worker: Any) -> None:
         if self._world is not None:

@@ -1,9 +1,8 @@
-"""Databases for tests: SQLite files, and PostgreSQL found, or started from Debian's packages, or skipped with a reason."""
+"""Databases for tests: SQLite files; PostgreSQL found, or started from Debian's packages, or skipped with a reason."""
 
 from __future__ import annotations
 
 import atexit
-import glob
 import os
 import pwd
 import shutil
@@ -35,10 +34,10 @@ def postgres_server() -> str:
     with suppress(psycopg.OperationalError):
         psycopg.connect(_LOCAL, connect_timeout=3).close()
         return _LOCAL
-    programs = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("no PostgreSQL: set TEST_POSTGRES_URL or install Debian's package `postgresql`")
-    return _start(Path(programs[-1]).parent)
+    return _start(programs[-1].parent)
 
 
 def _start(programs: Path) -> str:

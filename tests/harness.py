@@ -45,7 +45,7 @@ def make_services(settings: Settings) -> Services:
 
 
 def drain(services: Services, *, ahead: bool = False) -> list[str]:
-    """Do every job that is due, and those that they enqueue, in this thread; `ahead`: also those of later. Kinds done."""
+    """Do every job that is due, and what they enqueue, in this thread; `ahead`: those of later too. Kinds done."""
     done: list[str] = []
     while len(done) < 200:
         if ahead:

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.certificates.story import tell
 import app.dnsimple.errors as dnsimple
+from app.certificates.story import tell
 from app.errors import CertcourierError
 from app.storage.models import Order
 

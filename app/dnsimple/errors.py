@@ -35,7 +35,7 @@ _FEATURES = {"let's encrypt": "letsencrypt", "custom-name": "custom-name", "san"
 class DNSimpleError(CertcourierError):
     """`message` is DNSimple's own text where it sent one, else ours; `str()` adds the call, status and request ID.
 
-    `status` is None if there was no HTTP answer. `request_id` is DNSimple's `x-request-id`, to be quoted to its support.
+    `status` is None if there was no HTTP answer. `request_id` is DNSimple's `x-request-id`, for its support.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class NotFoundError(DNSimpleError, PermanentError):
 
 
 class PlanLimitError(DNSimpleError, PermanentError):
-    """412: the plan lacks a feature: `letsencrypt`, `custom-name`, `SAN`, `wildcard`, or None if the text names none."""
+    """412: the plan lacks a feature: `letsencrypt`, `custom-name`, `SAN`, `wildcard`, or None if unnamed."""
 
     def __init__(
         self, message: str, *, status: int | None = 412, request_id: str | None = None, call: str | None = None

@@ -63,7 +63,10 @@ def issue_certificate() -> Response:
 
 def _fields() -> dict[str, Any]:
     if request.mimetype == "application/json":
-        document = request.get_json()
+        try:
+            document = request.get_json()
+        except RecursionError:
+            abort(400, "the body is nested too deeply")
         if not isinstance(document, dict):
             abort(400, "the body must be a JSON object with the field `domain`")
         return document

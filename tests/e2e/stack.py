@@ -67,7 +67,7 @@ class Stack:
         self.token = self.flask("tokens", "create", "tests").strip()
         self.start_web()
         self.start_worker()
-        wait_until(self._ready, "ready", 60)
+        wait_until(self.is_ready, "ready", 60)
         return self
 
     def start_web(self) -> None:
@@ -148,7 +148,7 @@ class Stack:
                 [sys.executable, *arguments], cwd=ROOT, env=self.environment, stdout=log, stderr=log
             )
 
-    def _ready(self) -> bool:
+    def is_ready(self) -> bool:
         for name, process in self.processes.items():
             assert process.poll() is None, f"{name} has ended:\n{self.log(name)}"
         try:

@@ -84,7 +84,7 @@ def test_what_was_acknowledged_survives_the_death_of_every_process(stack: Stack,
     assert simulator.calls()[-1]["path_template"].endswith("/issue")
     stack.start_web()
     stack.start_worker()
-    wait_until(lambda: stack._ready(), "ready", 60)  # noqa: SLF001, the fixture's own condition
+    wait_until(stack.is_ready, "ready", 60)
     delivered = stack.wait_delivered(order["certificate_id"])
     assert delivered["order_id"] == order["order_id"]
 

@@ -24,7 +24,8 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def simulator_process() -> Iterator[Simulator]:
     """One simulator for all tests: each takes a domain of its own."""
-    with Simulator(token=TOKEN, any_domain=True, issue_delay=0.05, rate_limit=1_000_000) as simulator:
+    options = {"any_domain": True, "issue_delay": 0.05, "rate_limit": 1_000_000, "allow_http_webhooks": True}
+    with Simulator(token=TOKEN, webhook_attempts=1, **options) as simulator:
         yield simulator
 
 

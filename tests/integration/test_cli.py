@@ -6,7 +6,6 @@ import json
 
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
 
 from app.cli import db_group, jobs_group, tokens_group, webhooks_group
 from app.services import Services
@@ -69,7 +68,7 @@ def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
     assert "no unfinished job" in run(app, "jobs", "cancel", "1", status=1)
 
 
-def test_the_tables_go_back_and_forward(app: Flask, client: FlaskClient) -> None:
+def test_the_tables_go_back_and_forward(app: Flask) -> None:
     assert "revision 0001" in run(app, "db", "current")
     run(app, "db", "downgrade", "base")
     assert "revision None" in run(app, "db", "current", status=1)

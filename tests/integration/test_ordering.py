@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from app.certificates.ordering import OrderRequest, submit
+from app.certificates.tokens import authenticate, create_token
 from app.services import Services
 from app.storage.clock import db_now
 from app.storage.models import Certificate, Order
@@ -29,11 +30,6 @@ def order_of(services: Services, order_id: str | None = None) -> Order:
 
 def calls(simulator: Simulator) -> list[str]:
     return [f"{call['method']} {call['path_template']}" for call in simulator.calls()]
-
-
-def purchases(simulator: Simulator) -> int:
-    """Successful ones, the unanswered too."""
-    return simulator.count_certificates()
 
 
 def test_an_order_is_answered_with_the_certificates_id_and_state(
@@ -59,7 +55,7 @@ def test_the_tutorials_form_works_at_the_tutorials_path(client: FlaskClient, dom
     assert (data["san"], data["auto_renew"]) == ([f"a.{domain}", f"b.{domain}"], False)
 
 
-def test_the_apex_alone_can_be_ordered(client: FlaskClient, simulator: Simulator, domain: str) -> None:
+def test_the_apex_alone_can_be_ordered(client: FlaskClient, domain: str) -> None:
     data = client.post("/issue_certificate", json={"domain": domain, "name": ""}).json["data"]
     assert (data["common_name"], data["names"]) == (domain, [domain])
 
@@ -195,7 +191,7 @@ def test_a_connection_that_is_refused_is_simply_tried_again(
 
 
 def test_dnsimple_being_slow_costs_the_caller_only_its_patience(
-    client: FlaskClient, services: Services, simulator: Simulator, domain: str, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     patient = services.settings.model_copy(update={"request_patience_seconds": 0.3})
     object.__setattr__(services, "settings", patient)
@@ -211,7 +207,7 @@ def test_dnsimple_being_slow_costs_the_caller_only_its_patience(
 
 @pytest.mark.parametrize("state", ["accepted", "purchasing", "purchased", "issuing"])
 def test_an_order_whose_process_died_is_taken_up(
-    client: FlaskClient, services: Services, simulator: Simulator, domain: str, state: str
+    services: Services, simulator: Simulator, domain: str, state: str
 ) -> None:
     """As the order's row is when a process is killed right after the commit that led to the state."""
     request = OrderRequest(domain)
@@ -244,8 +240,6 @@ def test_an_order_whose_process_died_is_taken_up(
 
 
 def _client_id(services: Services) -> str:
-    from app.certificates.tokens import create_token
-
     return create_token(services, "x", ("issue",))[0].id
 
 
@@ -348,7 +342,7 @@ def test_the_same_key_with_another_order_is_refused(client: FlaskClient, domain:
 
 
 def test_a_key_whose_first_request_is_not_answered_yet_is_a_conflict(
-    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+    client: FlaskClient, services: Services, domain: str
 ) -> None:
     client_id = _client_of(client, services)
     submit(services, OrderRequest(domain), client_id=client_id, idempotency_key="k1", hold_seconds=3600)
@@ -359,9 +353,7 @@ def test_a_key_whose_first_request_is_not_answered_yet_is_a_conflict(
     assert (answer.status_code, answer.json["data"]["order_state"]) == (202, "accepted")
 
 
-def test_keys_of_two_clients_are_two_keys(client: FlaskClient, app: Any, services: Services, domain: str) -> None:
-    from app.certificates.tokens import create_token
-
+def test_keys_of_two_clients_are_two_keys(client: FlaskClient, services: Services, domain: str) -> None:
     _, token = create_token(services, "other", ("issue",))
     for body, headers in (
         ({"domain": domain}, {}),
@@ -372,8 +364,6 @@ def test_keys_of_two_clients_are_two_keys(client: FlaskClient, app: Any, service
 
 
 def _client_of(client: FlaskClient, services: Services) -> str:
-    from app.certificates.tokens import authenticate
-
     found = authenticate(services, client.environ_base["HTTP_AUTHORIZATION"].removeprefix("Bearer "))
     assert found is not None
     return found.id
@@ -383,8 +373,6 @@ def test_an_order_is_on_record_before_dnsimple_is_asked(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     """The database goes away before the order can be committed: nothing is asked of DNSimple."""
-    from sqlalchemy import text
-
     with services.database.write() as session:
         session.execute(text("ALTER TABLE jobs RENAME TO jobs_gone"))
     answer = client.post("/issue_certificate", json={"domain": domain})

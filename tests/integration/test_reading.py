@@ -218,9 +218,7 @@ def test_tables_that_are_not_there_are_named(services: Services) -> None:
         claim_installation(services)
 
 
-def test_an_unexpected_error_shows_nothing_of_the_inside(
-    client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_shows_nothing_of_the_inside(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client.application.config["PROPAGATE_EXCEPTIONS"] = False
 
     def fail(*_: Any, **__: Any) -> None:

@@ -17,6 +17,9 @@ from app.destinations.registry import KINDS, load_destinations
 from app.jobs.handlers import HANDLERS
 from app.web.docs import openapi_document
 from config import settings_table
+from simulator.__main__ import options_table
+from simulator.server import create_app, create_world
+from simulator.settings import Settings as SimulatorSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
@@ -26,9 +29,17 @@ def test_every_setting_is_documented() -> None:
     assert settings_table() in DOCS["configuration.md"]
 
 
+def test_every_option_and_call_of_the_simulator_is_documented() -> None:
+    assert options_table() in DOCS["simulator.md"]
+    for rule in create_app(create_world(SimulatorSettings())).url_map.iter_rules():
+        if rule.rule.startswith("/_simulator/"):
+            path = rule.rule.removeprefix("/_simulator").partition("<")[0].rstrip("/")
+            assert f"{path}" in DOCS["simulator.md"], rule.rule
+
+
 def test_every_command_is_documented() -> None:
     for group in (db_group, jobs_group, tokens_group, webhooks_group):
-        line = next(line for line in DOCS["operations.md"].splitlines() if f"`flask {group.name} " in line)
+        line = next(line for line in DOCS["operations.md"].splitlines() if line.startswith(f"| `flask {group.name} "))
         for name in group.commands:
             assert re.search(rf"[ `]{name}\b", line), f"flask {group.name} {name}"
     assert isinstance(worker, click.Command)

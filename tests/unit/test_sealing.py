@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.errors import PermanentError
-from app.storage.sealing import Sealer, SealBrokenError
+from app.storage.sealing import SealBrokenError, Sealer
 
 PEM = "a private key"
 

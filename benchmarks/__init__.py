@@ -1,0 +1,1 @@
+"""What Certcourier costs and how long it takes, measured. `python -m benchmarks`."""
