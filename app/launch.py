@@ -171,20 +171,20 @@ def _start(processes: Processes, services: Services, *, simulated: bool) -> None
             *("--account", str(_SIMULATED_ACCOUNT), "--token", _SIMULATED_TOKEN),
             *("--state", str(settings.var_dir / "simulator.db")),
         )
-        _wait_listening(processes, settings)
+        _wait_listening(processes, "127.0.0.1", _ports(settings)["SIMULATOR_PORT"])
     processes.start("web", sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
+    # The worker registers the webhook at once, so that we had better be listening.
+    _wait_listening(processes, settings.host, settings.port)
     processes.start("worker", sys.executable, "-m", "flask", "worker")
 
 
-def _wait_listening(processes: Processes, settings: Settings) -> None:
-    """Until the simulator accepts connections: the worker registers its webhook there at once."""
-    address = ("127.0.0.1", _ports(settings)["SIMULATOR_PORT"])
+def _wait_listening(processes: Processes, host: str, port: int) -> None:
     for _ in range(_READY_SECONDS * 10):
         processes.check()
-        with suppress(OSError), socket.create_connection(address, timeout=1):
+        with suppress(OSError), socket.create_connection((_reachable(host), port), timeout=1):
             return
         threading.Event().wait(0.1)
-    raise LaunchError(f"the simulator does not answer after {_READY_SECONDS} seconds")
+    raise LaunchError(f"nobody listens on port {port} after {_READY_SECONDS} seconds")
 
 
 def _wait_ready(processes: Processes, settings: Settings, stopping: threading.Event) -> None:
@@ -300,8 +300,13 @@ Ctrl-C stops everything."""
 
 
 def _local_url(settings: Settings) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104, compared, not bound
-    return f"http://{host}:{settings.port}"
+    host = _reachable(settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _reachable(host: str) -> str:
+    """An address to connect to for one to listen on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104, compared, not bound
 
 
 def _log_folder(settings: Settings) -> Path:

@@ -214,7 +214,8 @@ def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline
         raise
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         _record_purchase(session, order, bought.certificate_id, bought.state)
-        tell(session, "purchased", "", order_id=order.id, certificate_id=bought.certificate_id)
+        detail = f"certificate {bought.certificate_id}"
+        tell(session, "purchased", detail, order_id=order.id, certificate_id=bought.certificate_id)
 
 
 def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:

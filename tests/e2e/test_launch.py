@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -48,11 +49,15 @@ def launched(folder: Path, env: dict[str, str]) -> Iterator[tuple[subprocess.Pop
         process.wait(60)
 
 
+def says(output: Path, text: str) -> bool:
+    return text in output.read_text()
+
+
 def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> None:
     env = environment(tmp_path)
     for run in (1, 2):
         with launched(tmp_path, env) as (process, output):
-            wait_until(lambda o=output: "Ctrl-C stops everything" in o.read_text(), output.name, 90)
+            wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "the end of the story", 90)
             text = output.read_text()
             assert "DNSimple is SIMULATED" in text
             steps = re.findall(r"^  [\d:.]{12}  (\w+(?: received)?)", text, re.MULTILINE)

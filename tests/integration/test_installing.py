@@ -349,7 +349,7 @@ def test_a_broken_destination_delays_no_other_and_is_retried(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     broken = Broken()
-    services.destinations["broken"] = broken  # type: ignore[index]
+    services.destinations["broken"] = broken
     data = order(client, simulator, domain)
     tell(client, simulator, domain, data["certificate_id"])
     drain(services)
@@ -367,7 +367,7 @@ def test_a_broken_destination_delays_no_other_and_is_retried(
 def test_a_destination_that_was_taken_away_is_named(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    services.destinations["gone"] = Broken()  # type: ignore[index]
+    services.destinations["gone"] = Broken()
     data = order(client, simulator, domain)
     tell(client, simulator, domain, data["certificate_id"])
     claims = services.queue.claim(1, worker_id="test")

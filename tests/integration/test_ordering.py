@@ -218,7 +218,7 @@ def test_an_order_whose_process_died_is_taken_up(
         order = session.scalars(select(Order)).one()
         order.state = state
         if state == "purchasing":
-            order.purchase_attempted_at = db_now()  # type: ignore[assignment]
+            order.purchase_attempted_at = db_now()
         if state in {"purchased", "issuing"}:
             order.certificate_id = bought
             session.add(
