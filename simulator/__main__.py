@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import socket
 import sys
 from pathlib import Path
@@ -66,7 +67,7 @@ def main() -> int:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
     except OSError as error:
-        print(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)
+        print(f"cannot listen on {settings.host} port {settings.port}: {os.strerror(error.errno or 0)}", file=sys.stderr)
         return 2
     listener.set_inheritable(True)
     Server(settings, listener).run()

@@ -73,7 +73,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`path` below the account, with placeholders that `values` fill; `expected` is the one status of success."""
+    """`path` with placeholders that `values` fill; `expected` is the one status of success.
+
+    `query` may have `sort`, `page` and `per_page`.
+    """
 
     method: str
     path: str
@@ -172,7 +175,8 @@ class Transport:
     def _perform(self, call: Call) -> requests.Response:
         client, path = self._client(), call.path.format(**call.values)
         if call.method == "GET":
-            return client.get(path, params=call.query)  # type: ignore[no-any-return]
+            # By name: the library lets its own empty `page` win over one in `params`.
+            return client.get(path, **(call.query or {}))  # type: ignore[no-any-return]
         if call.method == "DELETE":
             return client.delete(path)  # type: ignore[no-any-return]
         # Built here: the library drops false and empty values, and would order `www` where the apex was meant.
