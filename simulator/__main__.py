@@ -67,7 +67,8 @@ def main() -> int:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
     except OSError as error:
-        print(f"cannot listen on {settings.host} port {settings.port}: {os.strerror(error.errno or 0)}", file=sys.stderr)
+        reason = os.strerror(error.errno or 0)
+        print(f"cannot listen on {settings.host} port {settings.port}: {reason}", file=sys.stderr)
         return 2
     listener.set_inheritable(True)
     Server(settings, listener).run()

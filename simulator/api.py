@@ -165,6 +165,7 @@ def _after(response: Response) -> Response:
         "path": request.path,
         "status": response.status_code,
         "at": g.started,
+        "seconds": time.time() - g.started,
     }
     with world().lock:
         world().calls.append(call)

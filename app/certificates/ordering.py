@@ -224,7 +224,8 @@ def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: D
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         current = _locked(session, order)
         if found is not None:
-            _record_purchase(session, order, found.id, found.state)
+            if not _record_purchase(session, order, found.id, found.state):
+                return  # another order has adopted it at this very moment: look again
             detail = "the answer to the purchase was lost; found in the domain's certificates"
             tell(session, "adopted", detail, order_id=order.id, certificate_id=found.id)
             return
@@ -256,10 +257,8 @@ def _is_known(services: Services, certificate_id: int) -> bool:
         return bool(session.scalar(select(exists().where(Certificate.id == certificate_id))))
 
 
-def _record_purchase(session: Session, order: Order, certificate_id: int, state: str) -> None:
-    current = _locked(session, order)
-    current.state = "purchased" if state == "new" else "issuing"
-    current.certificate_id = certificate_id
+def _record_purchase(session: Session, order: Order, certificate_id: int, state: str) -> bool:
+    """Link order and certificate; False if the certificate is another order's."""
     insert_once(
         session,
         Certificate,
@@ -272,6 +271,17 @@ def _record_purchase(session: Session, order: Order, certificate_id: int, state:
         names=order.names,
         auto_renew=order.auto_renew,
     )
+    certificate = session.get_one(Certificate, certificate_id, with_for_update=True)
+    if certificate.order_id not in {None, order.id}:
+        return False
+    certificate.order_id = order.id
+    current = _locked(session, order)
+    current.certificate_id = certificate_id
+    if certificate.installed_at is not None:  # its event was faster than we were
+        current.state, current.in_flight_key = "installed", None
+    else:
+        current.state = "purchased" if state == "new" else "issuing"
+    return True
 
 
 def _issue(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:

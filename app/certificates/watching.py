@@ -56,6 +56,13 @@ def watch(services: Services, claim: Claim) -> None:
             fail_order(session, current, _why(remote.state))
 
 
+def watch_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
+    """The job was given up, for instance because the domain has left the account: the order says so."""
+    order = session.get_one(Order, str(claim.args["order_id"]), with_for_update=True)
+    if order.state == "requested":
+        fail_order(session, order, {"type": "lost-sight", "title": "The certificate cannot be seen", "detail": error})
+
+
 def _why(state: str) -> dict[str, str]:
     return {
         "type": "issuance-failed",

@@ -12,7 +12,7 @@ from app.certificates.installing import install, installation_died
 from app.certificates.ordering import advance, order_died
 from app.certificates.pruning import prune
 from app.certificates.registering import register_webhook
-from app.certificates.watching import watch
+from app.certificates.watching import watch, watch_died
 from app.jobs.queue import Claim
 from app.services import Services
 
@@ -31,7 +31,7 @@ class Handler:
 
 HANDLERS = {
     "order": Handler(advance, order_died),
-    "watch": Handler(watch),
+    "watch": Handler(watch, watch_died),
     "install": Handler(install, installation_died),
     "deliver": Handler(deliver, delivery_died),
     "register_webhook": Handler(register_webhook),

@@ -14,7 +14,7 @@ from contextlib import suppress
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.dnsimple.errors import AuthenticationError
+from app.dnsimple.errors import AuthenticationError, ForbiddenError, PaymentRequiredError
 from app.errors import CertcourierError, PermanentError, RetryableError
 from app.jobs.doorbell import doorbell_for
 from app.jobs.handlers import HANDLERS
@@ -29,7 +29,12 @@ log = structlog.get_logger("certcourier.worker")
 
 _POLL_SECONDS = 5.0
 _HEARD_SECONDS = 5.0
-_TOKEN_REJECTED_PAUSE_SECONDS = 300.0
+_ACCOUNT_PAUSE_SECONDS = 300.0
+_REMEDIES = {
+    AuthenticationError: "set a valid DNSIMPLE_API_TOKEN and restart",
+    PaymentRequiredError: "pay the DNSimple account's open invoices",
+    ForbiddenError: "give the DNSimple token the scope that is named",
+}
 
 
 def run_job(services: Services, claim: Claim) -> None:
@@ -58,10 +63,11 @@ def _settle(services: Services, claim: Claim, error: Exception, bound: structlog
         case Postpone():
             services.queue.postpone(claim, error.seconds, reason)
             bound.info("job postponed", seconds=error.seconds, reason=reason)
-        case AuthenticationError():
-            # Asking again with a rejected token burns the quota, and the job itself is sound: it waits.
-            services.queue.postpone(claim, _TOKEN_REJECTED_PAUSE_SECONDS, reason)
-            bound.error("token rejected", reason=reason, remedy="set a valid DNSIMPLE_API_TOKEN and restart")
+        case AuthenticationError() | PaymentRequiredError() | ForbiddenError():
+            # The account or its token is at fault, the job itself is sound: it waits for the operator. Asking more
+            # often would only burn the quota.
+            services.queue.postpone(claim, _ACCOUNT_PAUSE_SECONDS, reason)
+            bound.error("account at fault", reason=reason, remedy=_REMEDIES[type(error)])
         case RetryableError(retry_after=float() | int() as seconds):
             services.queue.postpone(claim, max(1.0, seconds), reason)
             bound.warning("job postponed", seconds=seconds, reason=reason)

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from flask import Blueprint, Response, abort, jsonify, request, url_for
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.certificates.idempotency import StoredAnswer, remember_answer
 from app.certificates.looking import find_order, wait_until_issued
@@ -15,10 +17,11 @@ from app.certificates.ordering import Placed, step_ahead, submit
 from app.dnsimple.adapter import Deadline
 from app.web.auth import client, requires
 from app.web.context import current, services
-from app.web.errors import problem_document, render
+from app.web.errors import problem, problem_document, render
 from app.web.schemas import IssueRequest, order_document
 
 blueprint = Blueprint("issue", __name__)
+log = structlog.get_logger("certcourier.web")
 
 LONGEST_WAIT_SECONDS = 60
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -42,23 +45,34 @@ def issue_certificate() -> Response:
     patience = Deadline.after(services().settings.request_patience_seconds)
     inline = not prefer.respond_async and current().waiting.acquire(blocking=False)
     try:
-        placed = submit(
-            services(),
-            order,
-            client_id=client().id,
-            idempotency_key=key,
-            hold_seconds=patience.remaining() + services().queue.lease_seconds if inline else None,
-        )
+        hold_seconds = patience.remaining() + services().queue.lease_seconds if inline else None
+        placed = submit(services(), order, client_id=client().id, idempotency_key=key, hold_seconds=hold_seconds)
         if isinstance(placed, StoredAnswer):
             return _replayed(placed)
+        return _take_steps(placed, key, prefer, patience, inline=bool(inline))
+    finally:
+        if inline:
+            current().waiting.release()
+
+
+def _take_steps(placed: Placed, key: str | None, prefer: Preference, patience: Deadline, *, inline: bool) -> Response:
+    """From here on the order is on record, and no answer may say otherwise."""
+    try:
         if placed.claim is not None:
             step_ahead(services(), placed.claim, patience)
         if inline and prefer.wait:
             wait_until_issued(services(), placed.order_id, Deadline.after(prefer.wait))
-    finally:
-        if inline:
-            current().waiting.release()
-    return _answer(placed, key, _applied(prefer, inline=bool(inline)))
+        return _answer(placed, key, _applied(prefer, inline=inline))
+    except SQLAlchemyError as error:
+        log.error("database failed", reason=type(error).__name__, order_id=placed.order_id)  # noqa: TRY400
+        return problem(
+            503,
+            "unavailable",
+            "The database is not available",
+            "The order is on record and goes on; look at it again later.",
+            headers={"Retry-After": "5", "Location": url_for("certificates.show_order", order_id=placed.order_id)},
+            order_id=placed.order_id,
+        )
 
 
 def _fields() -> dict[str, Any]:

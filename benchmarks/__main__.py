@@ -1,0 +1,64 @@
+"""`python -m benchmarks`: measure everything and write docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sqlite3
+import sys
+from pathlib import Path
+
+import psycopg
+
+from benchmarks import doorbell, main_job
+from tests.databases import postgres_server
+
+_PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+_PARTS = ("main-job", "doorbell")
+
+
+def main() -> int:
+    """Measure the parts that were named, or all of them, and write the page only when all were measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one or more of {', '.join(_PARTS)}; by default all")
+    chosen = parser.parse_args().parts or list(_PARTS)
+    unknown = set(chosen) - set(_PARTS)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(_PARTS)}")
+    tables = []
+    for part in chosen:
+        print(f"measuring {part} ...", file=sys.stderr, flush=True)
+        if part == "main-job":
+            tables.append(main_job.report([main_job.measure(name) for name in ("SQLite", "PostgreSQL")]))
+        else:
+            tables.append(doorbell.report())
+        print(tables[-1] + "\n", flush=True)
+    if set(chosen) == set(_PARTS):
+        _PAGE.write_text(_page(tables))
+        print(f"written to {_PAGE.relative_to(Path.cwd())}", file=sys.stderr)
+    return 0
+
+
+def _page(tables: list[str]) -> str:
+    return "\n\n".join(["# Benchmarks", _INTRODUCTION, *tables, _machine()]) + "\n"
+
+
+_INTRODUCTION = """Made by `make bench`, with real processes against the [simulator](simulator.md): median and, in
+brackets, spread. What is compared was taken in one run. The time from an event to its certificate counts from the
+event's commit to the end of the verification, less the simulator's own two answers."""
+
+
+def _machine() -> str:
+    with psycopg.connect(postgres_server()) as connection:
+        server = connection.info.parameter_status("server_version") or ""
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"Measured on {os.cpu_count()} shared cores with {gib:.0f} GiB ({platform.system()}, {platform.machine()}), "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version} (WAL, synchronous=FULL), PostgreSQL "
+        f"{server.split()[0]} on the same machine."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""How soon an idle worker hears of a commit, and what listening costs."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+from statistics import median
+
+from app.jobs.doorbell import doorbell_for
+from app.jobs.queue import Queue
+from app.storage.database import Database
+from tests import databases
+
+COMMITS = 50
+IDLE_SECONDS = 10.0
+
+
+def report() -> str:
+    """A Markdown table for both databases."""
+    rows = ["| doorbell | goal | SQLite | PostgreSQL |", "|---|---|---|---|"]
+    heard, cost = [], []
+    with tempfile.TemporaryDirectory() as name:
+        urls = (databases.new_sqlite_database(Path(name)), databases.new_postgres_database())
+        for url in urls:
+            database = Database(url)
+            delays = _delays(database)
+            heard.append(f"{median(delays):.0f} ({min(delays):.0f} to {max(delays):.0f})")
+            cost.append(f"{_idle_cost(database):.2f} %")
+            database.close()
+        databases.drop_postgres_database(urls[1])
+    rows.append(f"| commit to wake-up, ms | below 50 | {heard[0]} | {heard[1]} |")
+    rows.append(f"| processor time of one idle listener | | {cost[0]} | {cost[1]} |")
+    return "\n".join(rows)
+
+
+def _delays(database: Database) -> list[float]:
+    queue, doorbell, found = Queue(database), doorbell_for(database), []
+    doorbell.wait(0.1)
+    for number in range(COMMITS):
+        while doorbell.wait(0.1):
+            pass
+        heard: list[float] = []
+        listener = threading.Thread(target=lambda kept=heard: doorbell.wait(5) and kept.append(time.perf_counter()))
+        listener.start()
+        with database.write() as session:
+            queue.enqueue(session, "benchmark", {"n": number}, delay=0)
+        committed = time.perf_counter()
+        listener.join()
+        found.append((heard[0] - committed) * 1000)
+    doorbell.close()
+    return found
+
+
+def _idle_cost(database: Database) -> float:
+    """Per cent of one core."""
+    doorbell = doorbell_for(database)
+    doorbell.wait(0.1)
+    before, end = time.thread_time(), time.monotonic() + IDLE_SECONDS
+    while time.monotonic() < end:
+        doorbell.wait(1.0)
+    used = time.thread_time() - before
+    doorbell.close()
+    return 100 * used / IDLE_SECONDS
