@@ -378,3 +378,34 @@ def test_a_destination_that_was_taken_away_is_named(
     assert deliveries["gone"]["state"] == "failed"
     assert "put it back" in deliveries["gone"]["detail"]
     assert deliveries["files"]["state"] == "delivered"
+
+
+def test_an_unpaid_account_delays_an_installation_and_kills_none(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain)
+    for status in (401, 402, 403):
+        simulator.fault(
+            method="GET", path_template=DOWNLOAD[4:], action="status", status=status, json={"message": "No."}
+        )
+    tell(client, simulator, domain, data["certificate_id"])
+    for _ in range(3):
+        drain(services)
+        (job,) = jobs(services, "install")
+        assert (job.state, job.attempts) == ("ready", 0)
+        make_due(services, "install")
+    drain(services)
+    assert show(client, data["certificate_id"])["installed_at"] is not None
+
+
+def test_an_order_whose_certificate_has_gone_says_so(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    simulator.outcome(domain, "requesting")
+    data = client.post("/issue_certificate", json={"domain": domain}).json["data"]
+    path = "/{account}/domains/{domain}/certificates/{certificate}"
+    simulator.fault(method="GET", path_template=path, action="status", status=404, json={"message": "gone"})
+    make_due(services, "watch")
+    drain(services)
+    found = client.get(f"/orders/{data['order_id']}").json["data"]
+    assert (found["order_state"], found["failure"]["type"]) == ("failed", "lost-sight")

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select, text, update
+from sqlalchemy.exc import OperationalError
 
+from app.certificates import ordering
 from app.certificates.ordering import OrderRequest, submit
 from app.certificates.tokens import authenticate, create_token
 from app.services import Services
@@ -380,3 +382,34 @@ def test_an_order_is_on_record_before_dnsimple_is_asked(
     assert calls(simulator) == []
     with services.database.read() as session:
         assert session.scalar(select(Order.id)) is None
+
+
+def test_two_orders_never_adopt_the_same_certificate(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look at the same moment: each sees the newest certificate, and neither knows that the other takes it."""
+    simulator.fault(method="POST", path_template=PURCHASE, when="after", action="reset", times=2)
+    for auto_renew in (True, False):
+        client.post("/issue_certificate", json={"domain": domain, "auto_renew": auto_renew})
+    unaware = iter([False, False])
+    known = ordering._is_known
+    monkeypatch.setattr(ordering, "_is_known", lambda *given: next(unaware, None) is None and known(*given))
+    make_due(services)
+    drain(services)
+    with services.database.read() as session:
+        adopted = [(order.state, order.certificate_id) for order in session.scalars(select(Order))]
+    assert [state for state, _ in adopted] == ["requested", "requested"]
+    assert {number for _, number in adopted} == {item["id"] for item in simulator.certificates(domain)}
+
+
+def test_a_database_that_goes_away_after_the_commit_is_not_said_to_have_lost_the_order(
+    client: FlaskClient, services: Services, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    monkeypatch.setattr("app.web.issue.find_order", fail)
+    answer = client.post("/issue_certificate", json={"domain": domain})
+    assert answer.status_code == 503
+    assert "is on record" in answer.json["detail"]
+    assert answer.headers["Location"] == f"/orders/{order_of(services).id}" == f"/orders/{answer.json['order_id']}"
