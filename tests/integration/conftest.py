@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 def simulator_process() -> Iterator[Simulator]:
     """One simulator for all tests: each takes a domain of its own."""
     options = {"any_domain": True, "issue_delay": 0.05, "rate_limit": 1_000_000, "allow_http_webhooks": True}
-    with Simulator(token=TOKEN, webhook_attempts=1, **options) as simulator:
+    with Simulator(token=TOKEN, webhook_attempts=1, unknown_domain=["stranger.example"], **options) as simulator:
         yield simulator
 
 

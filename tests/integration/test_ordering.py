@@ -287,6 +287,13 @@ def test_a_refusal_reaches_the_caller_and_is_kept(
     assert drain(services, ahead=True) == []
 
 
+def test_a_domain_that_is_not_in_the_account_is_refused(client: FlaskClient, simulator: Simulator) -> None:
+    answer = client.post("/issue_certificate", json={"domain": "stranger.example"})
+    assert (answer.status_code, answer.json["type"]) == (400, "urn:certcourier:problem:domain-not-in-account")
+    assert "Add stranger.example to the DNSimple account" in answer.json["detail"]
+    assert calls(simulator) == [f"POST {PURCHASE}"]
+
+
 def test_field_errors_of_dnsimple_are_passed_on(client: FlaskClient, simulator: Simulator, domain: str) -> None:
     body = {"message": "Validation failed", "errors": {"name": ["is bad", "is sad"]}}
     simulator.fault(method="POST", path_template=PURCHASE, action="status", status=400, json=body)

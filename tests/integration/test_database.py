@@ -1,0 +1,65 @@
+"""Connections: forks, snapshots, transactions."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from sqlalchemy import text
+
+from app.storage.database import Database
+from app.storage.models import Fact
+
+
+def test_a_forked_process_makes_connections_of_its_own(database: Database) -> None:
+    """As under gunicorn, which loads the application before it forks."""
+
+    def connection_id() -> str:
+        with database.read() as session:
+            if database.is_sqlite:
+                return str(id(session.connection().connection.driver_connection))
+            return str(session.scalar(text("SELECT pg_backend_pid()")))
+
+    ours = connection_id()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with database.write() as session:
+                session.add(Fact(name="child", value="was here"))
+            os.write(writer, connection_id().encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reader, 100).decode()
+    os.close(reader)
+    os.close(writer)
+    assert theirs
+    assert theirs != ours
+    assert connection_id() == ours
+    with database.read() as session:
+        assert session.get_one(Fact, "child").value == "was here"
+
+
+def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError), database.write() as session:
+        session.add(Fact(name="half", value="x"))
+        session.flush()
+        raise RuntimeError
+    with database.read() as session:
+        assert session.get(Fact, "half") is None
+
+
+def test_a_reader_is_not_held_up_by_a_writer(database: Database) -> None:
+    with database.write() as writing:
+        writing.add(Fact(name="new", value="x"))
+        writing.flush()
+        with database.read() as reading:
+            assert reading.get(Fact, "new") is None
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_sqlite_waits_for_the_disk_before_it_says_committed(database: Database) -> None:
+    with database.read() as session:
+        assert session.scalar(text("PRAGMA synchronous")) == 2
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
