@@ -24,6 +24,7 @@ from dnsimple import Client
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.exceptions import HTTPError as Urllib3Error
+from urllib3.exceptions import SSLError as TLSError
 
 from app.dnsimple import errors
 
@@ -217,13 +218,13 @@ def _read(response: requests.Response, limit: Deadline) -> bytes | None:
     return b"".join(parts)
 
 
-def _never_left(error: BaseException | None) -> bool:
+def _never_left(error: Exception) -> bool:
     """Whether the connection itself could not be made: refused, no route, no such host, an untrusted certificate."""
-    while error is not None:
-        if isinstance(error, NewConnectionError | ConnectTimeoutError | ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", cause)
+    if isinstance(reason, TLSError):
+        return any(isinstance(detail, ssl.SSLCertVerificationError) for detail in reason.args)
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
 
 
 def _lost(call: Call, message: str, **known: Any) -> errors.DNSimpleError:

@@ -7,11 +7,13 @@ import logging
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import dnsimple as client_library
@@ -20,6 +22,8 @@ import pytest
 from app.dnsimple import errors
 from app.dnsimple.adapter import Deadline, DNSimple
 from app.errors import OutcomeUnknownError, RetryableError
+from tests.x509 import Authority
+from tests.x509 import pem as as_pem
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +244,25 @@ def test_a_refused_connection_is_certainly_nothing() -> None:
 def test_a_host_that_does_not_exist_is_certainly_nothing() -> None:
     with pytest.raises(errors.UnreachableError):
         DNSimple(account_id=1, token="x", base_url="http://nowhere.invalid").issue("example.com", 1)
+
+
+def test_an_authority_that_we_do_not_know_is_never_spoken_to(server: Server, tmp_path: Path) -> None:
+    authority = Authority()
+    issued = authority.issue("localhost")
+    pem = tmp_path / "server.pem"
+    pem.write_text(issued.key + issued.leaf + "".join(issued.chain))
+    root = tmp_path / "root.pem"
+    root.write_text(as_pem(authority.root))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    url = f"https://localhost:{server.server_address[1]}"
+    server.behave = lambda handler: send(handler, b"{}", 404)
+    with pytest.raises(errors.UnreachableError):
+        DNSimple(account_id=1, token="x", base_url=url).issue("example.com", 1)
+    assert server.requests == []
+    with pytest.raises(errors.NotFoundError):
+        DNSimple(account_id=1, token="x", base_url=url, ca_bundle=str(root)).issue("example.com", 1)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
