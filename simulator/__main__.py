@@ -10,30 +10,40 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from simulator.catalogue import catalogue_table, parse_rates
+from simulator.scenario import Scenario, ScenarioError, load
 from simulator.server import Server
 from simulator.settings import Settings
 
 
 def parser() -> argparse.ArgumentParser:
-    """One option for each setting."""
+    """One option for each setting, and the scenario file."""
     found = argparse.ArgumentParser(
         prog="python -m simulator",
         description="A look-alike of DNSimple's certificates API and webhooks, with a certification authority that "
         "nobody trusts. Point a client at http://HOST:PORT with the token below.",
+        epilog="Faults and what they do: --list-faults, or docs/simulator.md.",
     )
+    found.add_argument(
+        "--scenario", type=Path, metavar="FILE", help="TOML file with options, rates, scripted faults and outcomes"
+    )
+    found.add_argument("--list-faults", action="store_true", help="show the faults that have a rate, and exit")
     for setting in dataclasses.fields(Settings):
-        found.add_argument(
-            setting.metadata.get("flag", "--" + setting.name.replace("_", "-")),
-            dest=setting.name,
-            **_kind(setting),
-        )
+        found.add_argument(flag(setting), dest=setting.name, **_kind(setting))
     return found
+
+
+def flag(setting: dataclasses.Field[Any]) -> str:
+    """The name of its option."""
+    return str(setting.metadata.get("flag", "--" + setting.name.replace("_", "-")))
 
 
 def _kind(setting: dataclasses.Field[Any]) -> dict[str, Any]:
     text = setting.metadata["help"]
     if setting.name == "state":
         return {"type": Path, "default": None, "metavar": "FILE", "help": text}
+    if setting.name == "rates":
+        return {"action": "append", "type": _pair, "default": [], "metavar": "NAME=RATE", "help": text}
     if setting.default is dataclasses.MISSING:
         return {"action": "append", "default": [], "metavar": "NAME", "help": text}
     if isinstance(setting.default, bool):
@@ -47,22 +57,49 @@ def _kind(setting: dataclasses.Field[Any]) -> dict[str, Any]:
     }
 
 
+def _pair(text: str) -> tuple[str, float]:
+    name, _, rate = text.partition("=")
+    try:
+        return name, parse_rates([(name, rate)])[name]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def options_table() -> str:
     """The table of docs/simulator.md; a test compares them."""
     rows = ["| Option | Default | Meaning |", "|---|---|---|"]
     for setting in dataclasses.fields(Settings):
-        flag = setting.metadata.get("flag", "--" + setting.name.replace("_", "-"))
         default = setting.default
         shown = {False: "off", True: "on"}[default] if isinstance(default, bool) else f"`{default}`"
         if default in {None, dataclasses.MISSING}:
             shown = ""
-        rows.append(f"| `{flag}` | {shown} | {setting.metadata['help']} |")
+        rows.append(f"| `{flag(setting)}` | {shown} | {setting.metadata['help']} |")
     return "\n".join(rows)
+
+
+def parse(arguments: list[str] | None = None) -> tuple[Settings, Scenario]:
+    """The command line over the scenario file; exits with a message when either cannot be used."""
+    found = parser()
+    first = found.parse_args(arguments)
+    if first.list_faults:
+        print(catalogue_table())
+        sys.exit(0)
+    scenario = Scenario()
+    if first.scenario:
+        try:
+            scenario = load(first.scenario)
+        except ScenarioError as error:
+            found.error(str(error))
+    options = dict(scenario.options)
+    found.set_defaults(**(options | {"rates": list(options.get("rates", {}).items())}))
+    values = vars(found.parse_args(arguments))
+    del values["scenario"], values["list_faults"]
+    return Settings(**values | {"rates": dict(values["rates"])}), scenario
 
 
 def main() -> int:
     """Listen first, so that a busy port is a message and not a traceback; then serve until SIGTERM or Ctrl-C."""
-    settings = Settings(**vars(parser().parse_args()))
+    settings, scenario = parse()
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
@@ -71,7 +108,7 @@ def main() -> int:
         print(f"cannot listen on {settings.host} port {settings.port}: {reason}", file=sys.stderr)
         return 2
     listener.set_inheritable(True)
-    Server(settings, listener).run()
+    Server(settings, listener, scenario).run()
     return 0
 
 

@@ -8,11 +8,12 @@ import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from simulator.catalogue import Dice
 from simulator.clock import Clock
 from simulator.faults import Faults
 from simulator.issuing import Issuer
@@ -35,6 +36,7 @@ class World:
     clock: Clock
     state: State
     quota: Quota
+    dice: Dice
     faults: Faults
     sender: Sender
     issuer: Issuer
@@ -133,8 +135,18 @@ def _before() -> Response | None:
         g.allowance = world().quota.spend()
         world().faults.wait(settings.latency)
         _check_access(settings, account)
-        return world().faults.apply("before", request.method, g.template, request.environ)
+        instead = _disturb("before", None)
+        g.replaced = instead is not None
+        return instead
     return None
+
+
+def _disturb(when: Literal["before", "after"], answer: Response | None) -> Response | None:
+    fault = world().faults.find(when, request.method, g.template, world().clock.now())
+    if fault is None:
+        return answer
+    g.fault = fault.name
+    return world().faults.apply(fault, request.environ, answer)
 
 
 def _check_access(settings: Settings, account: str) -> None:
@@ -153,12 +165,12 @@ def _after(response: Response) -> Response:
     allowance = g.get("allowance")
     if allowance is None:
         return response
-    response.headers.update(allowance.headers())
+    for name, value in allowance.headers().items():
+        response.headers.setdefault(name, value)
     response.headers["Cache-Control"] = (
         "max-age=0, private, must-revalidate" if response.status_code in {200, 201} else "no-cache"
     )
-    instead = world().faults.apply("after", request.method, g.template, request.environ)
-    final = response if instead is None else instead
+    final = response if g.get("replaced") else _disturb("after", response) or response
     call = {
         "method": request.method,
         "path_template": g.template,
@@ -166,6 +178,7 @@ def _after(response: Response) -> Response:
         "status": response.status_code,
         "at": g.started,
         "seconds": time.time() - g.started,
+        "fault": g.get("fault"),
     }
     with world().lock:
         world().calls.append(call)

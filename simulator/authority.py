@@ -45,11 +45,7 @@ class Authority:
 
     def issue(self, names: Sequence[str], algorithm: str, *, not_before: float, not_after: float) -> Issued:
         """A leaf for `names`, the first of which is its common name; times in seconds since 1970."""
-        key: PrivateKey = (
-            rsa.generate_private_key(public_exponent=65537, key_size=2048)
-            if algorithm == "RSA"
-            else ec.generate_private_key(ec.SECP256R1())
-        )
+        key = _new_key(algorithm)
         signer = serialization.load_pem_private_key(self.key.encode(), password=None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)  # noqa: S101, made by `create`
         issuer = x509.load_pem_x509_certificate(self.intermediate.encode())
@@ -73,6 +69,17 @@ class Authority:
         signed = csr.add_extension(alternatives, critical=False).sign(key, hashes.SHA256())
         csr_pem = signed.public_bytes(Encoding.PEM).decode()
         return Issued(_pem(leaf), [self.intermediate.rstrip("\n")], _key_pem(key), csr_pem)
+
+
+def new_key(algorithm: str) -> str:
+    """A private key as DNSimple hands it out: `ECDSA` or `RSA`."""
+    return _key_pem(_new_key(algorithm))
+
+
+def _new_key(algorithm: str) -> PrivateKey:
+    if algorithm == "RSA":
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def _authority(

@@ -15,6 +15,7 @@ blueprint = Blueprint("certificates", __name__)
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
 _MOST_NAMES = 100
+_EARLY_SECONDS = 3.0
 _PATH = "/<account>/domains/<domain>/certificates"
 
 
@@ -89,9 +90,7 @@ def purchase(domain: str) -> tuple[Response, int]:
 @blueprint.post(_PATH + "/letsencrypt/<certificate>/issue")
 def issue(domain: str, certificate: str) -> tuple[Response, int]:
     body()
-    found = _find(find_domain(domain), certificate)
-    _request(found)
-    return jsonify({"data": found.document()}), 202
+    return jsonify({"data": _request(_find(find_domain(domain), certificate))}), 202
 
 
 @blueprint.post(_PATH + "/letsencrypt/<certificate>/renewals")
@@ -115,12 +114,11 @@ def issue_renewal(domain: str, certificate: str, renewal: str) -> tuple[Response
     found = world().state.renewals.get(number(renewal, "Renewal"))
     if found is None or found.old_certificate_id != old.id:
         raise Refusal(404, f"Renewal `{renewal}` not found")
-    new = world().state.certificates[found.new_certificate_id]
-    _request(new)
+    document = _request(world().state.certificates[found.new_certificate_id])
     with world().state.lock:
         found.state = "renewing"
         world().state.save(found)
-    return jsonify({"data": new.document()}), 202
+    return jsonify({"data": document}), 202
 
 
 def _find(domain: Domain, reference: str) -> Certificate:
@@ -135,12 +133,17 @@ def _is_ready(certificate: Certificate) -> bool:
     return certificate.issued_at is not None and world().clock.now() >= certificate.issued_at + lag
 
 
-def _request(certificate: Certificate) -> None:
-    """A second time is refused; in which words is not documented (contract, section 6)."""
+def _request(certificate: Certificate) -> dict[str, Any]:
+    """The certificate as it is then. A second time is refused; in which words is undocumented (contract, section 6)."""
+    early = world().dice.hits("event-early")
     with world().state.lock:
         if certificate.state != "new":
             raise Refusal(400, "The certificate cannot be issued")
-        world().issuer.request(certificate)
+        world().issuer.request(certificate, delay=0.0 if early else None)
+        document = certificate.document()
+    if early:
+        world().sender.wait_until_tried(lambda: certificate.state != "requesting", _EARLY_SECONDS)
+    return document
 
 
 def _checked_names(given: dict[str, Any], domain: Domain) -> tuple[str, list[str], str]:

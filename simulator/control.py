@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, jsonify, request
 
 from simulator.api import Refusal, add_domain, find_domain, world
+from simulator.catalogue import parse_rates
 from simulator.faults import Fault
 from simulator.settings import CHANGEABLE
 
@@ -33,6 +34,13 @@ def show_calls() -> Response:
 def forget_calls() -> Response:
     with world().lock:
         world().calls.clear()
+    return _done()
+
+
+@blueprint.post("/spend")
+def spend() -> Response:
+    """As another program with the same account would."""
+    world().quota.spend_elsewhere(int(_given().get("calls", 0)))
     return _done()
 
 
@@ -121,9 +129,26 @@ def add_fault() -> Response:
     return _done()
 
 
+@blueprint.get("/faults")
+def show_faults() -> Response:
+    dice = world().dice
+    thrown = {name: times for name, times in dice.thrown.items() if times}
+    return jsonify({"seed": dice.seed, "rates": dice.rates, "thrown": thrown, "to_come": world().faults.to_come()})
+
+
+@blueprint.post("/rates")
+def set_rates() -> Response:
+    try:
+        world().dice.rates |= parse_rates(_given().items())
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None
+    return _done()
+
+
 @blueprint.delete("/faults")
 def clear_faults() -> Response:
     world().faults.clear()
+    world().dice.rates = {}
     return _done()
 
 

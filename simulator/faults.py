@@ -1,4 +1,4 @@
-"""Misbehaviour on request: a list of scripted faults, looked through before and after each call."""
+"""Misbehaviour on request: scripted faults, looked through before and after each call; then those of the dice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from flask import Response
 
@@ -21,19 +21,21 @@ class Fault:
     """What happens to the next `times` calls of `method` and `path_template`.
 
     `before`: instead of the call, nothing is done. `after`: it is done, and its answer is replaced. `reset` closes the
-    connection without an answer, `status` answers with `status`, `body` and `headers`, `none` only waits.
+    connection without an answer, `status` answers with `status`, `body` and `headers`, `half` sends half of the answer,
+    `headers` changes these (null takes one away), `none` only waits.
     """
 
     method: str
     path_template: str
-    action: Literal["reset", "status", "none"]
+    action: Literal["reset", "status", "half", "headers", "none"]
     when: Literal["before", "after"] = "before"
     times: int = 1
     status: int = 500
     body: str = ""
     content_type: str = "application/json; charset=utf-8"
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str | None] = field(default_factory=dict)
     delay_seconds: float = 0.0
+    name: str = "scripted"
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Fault:
@@ -42,15 +44,25 @@ class Fault:
         if "json" in values:
             values["body"] = json.dumps(values.pop("json"))
         fault = cls(**values)
-        if fault.action not in {"reset", "status", "none"} or fault.when not in {"before", "after"}:
-            raise ValueError("action is reset, status or none; when is before or after")
+        if fault.action not in {"reset", "status", "half", "headers", "none"} or fault.when not in {"before", "after"}:
+            raise ValueError("action is reset, status, half, headers or none; when is before or after")
+        if fault.when == "before" and fault.action in {"half", "headers"}:
+            raise ValueError(f"{fault.action} needs an answer: say when = after")
         return fault
 
 
-class Faults:
-    """The faults that are still to come, oldest first."""
+class Chance(Protocol):
+    """Faults that nobody scripted."""
 
-    def __init__(self) -> None:
+    def call_fault(self, when: Literal["before", "after"], path_template: str, now: float) -> Fault | None:
+        """What befalls this call, if anything."""
+
+
+class Faults:
+    """The faults that are still to come, oldest first, and chance."""
+
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
         self._lock = threading.Lock()
         self._scripted: list[Fault] = []
         self._pause = threading.Event()
@@ -60,26 +72,33 @@ class Faults:
         with self._lock:
             self._scripted.append(fault)
 
+    def to_come(self) -> int:
+        """How many calls will still meet a scripted fault."""
+        with self._lock:
+            return sum(fault.times for fault in self._scripted)
+
     def clear(self) -> None:
         """Behave from now on."""
         with self._lock:
             self._scripted.clear()
 
-    def apply(
-        self, when: Literal["before", "after"], method: str, path_template: str, environ: Mapping[str, Any]
-    ) -> Response | None:
-        """The answer to give instead, or None to go on as usual."""
-        fault = self._take(when, method, path_template)
-        if fault is None:
-            return None
+    def find(self, when: Literal["before", "after"], method: str, path_template: str, now: float) -> Fault | None:
+        """What befalls this call."""
+        return self._take(when, method, path_template) or self._chance.call_fault(when, path_template, now)
+
+    def apply(self, fault: Fault, environ: Mapping[str, Any], answer: Response | None = None) -> Response | None:
+        """The answer to give, or None to go on as if nothing were."""
         self.wait(fault.delay_seconds)
         if fault.action == "none":
-            return None
-        if fault.action == "reset":
-            _cut(environ)
+            return answer
+        if fault.action == "status":
+            answer = Response(fault.body, fault.status)
+            answer.headers["Content-Type"] = fault.content_type
+        if fault.action in {"reset", "half"}:
+            _cut(environ, _first_half(answer) if answer is not None and fault.action == "half" else None)
             return Response(status=500)
-        answer = Response(fault.body, fault.status, fault.headers)
-        answer.headers["Content-Type"] = fault.content_type
+        if answer is not None:
+            _change(answer, fault.headers)
         return answer
 
     def wait(self, seconds: float) -> None:
@@ -98,13 +117,32 @@ class Faults:
         return None
 
 
-def _cut(environ: Mapping[str, Any]) -> None:
-    """Abort the caller's connection at once (RST), as a machine does that goes down.
+def _change(answer: Response, headers: Mapping[str, str | None]) -> None:
+    for name, value in headers.items():
+        if value is None:
+            answer.headers.pop(name, None)
+        else:
+            answer.headers[name] = value
+
+
+def _first_half(answer: Response) -> bytes:
+    """Head and half of the body, which is announced in full."""
+    body = answer.get_data()
+    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers if name.lower() != "content-length")
+    start = f"HTTP/1.1 {answer.status}\r\n{head}Content-Length: {len(body)}\r\n\r\n"
+    return start.encode("latin-1") + body[: len(body) // 2]
+
+
+def _cut(environ: Mapping[str, Any], last_words: bytes | None) -> None:
+    """Abort the caller's connection at once (RST), as a machine does that goes down; or say half a word and hang up.
 
     The server still holds the descriptor: it is left with a pipe to nowhere, whose closing nobody sees.
     """
     connection: socket.socket = environ["gunicorn.socket"]
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    if last_words is None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    else:
+        connection.sendall(last_words)
     ours, nowhere = socket.socketpair()
     nowhere.close()
     os.dup2(ours.fileno(), connection.fileno())

@@ -6,6 +6,8 @@ import heapq
 import threading
 from typing import Literal
 
+from simulator.authority import new_key
+from simulator.catalogue import Dice
 from simulator.clock import Clock
 from simulator.settings import Settings
 from simulator.state import Certificate, State
@@ -13,18 +15,21 @@ from simulator.webhooks import Sender
 
 _DAY = 86400.0
 _LOOK_SECONDS = 60.0
+_BAD_ENDS = ("failed", "rejected", "cancelled", "refunded")
 
 
 class Issuer:
     """A thread that brings requested certificates to their end when their time has come."""
 
-    def __init__(self, settings: Settings, state: State, clock: Clock, sender: Sender) -> None:
+    def __init__(self, settings: Settings, state: State, clock: Clock, sender: Sender, dice: Dice) -> None:
         self._settings = settings
+        self._dice = dice
         self._state = state
         self._clock = clock
         self._sender = sender
         self._outcomes: dict[tuple[str, str | None], str] = {}
         self._due: list[tuple[float, int]] = []
+        self._renewals: list[tuple[float, int]] = []
         self._changed = threading.Condition(state.lock)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="issuer", daemon=True)
@@ -35,6 +40,7 @@ class Issuer:
             for certificate in self._state.certificates.values():
                 if certificate.state == "requesting" and certificate.issue_due is not None:
                     heapq.heappush(self._due, (certificate.issue_due, certificate.id))
+            self._schedule_renewals()
         self._thread.start()
 
     def stop(self) -> None:
@@ -44,12 +50,12 @@ class Issuer:
             self._changed.notify()
         self._thread.join()
 
-    def request(self, certificate: Certificate) -> None:
-        """Take a certificate in hand, as the issue call does."""
+    def request(self, certificate: Certificate, *, delay: float | None = None) -> None:
+        """Take a certificate in hand, as the issue call does; `delay` in seconds instead of the usual one."""
         with self._changed:
             certificate.state = "requesting"
             certificate.updated_at = self._clock.now()
-            certificate.issue_due = self._clock.now() + self._settings.issue_delay
+            certificate.issue_due = self._clock.now() + (self._settings.issue_delay if delay is None else delay)
             self._state.save(certificate)
             heapq.heappush(self._due, (certificate.issue_due, certificate.id))
             self._changed.notify()
@@ -59,8 +65,9 @@ class Issuer:
         self._outcomes[domain, name] = state
 
     def wake(self) -> None:
-        """The clock was moved."""
+        """The clock was moved, or the settings were changed."""
         with self._changed:
+            self._schedule_renewals()
             self._changed.notify()
 
     def renew(self, old: Certificate, *, issue: Literal["now", "later"] = "later") -> Certificate:
@@ -95,7 +102,8 @@ class Issuer:
                 self._renew_what_expires()
                 due = self._take_due()
                 if due is None:
-                    wait = self._due[0][0] - self._clock.now() if self._due else _LOOK_SECONDS
+                    next_times = [heap[0][0] for heap in (self._due, self._renewals) if heap]
+                    wait = min(next_times) - self._clock.now() if next_times else _LOOK_SECONDS
                     self._changed.wait(min(max(wait, 0.001), _LOOK_SECONDS))
                     continue
             self._finish(due)
@@ -108,7 +116,8 @@ class Issuer:
     def _finish(self, certificate: Certificate) -> None:
         domain = self._state.domains[certificate.domain_id]
         scripted = self._outcomes.get((domain.name, certificate.name)) or self._outcomes.get((domain.name, None))
-        outcome = scripted or ("issued" if domain.delegated else "failed")
+        by_chance = next((end for end in _BAD_ENDS if self._dice.hits(f"certificate-{end}")), "issued")
+        outcome = scripted or (by_chance if domain.delegated else "failed")
         if outcome == "issued":
             self._issue(certificate)
         elif outcome != "requesting":
@@ -123,18 +132,36 @@ class Issuer:
         issued = self._state.authority.issue(
             certificate.names, certificate.algorithm, not_before=now - self._settings.backdate, not_after=expires
         )
+        chain, key = issued.chain, issued.private_key
+        if self._dice.hits("chain-reversed"):
+            chain = [self._state.authority.root.rstrip("\n"), *reversed(chain)]
+        if self._dice.hits("wrong-key"):
+            key = new_key(certificate.algorithm)
         with self._changed:
-            certificate.server, certificate.chain = issued.certificate, issued.chain
-            certificate.private_key, certificate.csr = issued.private_key, issued.csr
+            certificate.server, certificate.chain = issued.certificate, chain
+            certificate.private_key = None if self._dice.hits("key-removed") else key
+            certificate.csr = issued.csr
             certificate.state = "issued"
             certificate.expires_at = float(int(expires))
             certificate.issued_at = certificate.updated_at = now
             self._state.save(certificate)
+            self._schedule_renewal(certificate)
             self._sender.send("certificate.issue", {"certificate": certificate.document()})
 
     def _renew_what_expires(self) -> None:
-        before = self._settings.renew_before_days * _DAY
-        for certificate in list(self._state.certificates.values()):
-            waits = certificate.auto_renew and not certificate.renewed and certificate.state == "issued"
-            if waits and 0 < (certificate.expires_at or 0) - self._clock.now() <= before:
+        now = self._clock.now()
+        while self._renewals and self._renewals[0][0] <= now:
+            certificate = self._state.certificates[heapq.heappop(self._renewals)[1]]
+            if not certificate.renewed and certificate.state == "issued" and now < (certificate.expires_at or 0):
                 self.renew(certificate, issue="now")
+
+    def _schedule_renewals(self) -> None:
+        self._renewals.clear()
+        for certificate in self._state.certificates.values():
+            if certificate.state == "issued" and not certificate.renewed:
+                self._schedule_renewal(certificate)
+
+    def _schedule_renewal(self, certificate: Certificate) -> None:
+        if certificate.auto_renew and certificate.expires_at is not None:
+            due = certificate.expires_at - self._settings.renew_before_days * _DAY
+            heapq.heappush(self._renewals, (due, certificate.id))

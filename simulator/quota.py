@@ -38,12 +38,16 @@ class Quota:
         self._used = 0
         self.refused = 0
 
+    def spend_elsewhere(self, calls: int) -> None:
+        """Somebody else uses the same account."""
+        with self._lock:
+            self._begin_window()
+            self._used += calls
+
     def spend(self) -> Allowance:
         """Count a call, or find that none is left."""
         with self._lock:
-            now = self._clock.now()
-            if now >= self._reset:
-                self._reset, self._used = now + self._settings.rate_window, 0
+            self._begin_window()
             allowed = self._used < self._settings.rate_limit
             if allowed:
                 self._used += 1
@@ -51,3 +55,8 @@ class Quota:
                 self.refused += 1
             left = max(0, self._settings.rate_limit - self._used)
             return Allowance(self._settings.rate_limit, left, round(self._reset), allowed)
+
+    def _begin_window(self) -> None:
+        now = self._clock.now()
+        if now >= self._reset:
+            self._reset, self._used = now + self._settings.rate_window, 0

@@ -11,22 +11,29 @@ from gunicorn.app.base import BaseApplication
 
 from simulator import account_api, certificates_api, control
 from simulator.api import PREFIX, World, add_domain, guard
+from simulator.catalogue import Dice
 from simulator.clock import Clock
 from simulator.faults import Faults
 from simulator.issuing import Issuer
 from simulator.quota import Quota
+from simulator.scenario import Scenario
 from simulator.settings import Settings
 from simulator.state import State
 from simulator.webhooks import Sender
 
 
-def create_world(settings: Settings) -> World:
+def create_world(settings: Settings, scenario: Scenario) -> World:
     """The parts, put together; their threads are not started yet."""
     clock, state = Clock(), State(settings.state)
-    sender = Sender(settings, state, clock)
-    return World(
-        settings, clock, state, Quota(settings, clock), Faults(), sender, Issuer(settings, state, clock, sender)
-    )
+    dice = Dice(settings.seed, settings.rates)
+    sender = Sender(settings, state, clock, dice)
+    issuer = Issuer(settings, state, clock, sender, dice)
+    faults = Faults(dice)
+    for fault in scenario.faults:
+        faults.add(fault)
+    for outcome in scenario.outcomes:
+        issuer.script(outcome["domain"], outcome.get("name"), outcome["state"])
+    return World(settings, clock, state, Quota(settings, clock), dice, faults, sender, issuer)
 
 
 def create_app(world: World) -> Flask:
@@ -48,8 +55,9 @@ def create_app(world: World) -> Flask:
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """Everything runs in gunicorn's one worker process: threads do not survive its fork."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, scenario: Scenario) -> None:
         self._settings = settings
+        self._scenario = scenario
         self._address = listener.getsockname()[:2]
         self._listener = listener.detach()  # gunicorn owns it from now on
         self._world: World | None = None
@@ -79,7 +87,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         if self._settings.verbose:
             logging.getLogger("simulator").setLevel(logging.INFO)
             logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-        self._world = create_world(self._settings)
+        self._world = create_world(self._settings, self._scenario)
         self._world.sender.start()
         self._world.issuer.start()
         return create_app(self._world)

@@ -58,6 +58,12 @@ class Settings:
     rate_limit: int = field(default=2400, metadata={"help": "API calls per window"})
     rate_window: float = field(default=3600.0, metadata={"help": "seconds of the window"})
     latency: float = field(default=0.0, metadata={"help": "seconds that every API call takes longer"})
+    seed: int = field(default=0, metadata={"help": "of the dice that throw faults; the same one, the same faults"})
+    rates: dict[str, float] = field(
+        default_factory=dict,
+        metadata={"help": "a fault and how often it happens, from 0 to 1; may be repeated", "flag": "--fault"},
+    )
+    event_delay: float = field(default=5.0, metadata={"help": "most seconds by which `event-delayed` delays"})
     verbose: bool = field(default=False, metadata={"help": "log every call and every event"})
 
 
@@ -65,5 +71,5 @@ class Settings:
 CHANGEABLE = frozenset({
     "any_domain", "issue_delay", "issued_lag", "validity_days", "backdate", "renew_before_days", "plan",
     "webhook_retry_base", "webhook_attempts", "webhook_timeout", "suppress_after", "webhook_events_to_itself",
-    "deliver_times", "rate_limit", "rate_window", "latency", "verbose",
+    "deliver_times", "event_delay", "rate_limit", "rate_window", "latency", "verbose",
 })  # fmt: skip

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 import json
 import logging
+import secrets
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import requests
 
+from simulator.catalogue import Dice
 from simulator.clock import Clock
 from simulator.settings import Settings
 from simulator.state import Delivery, State, Webhook
@@ -22,20 +26,24 @@ log = logging.getLogger("simulator.webhooks")
 _USER_AGENT = "DNSimple-Webhook-Notifier/13c7966c2f4a7b0a4d1e5a9f0c3b8d6e7f2a1b0c"
 _SENDERS = 16
 _REMEMBERED = 1000
+_HELD_SECONDS = 2.0
+_OVERTAKING_SECONDS = 0.05
 SYSTEM = {"id": "system", "entity": "dnsimple", "pretty": "support@dnsimple.com"}
 
 
 class Sender:
     """Owes every event to every webhook until it is acknowledged with exactly 200."""
 
-    def __init__(self, settings: Settings, state: State, clock: Clock) -> None:
+    def __init__(self, settings: Settings, state: State, clock: Clock, dice: Dice) -> None:
         self._settings = settings
+        self._dice = dice
         self._state = state
         self._clock = clock
         self._due: list[tuple[float, int]] = []
         self._changed = threading.Condition(state.lock)
         self._stopping = False
         self._sent: dict[str, str] = {}
+        self._held: list[Delivery] = []
         self._pool = ThreadPoolExecutor(_SENDERS, thread_name_prefix="webhook")
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._session = threading.local()
@@ -59,7 +67,7 @@ class Sender:
         """Owe an event to every webhook that is not suppressed."""
         settings = self._settings
         account = {"id": settings.account, "display": settings.email, "identifier": settings.email}
-        envelope = {
+        envelope: dict[str, Any] = {
             "name": name,
             "api_version": "v2",
             "request_identifier": str(uuid.uuid4()),
@@ -67,11 +75,34 @@ class Sender:
             "account": account,
             "actor": actor or SYSTEM,
         }
-        self.send_raw(_as_stored(envelope), str(envelope["request_identifier"]), times=settings.deliver_times)
+        if "certificate" in data:
+            self._send_by_chance(envelope)
+        else:
+            self.send_raw(_as_stored(envelope), envelope["request_identifier"], times=settings.deliver_times)
 
-    def send_raw(self, body: str, request_identifier: str | None, *, times: int = 1) -> None:
-        """Owe a body as it is."""
+    def _send_by_chance(self, envelope: dict[str, Any]) -> None:
+        hits, identifier, body = self._dice.hits, envelope["request_identifier"], _as_stored(envelope)
+        told = [old for old in self._sent.values() if '"certificate":' in old] if hits("event-replayed") else []
+        if told:
+            self.send_raw(told[int(self._dice.number("event-replayed", len(told) - 1))], None)
+        for fault, forge in _FORGERIES.items():
+            if hits(fault):
+                forged = forge(copy.deepcopy(envelope), self._state) | {"request_identifier": str(uuid.uuid4())}
+                self.send_raw(_as_stored(forged), None)
+        if hits("event-dropped"):
+            self._sent[identifier] = body
+            return
+        delay = self._dice.number("event-delayed", self._settings.event_delay) if hits("event-delayed") else 0.0
+        held = hits("event-reordered")
+        times = self._settings.deliver_times * (2 if hits("event-doubled") else 1)
+        self.send_raw(body, identifier, times=times, delay=max(delay, _HELD_SECONDS if held else 0.0), held=held)
+
+    def send_raw(
+        self, body: str, request_identifier: str | None, *, times: int = 1, delay: float = 0.0, held: bool = False
+    ) -> None:
+        """Owe a body as it is, in `delay` seconds; `held`: or right after the next one."""
         with self._changed:
+            overtaken, self._held = self._held, []
             if request_identifier:
                 self._sent[request_identifier] = body
                 for oldest in list(self._sent)[:-_REMEMBERED]:
@@ -79,7 +110,13 @@ class Sender:
             for webhook in self._state.webhooks.values():
                 if webhook.suppressed_at is None:
                     for _ in range(times):
-                        self._owe(Delivery(self._state.new_id("delivery"), webhook.id, body, time.time()))
+                        owed = Delivery(self._state.new_id("delivery"), webhook.id, body, time.time() + delay)
+                        self._owe(owed)
+                        if held:
+                            self._held.append(owed)
+            for earlier in overtaken:
+                earlier.due = min(earlier.due, time.time() + _OVERTAKING_SECONDS)
+                self._owe(earlier)
 
     def replay(self, request_identifier: str, times: int) -> bool:
         """Send an event again as it was. False if it is not remembered."""
@@ -87,6 +124,16 @@ class Sender:
         if body is not None:
             self.send_raw(body, None, times=times)
         return body is not None
+
+    def wait_until_tried(self, settled: Callable[[], bool], seconds: float) -> None:
+        """Wait until `settled`, and until every event that is due was posted once."""
+
+        def tried() -> bool:
+            now = time.time()
+            return settled() and all(owed.attempts or owed.due > now for owed in self._state.deliveries.values())
+
+        with self._changed:
+            self._changed.wait_for(tried, seconds)
 
     def _owe(self, delivery: Delivery) -> None:
         self._state.save(delivery)
@@ -102,10 +149,11 @@ class Sender:
                 if not self._due or self._due[0][0] > now:
                     self._changed.wait(self._due[0][0] - now if self._due else None)
                     continue
-                delivery = self._state.deliveries.get(heapq.heappop(self._due)[1])
-                webhook = self._state.webhooks.get(delivery.webhook_id) if delivery else None
-                if delivery is None:
+                due, number = heapq.heappop(self._due)
+                delivery = self._state.deliveries.get(number)
+                if delivery is None or delivery.due != due:  # done meanwhile, or owed at another time
                     continue
+                webhook = self._state.webhooks.get(delivery.webhook_id)
                 if webhook is None or webhook.suppressed_at is not None:
                     self._state.forget(delivery)
                     continue
@@ -157,6 +205,30 @@ class Sender:
         except requests.RequestException:
             return None
         return int(answer.status_code)
+
+
+def _unknown(envelope: dict[str, Any], state: State) -> dict[str, Any]:  # noqa: ARG001
+    envelope["data"]["certificate"] |= {"id": 900_000_000 + secrets.randbits(24), "domain_id": 900_000_001}
+    return envelope
+
+
+def _foreign(envelope: dict[str, Any], state: State) -> dict[str, Any]:  # noqa: ARG001
+    envelope["account"] |= {"id": envelope["account"]["id"] + 1}
+    return envelope
+
+
+def _mixed(envelope: dict[str, Any], state: State) -> dict[str, Any]:
+    certificate = envelope["data"]["certificate"]
+    others = [number for number in state.domains if number != certificate["domain_id"]]
+    certificate["domain_id"] = others[certificate["id"] % len(others)] if others else 900_000_001
+    return envelope
+
+
+_FORGERIES: dict[str, Callable[[dict[str, Any], State], dict[str, Any]]] = {
+    "event-forged": _unknown,
+    "event-foreign": _foreign,
+    "event-mixed": _mixed,
+}
 
 
 def _as_stored(value: Any) -> str:

@@ -87,6 +87,15 @@ class Simulator:
         """Script a fault (see `simulator.faults.Fault`)."""
         self.control("POST", "/faults", fault)
 
+    def rates(self, **rates: float) -> None:
+        """Faults by chance, `_` for `-` (see `simulator.catalogue`)."""
+        self.control("POST", "/rates", {name.replace("_", "-"): rate for name, rate in rates.items()})
+
+    def thrown(self) -> dict[str, int]:
+        """How often each fault was thrown by chance."""
+        found: dict[str, int] = self.control("GET", "/faults")["thrown"]
+        return found
+
     def clear_faults(self) -> None:
         self.control("DELETE", "/faults")
 
@@ -107,6 +116,10 @@ class Simulator:
         self.api("POST", f"/domains/{domain}/certificates/letsencrypt/{certificate_id}/issue", {})
 
     # Waiting
+
+    def wait_for_fault(self) -> None:
+        """Until the last scripted fault has begun: its call is here, and its answer waits."""
+        self._wait(lambda: self.control("GET", "/faults")["to_come"] == 0, "the scripted faults")
 
     def wait_until_issued(self, domain: str, certificate_id: int) -> None:
         self.wait_for_state(domain, certificate_id, "issued")
@@ -143,6 +156,12 @@ class Simulator:
         answer = self._session.request(method, url, json=json, timeout=10)
         assert answer.ok, answer.text
         return answer.json()["data"] if answer.content else None
+
+    def optional(self, method: str, path: str) -> Any:
+        """The same, or None where the API refuses."""
+        url = f"{self.url}/v2/{self.options['account']}{path}"
+        answer = self._session.request(method, url, timeout=10)
+        return answer.json()["data"] if answer.ok else None
 
     def _arguments(self) -> list[str]:
         found = []

@@ -263,6 +263,15 @@ def test_the_quota_is_counted_and_shown_in_every_answer(simulator: Simulator) ->
     assert call(simulator, "GET", "/domains").headers["X-RateLimit-Remaining"] == "2"
 
 
+@pytest.mark.parametrize("simulator", [{"rate_limit": 10}], indirect=True)
+def test_somebody_else_can_spend_the_quota(simulator: Simulator) -> None:
+    simulator.control("POST", "/spend", {"calls": 8})
+    assert call(simulator, "GET", "/domains").headers["X-RateLimit-Remaining"] == "1"
+    simulator.control("POST", "/spend", {"calls": 8})
+    answer = call(simulator, "GET", "/domains")
+    assert (answer.status_code, answer.headers["X-RateLimit-Remaining"]) == (429, "0")
+
+
 @pytest.mark.parametrize("simulator", [{"distinct_purchase_ids": True}], indirect=True)
 def test_a_purchase_can_have_an_id_of_its_own(simulator: Simulator) -> None:
     purchase = order(simulator).json()["data"]
