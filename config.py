@@ -95,6 +95,15 @@ class Settings(BaseSettings):
         (120.0, 300.0, 900.0, 3600.0),
         description="Pauses before each look at a requested certificate, comma-separated; the last one repeats.",
     )
+    quota_reserve_percent: float = Field(
+        10.0, ge=0, le=90, description="Share of DNSimple's hourly calls that only orders in progress may use."
+    )
+    quota_unknown_percent: float = Field(
+        5.0, gt=0, le=50, description="Share of DNSimple's hourly calls that events of unknown certificates may waste."
+    )
+    reconcile_percent: float = Field(
+        3.5, ge=0, le=50, description="Share of DNSimple's hourly calls for finding certificates whose event was lost."
+    )
     idempotency_key_hours: PositiveInt = Field(24, description="How long an Idempotency-Key is remembered.")
     history_days: int = Field(
         90,

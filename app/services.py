@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.destinations.base import Destination
+from app.destinations.limits import TimeLimits
 from app.destinations.registry import load_destinations
 from app.dnsimple.adapter import DNSimple
+from app.dnsimple.quota import QuotaKeeper, Shares
 from app.jobs.queue import Queue
 from app.storage.database import Database
 from app.storage.sealing import Sealer
@@ -29,6 +31,7 @@ class Services:
     destinations: Mapping[str, Destination]
     sealer: Sealer
     webhook_secret: str
+    time_limits: TimeLimits = field(default_factory=TimeLimits)
 
     @property
     def account_id(self) -> int:
@@ -56,6 +59,12 @@ def build_services(settings: Settings) -> Services:
             read_timeout=settings.dnsimple_read_timeout,
             pool_size=max(settings.worker_threads, settings.web_threads),
             ca_bundle=str(settings.dnsimple_ca_bundle) if settings.dnsimple_ca_bundle else None,
+            gate=QuotaKeeper(
+                database,
+                account_id=settings.dnsimple_account_id,
+                token=settings.dnsimple_api_token.get_secret_value(),
+                shares=Shares(settings.quota_reserve_percent, settings.quota_unknown_percent),
+            ),
         ),
         destinations=load_destinations(settings.destinations_file, var_dir=settings.var_dir),
         sealer=Sealer(read_or_create(settings.kek_file, Sealer.new_key)),

@@ -12,7 +12,7 @@ from app.certificates.readiness import claim_installation
 from app.jobs.worker import run_job
 from app.services import Services, build_services
 from app.storage.clock import db_now
-from app.storage.models import Job
+from app.storage.models import Job, Quota
 from config import Settings, load_settings
 
 ACCOUNT = 1010
@@ -69,6 +69,12 @@ def let_leases_end(services: Services) -> None:
     """As if every process that holds a job had died long ago."""
     with services.database.write() as session:
         session.execute(update(Job).where(Job.state == "running").values(due_at=db_now(-0.001)))
+
+
+def let_stop_end(services: Services) -> None:
+    """As if the pause after a 401 or 429 were over."""
+    with services.database.write() as session:
+        session.execute(update(Quota).values(blocked_until=db_now(-1)))
 
 
 def jobs(services: Services, kind: str | None = None) -> list[Job]:

@@ -5,7 +5,8 @@ Two calls to DNSimple, however often and by whomever we were told of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 import structlog
 from sqlalchemy import select
@@ -16,6 +17,7 @@ from app.certificates.failing import fail_order
 from app.certificates.names import digest_names
 from app.certificates.story import tell
 from app.certificates.verifying import VerificationError, VerifiedCertificate, verify
+from app.dnsimple.adapter import Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
@@ -31,13 +33,26 @@ _NOT_YET_MOST = 25
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A certificate that we were told of, by which event if by one."""
+
+    certificate_id: int
+    domain_id: int
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Target:
-    """Which certificate to fetch: `domain` goes into the path, so DNSimple itself checks that they belong together."""
+    """Which certificate to fetch. `reference`, the domain's name or ID, goes into the path of the question, so that
+    DNSimple itself checks that they belong together.
+    """
 
     certificate_id: int
     domain: str
-    domain_id: int | None
+    domain_id: int
+    reference: str | int
     order: Order | None
+    purpose: Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +68,13 @@ def want_installed(
     services: Services, session: Session, *, certificate_id: int, domain_id: int, event_id: str | None = None
 ) -> None:
     """Enqueue the installation in the caller's transaction; one at a time for a certificate."""
-    services.queue.enqueue(
-        session,
-        "install",
-        {"certificate_id": certificate_id, "domain_id": domain_id, "event_id": event_id},
-        key=f"install:{domain_id}:{certificate_id}",
-    )
+    want_many_installed(services, session, [Wanted(certificate_id, domain_id, event_id)])
+
+
+def want_many_installed(services: Services, session: Session, wanted: Iterable[Wanted]) -> None:
+    """The same for many certificates."""
+    jobs = {f"install:{one.domain_id}:{one.certificate_id}": asdict(one) for one in wanted}
+    services.queue.enqueue_many(session, "install", jobs)
 
 
 def install(services: Services, claim: Claim) -> None:
@@ -71,15 +87,16 @@ def install(services: Services, claim: Claim) -> None:
         with services.queue.finishing(claim):
             return
     try:
-        download = services.dnsimple.download(target.domain, target.certificate_id)
-        key = services.dnsimple.private_key(target.domain, target.certificate_id)
+        with services.dnsimple.spending(target.purpose).together(2) as dnsimple:
+            download = dnsimple.download(target.reference, target.certificate_id)
+            key = dnsimple.private_key(target.reference, target.certificate_id)
     except NotIssuedYetError as error:
         if claim.postponed >= _NOT_YET_MOST:
             raise VerificationError(f"{error}: DNSimple still does not hand it out after some hours") from error
         pause = _NOT_YET_PAUSES[min(claim.postponed, len(_NOT_YET_PAUSES) - 1)]
         raise Postpone(pause, str(error)) from error
     except NotFoundError as error:
-        if target.order is not None:
+        if target.order is not None and target.reference == target.domain:
             raise
         _ignore(services, claim, str(error))
         return
@@ -118,16 +135,19 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         if known.domain_id not in {None, domain_id}:
             log.warning("event names another domain", certificate_id=certificate_id, domain_id=domain_id)
             return None
-        return _Target(certificate_id, known.domain, known.domain_id, order)
+        purpose = Purpose.INTERACTIVE if order else Purpose.BACKGROUND
+        # Before DNSimple's answer to our order has told us the domain's ID, the event's word for it has to be checked.
+        reference = known.domain if known.domain_id else domain_id
+        return _Target(certificate_id, known.domain, domain_id, reference, order, purpose)
     if domain is None:
         domain = _learn_domain(services, domain_id)
-    return _Target(certificate_id, domain.name, domain.id, None) if domain else None
+    return _Target(certificate_id, domain.name, domain.id, domain.name, None, Purpose.UNKNOWN) if domain else None
 
 
 def _learn_domain(services: Services, domain_id: int) -> Domain | None:
     """Ask DNSimple once which domain an unknown ID is."""
     try:
-        remote = services.dnsimple.domain(domain_id)
+        remote = services.dnsimple.spending(Purpose.UNKNOWN).domain(domain_id)
     except NotFoundError:
         log.warning("event names a domain that is not in the account", domain_id=domain_id)
         return None
@@ -144,6 +164,8 @@ def _ignore(services: Services, claim: Claim, why: str) -> None:
 
 def _record(services: Services, session: Session, claim: Claim, fetched: _Fetched) -> None:
     target, verified = fetched.target, fetched.verified
+    # It is looked at from now on, should an event get lost.
+    insert_once(session, Domain, id=target.domain_id, account_id=services.account_id, name=target.domain)
     insert_once(
         session,
         Certificate,
@@ -159,6 +181,7 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
     if certificate.installed_at is not None:
         return  # another event's job was faster
     certificate.lineage_id = _lineage(session, services.account_id, target.domain, verified).id
+    certificate.domain_id = target.domain_id
     certificate.state = "issued"
     certificate.common_name = verified.common_name
     certificate.names = list(verified.names)

@@ -28,7 +28,7 @@ from app.certificates.names import OrderNames, digest_names, resolve_names
 from app.certificates.story import tell
 from app.certificates.watching import start_watching
 from app.dnsimple.adapter import Certificate as RemoteCertificate
-from app.dnsimple.adapter import Deadline
+from app.dnsimple.adapter import Deadline, DNSimple, Purpose
 from app.dnsimple.errors import AuthenticationError, RefusedError
 from app.errors import OutcomeUnknownError, PermanentError, RetryableError
 from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Postpone, Priority
@@ -200,7 +200,7 @@ def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline
         current.state = "purchasing"
         current.purchase_attempted_at = read_now(session)
     try:
-        bought = services.dnsimple.purchase(
+        bought = _dnsimple(services).purchase(
             order.domain,
             name=order.name,
             alternate_names=order.san,
@@ -242,7 +242,7 @@ def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: D
 def _find_purchased(services: Services, order: Order, deadline: Deadline | None) -> RemoteCertificate | None:
     since = (order.purchase_attempted_at or order.created_at) - _CLOCK_TOLERANCE
     wanted = (order.common_name, frozenset(order.san) - {order.domain})
-    for candidate in services.dnsimple.certificates(order.domain, deadline=deadline):
+    for candidate in _dnsimple(services).certificates(order.domain, deadline=deadline):
         if candidate.created_at is None or candidate.created_at < since:
             return None  # newest first: all the others are older
         alternates = frozenset(name.lower() for name in candidate.alternate_names) - {order.domain}
@@ -292,14 +292,14 @@ def _issue(services: Services, claim: Claim, order: Order, deadline: Deadline | 
             return  # an event overtook us
         current.state = "issuing"
     try:
-        remote = services.dnsimple.issue(order.domain, order.certificate_id, deadline=deadline)
+        remote = _dnsimple(services).issue(order.domain, order.certificate_id, deadline=deadline)
     except (RetryableError, AuthenticationError):
         with services.queue.checkpoint(claim) as session:  # certainly not requested
             _locked(session, order).state = "purchased"
         raise
     except RefusedError:
         # DNSimple's words for "already requested" are not documented, so its state decides (contract, section 6).
-        remote = services.dnsimple.certificate(order.domain, order.certificate_id, deadline=deadline)
+        remote = _dnsimple(services).certificate(order.domain, order.certificate_id, deadline=deadline)
         if remote.state == "new":
             raise
     _record_requested(services, claim, order, remote)
@@ -308,7 +308,7 @@ def _issue(services: Services, claim: Claim, order: Order, deadline: Deadline | 
 def _settle_issue(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
     """The answer to the issue call was lost; asking for the certificate shows whether it was heard."""
     assert order.certificate_id is not None  # noqa: S101, as in `_issue`
-    remote = services.dnsimple.certificate(order.domain, order.certificate_id, deadline=deadline)
+    remote = _dnsimple(services).certificate(order.domain, order.certificate_id, deadline=deadline)
     if remote.state == "new":
         with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
             current = _locked(session, order)
@@ -329,6 +329,11 @@ def _record_requested(services: Services, claim: Claim, order: Order, remote: Re
             current.state = "requested"
             tell(session, "requested", remote.state, order_id=order.id, certificate_id=remote.id)
             start_watching(services, session, order.id)
+
+
+def _dnsimple(services: Services) -> DNSimple:
+    """Somebody waits for an order: the quota keeps a reserve for it."""
+    return services.dnsimple.spending(Purpose.INTERACTIVE)
 
 
 def _lease(services: Services, deadline: Deadline | None) -> float | None:

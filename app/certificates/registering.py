@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from app.certificates.reconciling import catch_up
 from app.jobs.queue import Claim
 from app.services import WEBHOOK_PATH, Services
 from app.storage.models import Fact
@@ -17,7 +18,8 @@ def register_webhook(services: Services, claim: Claim) -> None:
     """Create our webhook where it is missing or suppressed, then delete our outdated ones; leave all others alone.
 
     Ours are those under our public URL's webhook path, and the one whose ID we noted when we created it (so that a
-    changed public URL is recognised). One call when all is well.
+    changed public URL is recognised). One call when all is well. Whatever happened while nobody
+    heard DNSimple is caught up with.
     """
     with services.database.read() as session:
         noted = session.get(Fact, _FACT)
@@ -31,6 +33,9 @@ def register_webhook(services: Services, claim: Claim) -> None:
     if kept.id != noted_id:
         with services.queue.checkpoint(claim) as session:
             session.merge(Fact(name=_FACT, value=str(kept.id)))
+            if noted is not None and not good:
+                log.warning("webhook was missing or suppressed", webhook_id=noted_id)
+                catch_up(services, session)
     # Created first, deleted last: there is no moment in which nobody hears DNSimple.
     for hook in ours:
         if hook.id != kept.id:

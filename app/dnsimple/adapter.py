@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from app.dnsimple import errors, model
@@ -17,7 +20,8 @@ from app.dnsimple.model import (
     Renewal,
     Webhook,
 )
-from app.dnsimple.transport import Answer, Call, Deadline, Transport
+from app.dnsimple.paying import Answer, Gate, OpenGate, Payer, Purpose
+from app.dnsimple.transport import Call, Deadline, Transport
 
 __all__ = [
     "Answer",
@@ -29,6 +33,7 @@ __all__ = [
     "Identity",
     "PrivateKey",
     "Purchase",
+    "Purpose",
     "Renewal",
     "Webhook",
 ]
@@ -61,9 +66,9 @@ class DNSimple:
         pool_size: int = 16,
         user_agent: str = "certcourier",
         ca_bundle: str | None = None,
-        on_answer: Callable[[Answer], None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
-        """Timeouts in seconds. `on_answer` hears of every call, of its status and quota, never of its contents.
+        """Timeouts in seconds. `gate` decides about every call and hears of its status and quota, never its contents.
 
         Raises `ValueError`, which does not repeat it, if the token cannot be one.
         """
@@ -76,8 +81,23 @@ class DNSimple:
             pool_size=pool_size,
             user_agent=user_agent,
             ca_bundle=ca_bundle,
-            on_answer=on_answer,
         )
+        self._payer = Payer(gate or OpenGate())
+
+    def spending(self, purpose: Purpose) -> DNSimple:
+        """The same, but its calls are paid for by another part of the quota."""
+        return self._paid_by(self._payer.on_behalf_of(purpose))
+
+    @contextmanager
+    def together(self, calls: int) -> Iterator[DNSimple]:
+        """The same with so many calls paid for, all or none: for calls that are of no use without each other."""
+        with self._payer.together(calls) as payer:
+            yield self._paid_by(payer)
+
+    def _paid_by(self, payer: Payer) -> DNSimple:
+        other = copy.copy(self)
+        other._payer = payer
+        return other
 
     def whoami(self, *, deadline: Deadline | None = None) -> Identity:
         """Whose token this is."""
@@ -87,9 +107,11 @@ class DNSimple:
         """One domain of the account."""
         return self._one(self._call("GET", "/{account}/domains/{domain}", domain=reference), model.domain, deadline)
 
-    def domains(self, *, deadline: Deadline | None = None) -> Iterator[Domain]:
-        """All domains of the account that the token may see, page by page as they are needed."""
-        return self._all("/{account}/domains", {}, {}, model.domain, deadline)
+    def domains(self, page: int, *, deadline: Deadline | None = None) -> tuple[list[Domain], int]:
+        """A page of the domains that the token may see, oldest first, and the number of the last page."""
+        return self._page(
+            self._call("GET", "/{account}/domains"), {"sort": "id:asc", "page": page}, model.domain, deadline
+        )
 
     def certificates(self, domain: str | int, *, deadline: Deadline | None = None) -> Iterator[Certificate]:
         """A domain's certificates, newest first, page by page as they are needed."""
@@ -170,9 +192,8 @@ class DNSimple:
     def delete_webhook(self, webhook_id: int, *, deadline: Deadline | None = None) -> None:
         """Remove a webhook; one that is gone already is removed too."""
         try:
-            self._transport.send(
-                self._call("DELETE", "/{account}/webhooks/{webhook}", 204, webhook=webhook_id), deadline
-            )
+            call = self._call("DELETE", "/{account}/webhooks/{webhook}", 204, webhook=webhook_id)
+            self._transport.send(call, deadline, self._payer)
         except errors.NotFoundError:
             return
 
@@ -190,21 +211,25 @@ class DNSimple:
     def _all[T](
         self,
         path: str,
-        domain: dict[str, object],
+        domain: dict[str, Any],
         query: dict[str, Any],
         build: Callable[[dict[str, Any]], T],
         deadline: Deadline | None,
     ) -> Iterator[T]:
         for page in range(1, _MOST_PAGES + 1):
-            call = self._call("GET", path, 200, None, **domain)
-            paged = Call(call.method, path, call.values, 200, None, {**query, "page": page, "per_page": _PAGE_SIZE})
-            items, last = self._read(paged, lambda document: _page(document, build), deadline)
+            items, last = self._page(self._call("GET", path, **domain), query | {"page": page}, build, deadline)
             yield from items
             if page >= last:
                 return
 
+    def _page[T](
+        self, call: Call, query: dict[str, Any], build: Callable[[dict[str, Any]], T], deadline: Deadline | None
+    ) -> tuple[list[T], int]:
+        paged = replace(call, query=query | {"per_page": _PAGE_SIZE})
+        return self._read(paged, lambda document: _page(document, build), deadline)
+
     def _read[T](self, call: Call, build: Callable[[dict[str, Any]], T], deadline: Deadline | None) -> T:
-        document = self._transport.send(call, deadline)
+        document = self._transport.send(call, deadline, self._payer)
         try:
             return build(document)
         except model.MalformedAnswerError as error:

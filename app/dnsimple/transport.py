@@ -22,11 +22,13 @@ import requests
 import structlog
 from dnsimple import Client
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import SSLError as TLSError
 
 from app.dnsimple import errors
+from app.dnsimple.paying import Answer, Payer, RateLimit
 
 log = structlog.get_logger("certcourier.dnsimple")
 
@@ -49,27 +51,6 @@ class Deadline:
     def remaining(self) -> float:
         """Seconds left, never negative."""
         return max(0.0, self._at - self._clock())
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """The account's quota as DNSimple's headers give it; `reset` is in seconds since 1970."""
-
-    limit: int
-    remaining: int
-    reset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an observer may know of a call: neither body nor token. `path` is a template without values."""
-
-    method: str
-    path: str
-    status: int | None
-    seconds: float
-    rate_limit: RateLimit | None
-    request_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +98,6 @@ class Transport:
         pool_size: int,
         user_agent: str,
         ca_bundle: str | None,
-        on_answer: Callable[[Answer], None] | None,
     ) -> None:
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable() or " " in token:
@@ -130,32 +110,32 @@ class Transport:
         self._pool_size = pool_size
         self._user_agent = user_agent
         self._ca_bundle = ca_bundle
-        self._on_answer = on_answer or (lambda _: None)
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
 
     def __repr__(self) -> str:
         return f"<Transport to {self._base_url}>"
 
-    def send(self, call: Call, deadline: Deadline | None) -> Any:
+    def send(self, call: Call, deadline: Deadline | None, payer: Payer) -> Any:
         """The parsed JSON of a successful answer, or None for 204. Raises the errors of `app.dnsimple.errors`."""
-        started = time.monotonic()
-        answered: tuple[int | None, Any] = (None, {})
-        try:
-            response, body = self._exchange(call, deadline)
-            answered = (response.status_code, response.headers)
-        finally:
-            status, headers = answered
-            answer = Answer(
-                call.method, call.path, status, time.monotonic() - started, _rate_limit(headers), _request_id(headers)
-            )
-            log.debug("dnsimple answered", **{name: getattr(answer, name) for name in ("method", "path", "status")})
-            self._on_answer(answer)
-        return _interpret(call, response, body)
-
-    def _exchange(self, call: Call, deadline: Deadline | None) -> tuple[requests.Response, bytes | None]:
-        """The answer's head, and its body or None when that was cut off or too large."""
         limit = deadline or Deadline.after(self._connect_timeout + 2 * self._read_timeout)
+        payer.begin()
+        started, status, headers, failure = time.monotonic(), None, CaseInsensitiveDict[str](), None
+        try:
+            response, body = self._exchange(call, limit)
+            status, headers = response.status_code, response.headers
+            return _interpret(call, response, body)
+        except errors.DNSimpleError as error:
+            failure = error
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            answer = Answer(call.method, call.path, status, seconds, _rate_limit(headers), _request_id(headers))
+            log.debug("dnsimple answered", method=call.method, path=call.path, status=status)
+            payer.end(answer, failure)
+
+    def _exchange(self, call: Call, limit: Deadline) -> tuple[requests.Response, bytes | None]:
+        """The answer's head, and its body or None when that was cut off or too large."""
         left = limit.remaining()
         if left <= 0:
             raise errors.UnreachableError("not sent to DNSimple: its time had run out")
@@ -306,32 +286,42 @@ def _field_errors(document: Any) -> dict[str, list[str]]:
 
 
 def _retry_after(headers: Any, remaining: int | None) -> float | None:
-    """Seconds: Retry-After in both its forms, else the reset when nothing remains (contract, section 4)."""
+    """Seconds: Retry-After in both its forms, else the reset when nothing remains (contract, section 4).
+
+    Instants are compared with DNSimple's own clock, for ours may be wrong.
+    """
     given = headers.get("retry-after", "").strip()
     if given.isdigit():
         return float(given)
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(_sent_at(headers), UTC)
     try:
         return (
             max(0.0, (parsedate_to_datetime(given) - now).total_seconds())
             if given
-            else _until_reset(headers, remaining, now)
+            else _until_reset(headers, remaining)
         )
     except (ValueError, TypeError):
-        return _until_reset(headers, remaining, now)
+        return _until_reset(headers, remaining)
 
 
-def _until_reset(headers: Any, remaining: int | None, now: datetime) -> float | None:
+def _until_reset(headers: Any, remaining: int | None) -> float | None:
     reset = _whole(headers.get("x-ratelimit-reset"))
-    return max(0.0, reset - now.timestamp()) if remaining == 0 and reset else None
+    return max(0.0, reset - _sent_at(headers)) if remaining == 0 and reset else None
 
 
 def _rate_limit(headers: Any) -> RateLimit | None:
-    values = [_whole(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining", "reset")]
-    limit, remaining, reset = values
+    limit, remaining, reset = (_whole(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining", "reset"))
     if limit is None or remaining is None or reset is None:
         return None
-    return RateLimit(limit, remaining, reset)
+    return RateLimit(limit, remaining, reset - _sent_at(headers))
+
+
+def _sent_at(headers: Any) -> float:
+    """DNSimple's clock when it answered, in seconds since 1970; ours if it does not say."""
+    try:
+        return parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (ValueError, TypeError):
+        return time.time()
 
 
 def _whole(text: str | None) -> int | None:

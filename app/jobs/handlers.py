@@ -11,6 +11,7 @@ from app.certificates.delivering import deliver, delivery_died
 from app.certificates.installing import install, installation_died
 from app.certificates.ordering import advance, order_died
 from app.certificates.pruning import prune
+from app.certificates.reconciling import reconcile
 from app.certificates.registering import register_webhook
 from app.certificates.watching import watch, watch_died
 from app.jobs.queue import Claim
@@ -35,5 +36,6 @@ HANDLERS = {
     "install": Handler(install, installation_died),
     "deliver": Handler(deliver, delivery_died),
     "register_webhook": Handler(register_webhook),
+    "reconcile": Handler(reconcile),
     "prune": Handler(prune),
 }

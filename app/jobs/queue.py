@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from app.storage.clock import db_now
 from app.storage.database import Database
 from app.storage.models import Job
-from app.storage.statements import changed_rows, insert_once
+from app.storage.statements import changed_rows, insert_many_once, insert_once
 
 CHANNEL = "certcourier_jobs"
 FIRST_RETRY_SECONDS = 5.0
@@ -100,6 +100,12 @@ class Queue:
         if added and delay <= 0:
             self._ring(session)
         return added
+
+    def enqueue_many(self, session: Session, kind: str, args_by_key: Mapping[str, dict[str, Any]]) -> None:
+        """Add many jobs that are due at once, each under its key, as `enqueue` does."""
+        rows = [{"kind": kind, "args": args, "key": key} for key, args in args_by_key.items()]
+        if insert_many_once(session, Job, rows, "key"):
+            self._ring(session)
 
     def enqueue_claimed(self, session: Session, kind: str, args: dict[str, Any], *, lease_seconds: float) -> Claim:
         """Add a job that the caller is about to do itself. If it dies, a worker takes over when the lease ends."""

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -48,8 +47,10 @@ def run_job(services: Services, claim: Claim) -> None:
     except LeaseLostError as error:
         bound.warning("job lost", reason=str(error))
     except Exception as error:  # noqa: BLE001, whatever it is, the job is settled: nothing is swallowed
-        with suppress(LeaseLostError):
+        try:
             _settle(services, claim, error, bound)
+        except LeaseLostError as lost:
+            bound.warning("job lost", reason=str(lost))
 
 
 def _check_attempts(claim: Claim) -> None:

@@ -99,6 +99,9 @@ class Domain(Base):
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     account_id: Mapped[int] = mapped_column(BigInteger)
     name: Mapped[str] = mapped_column(String(253), index=True)
+    looked_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "looked_at", "id"),)
 
 
 class Lineage(Base):
@@ -150,6 +153,7 @@ class Certificate(Base):
         Index(None, "domain", "id"),
         Index(None, "state", "id"),
         Index(None, "lineage_id", "not_before", "id"),
+        Index(None, "not_after"),
     )
 
 
@@ -234,6 +238,24 @@ class Job(Base):
         Index(None, "finished_at"),
         Index(None, "state"),
     )
+
+
+class Quota(Base):
+    """The account's calls to DNSimple in the present window, as all processes together know them."""
+
+    __tablename__ = "quota"
+
+    account_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    call_limit: Mapped[int]
+    remaining: Mapped[int]
+    in_flight: Mapped[int] = mapped_column(default=0)
+    unknown_left: Mapped[int]
+    window_seconds: Mapped[int]
+    reset_at: Mapped[datetime]
+    blocked_until: Mapped[datetime | None]
+    blocked_reason: Mapped[str | None] = mapped_column(String(100))
+    # Whose wrong token stopped the calls: a digest, so that a process with another token goes on.
+    blocked_token: Mapped[str | None] = mapped_column(String(16))
 
 
 class Periodic(Base):

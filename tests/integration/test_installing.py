@@ -14,8 +14,8 @@ from sqlalchemy import select
 from app.destinations.base import Bundle, DestinationUnavailableError, Receipt, Version
 from app.jobs.worker import run_job
 from app.services import Services
-from app.storage.models import Certificate, Delivery, Lineage, Order
-from tests.harness import WEBHOOK_SECRET, drain, event, jobs, make_due
+from app.storage.models import Certificate, Delivery, Domain, Lineage, Order
+from tests.harness import WEBHOOK_SECRET, drain, event, jobs, let_stop_end, make_due
 from tests.simulator_process import Simulator
 
 PATH = f"/dnsimple/events/{WEBHOOK_SECRET}"
@@ -145,6 +145,27 @@ def test_an_event_that_overtakes_the_answer_of_the_issue_call_is_not_lost(
     drain(services)
     found = client.get(f"/orders/{data['order_id']}").json["data"]
     assert (found["order_state"], found["state"]) == ("installed", "issued")
+    with services.database.read() as session:  # so that it is looked at, should its renewal's event get lost
+        domain_id = simulator.domain_id(domain)
+        assert session.get_one(Certificate, data["certificate_id"]).domain_id == domain_id
+        assert session.get_one(Domain, domain_id).name == domain
+
+
+def test_a_forged_domain_does_not_fail_an_order_whose_domain_is_not_known_yet(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    issue = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/issue"
+    simulator.fault(method="POST", path_template=issue, when="after", action="reset")
+    data = client.post("/issue_certificate", json={"domain": domain}).json["data"]
+    simulator.wait_until_issued(domain, data["certificate_id"])
+    other = simulator.domain_id(f"other-{domain}")
+    forged = event(data["certificate_id"], other)
+    assert client.post(f"/dnsimple/events/{WEBHOOK_SECRET}", json=forged).status_code == 200
+    drain(services)
+    assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "issuing"
+    tell(client, simulator, domain, data["certificate_id"])
+    drain(services)
+    assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "installed"
 
 
 def test_a_certificate_ordered_elsewhere_is_installed_too(
@@ -327,6 +348,7 @@ class Broken:
     """A destination that is away for a while."""
 
     name = "broken"
+    timeout_seconds = 10.0
 
     def __init__(self) -> None:
         self.error: Exception | None = DestinationUnavailableError("the host is down; start it")
@@ -394,6 +416,7 @@ def test_an_unpaid_account_delays_an_installation_and_kills_none(
         (job,) = jobs(services, "install")
         assert (job.state, job.attempts) == ("ready", 0)
         make_due(services, "install")
+        let_stop_end(services)
     drain(services)
     assert show(client, data["certificate_id"])["installed_at"] is not None
 

@@ -13,7 +13,8 @@ import pytest
 import responses
 
 from app.dnsimple import errors
-from app.dnsimple.adapter import Answer, DNSimple
+from app.dnsimple.adapter import Answer, DNSimple, Purpose
+from app.dnsimple.paying import OpenGate, RateLimit
 from app.errors import CertcourierError, OutcomeUnknownError, PermanentError, RetryableError
 
 TOKEN = "a-very-secret-token"
@@ -181,7 +182,12 @@ def test_the_feature_that_the_plan_lacks_is_told(
 
 
 def in_a_minute() -> str:
-    return format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    return http_date(60)
+
+
+def http_date(seconds: float) -> str:
+    """That many seconds from now."""
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
 
 
 @pytest.mark.parametrize("call", [get, post])
@@ -190,6 +196,7 @@ def in_a_minute() -> str:
     [
         ({"Retry-After": "120"}, 120, 120, True),
         ({"Retry-After": in_a_minute}, 30, 60, True),
+        ({"Date": lambda: http_date(-300), "Retry-After": lambda: http_date(-240)}, 59, 61, True),
         ({"Retry-After": "yesterday"}, None, None, True),
         (
             {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": lambda: int(datetime.now(UTC).timestamp()) + 60},
@@ -345,20 +352,32 @@ def test_a_token_that_is_none_is_refused_without_being_repeated(token: str) -> N
     assert token.strip() == "" or token not in str(caught.value)
 
 
-def test_an_observer_hears_of_status_and_quota_alone(mocked: responses.RequestsMock) -> None:
-    heard: list[Answer] = []
-    dnsimple = DNSimple(account_id=1010, token=TOKEN, on_answer=heard.append)
-    limits = {"X-RateLimit-Limit": "4800", "X-RateLimit-Remaining": "4799", "X-RateLimit-Reset": "1795471533"}
+class Listener(OpenGate):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Purpose, Answer, CertcourierError | None]] = []
+
+    def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
+        self.heard.append((purpose, answer, error))
+
+
+def test_the_gate_hears_of_status_and_quota_alone(mocked: responses.RequestsMock) -> None:
+    gate = Listener()
+    dnsimple = DNSimple(account_id=1010, token=TOKEN, gate=gate)
+    limits = {
+        "X-RateLimit-Limit": "4800",
+        "X-RateLimit-Remaining": "4799",
+        "X-RateLimit-Reset": "1795471533",
+        "Date": "Mon, 23 Nov 2026 21:05:33 GMT",
+    }
     answer(mocked, get, json={"data": CERTIFICATE}, headers=limits)
     get(dnsimple)
-    answer(mocked, get, json={"data": CERTIFICATE}, headers=limits | {"X-RateLimit-Limit": "many"})
-    get(dnsimple)
-    first, second = heard
-    assert (first.method, first.path, first.status) == (
-        "GET",
-        "/{account}/domains/{domain}/certificates/{certificate}",
-        200,
-    )
-    assert first.rate_limit is not None
-    assert (first.rate_limit.limit, first.rate_limit.remaining, first.rate_limit.reset) == (4800, 4799, 1795471533)
-    assert second.rate_limit is None
+    answer(mocked, get, status=404, headers=limits | {"X-RateLimit-Limit": "many"})
+    failure(dnsimple.spending(Purpose.UNKNOWN), get)
+    (first_purpose, first, nothing), (second_purpose, second, error) = gate.heard
+    path = "/{account}/domains/{domain}/certificates/{certificate}"
+    assert (first_purpose, first.method, first.path, first.status, nothing) == ("background", "GET", path, 200, None)
+    assert first.rate_limit == RateLimit(4800, 4799, 3600.0)
+    assert (second_purpose, second.status, second.rate_limit) == ("unknown", 404, None)
+    assert isinstance(error, errors.NotFoundError)

@@ -1,0 +1,101 @@
+"""Who pays for a call out of the account's quota, and what is known of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from app.errors import CertcourierError
+
+
+class Purpose(StrEnum):
+    """Whose part of the quota pays for a call."""
+
+    INTERACTIVE = "interactive"  # somebody waits for an order
+    BACKGROUND = "background"
+    UNKNOWN = "unknown"  # a certificate or domain that only an event has told us of
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """The account's quota as DNSimple's headers give it; `seconds_left` of the window by DNSimple's own clock."""
+
+    limit: int
+    remaining: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an observer may know of a call: neither body nor token. `path` is a template without values."""
+
+    method: str
+    path: str
+    status: int | None
+    seconds: float
+    rate_limit: RateLimit | None
+    request_id: str | None
+
+
+class Gate(Protocol):
+    """Asked before each call, told after it."""
+
+    def admit(self, purpose: Purpose, calls: int = 1) -> None:
+        """Let so many calls be sent, all or none of them: else raise a `RetryableError`."""
+
+    def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
+        """Learn from a call that was admitted and has ended."""
+
+    def give_back(self, purpose: Purpose, calls: int) -> None:
+        """So many calls that were admitted are not sent."""
+
+
+class OpenGate:
+    """Lets every call pass."""
+
+    def admit(self, purpose: Purpose, calls: int = 1) -> None:
+        """Go ahead."""
+
+    def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
+        """Nothing to learn."""
+
+    def give_back(self, purpose: Purpose, calls: int) -> None:
+        """Nothing was taken."""
+
+
+class Payer:
+    """Pays for each call as it comes, or has paid for some of them already."""
+
+    def __init__(self, gate: Gate, purpose: Purpose = Purpose.BACKGROUND, *, paid: int = 0) -> None:
+        self._gate = gate
+        self._purpose = purpose
+        self._paid = paid
+
+    def on_behalf_of(self, purpose: Purpose) -> Payer:
+        """One that spends another part of the quota."""
+        return Payer(self._gate, purpose)
+
+    @contextmanager
+    def together(self, calls: int) -> Iterator[Payer]:
+        """One that has paid for so many calls, and gives back at the end what was not sent."""
+        self._gate.admit(self._purpose, calls)
+        payer = Payer(self._gate, self._purpose, paid=calls)
+        try:
+            yield payer
+        finally:
+            if payer._paid:
+                self._gate.give_back(self._purpose, payer._paid)
+
+    def begin(self) -> None:
+        """A call is about to be sent. Raises a `RetryableError` if it must not be."""
+        if self._paid:
+            self._paid -= 1
+        else:
+            self._gate.admit(self._purpose)
+
+    def end(self, answer: Answer, error: CertcourierError | None) -> None:
+        """It has ended."""
+        self._gate.settle(self._purpose, answer, error)
