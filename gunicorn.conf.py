@@ -1,5 +1,6 @@
 """The web server. Values come from the same settings as everything else (docs/configuration.md)."""
 
+import gc
 import sys
 
 from config import ConfigurationError, load_settings
@@ -27,3 +28,9 @@ forwarded_allow_ips = "127.0.0.1,::1"
 accesslog = None
 loglevel = "warning"
 control_socket_disable = True
+
+
+def when_ready(_arbiter: object) -> None:
+    """What is loaded by now lives for ever: the garbage collector need not look at it, nor copy its pages in a fork."""
+    gc.collect()
+    gc.freeze()

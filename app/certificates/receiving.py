@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import structlog
 from sqlalchemy.orm import Session
 
-from app.certificates.installing import want_installed
+from app.certificates.installing import Wanted, want_many_installed
 from app.errors import PermanentError
 from app.services import Services
+from app.storage.batching import SharedCommits
 from app.storage.models import Event
-from app.storage.statements import insert_once
+from app.storage.statements import insert_many_once
 
 log = structlog.get_logger("certcourier")
 
@@ -69,47 +71,45 @@ def parse_event(body: bytes) -> IncomingEvent:
     )
 
 
-def record(services: Services, event: IncomingEvent) -> Outcome:
-    """Commit the event and its job together, once for each `request_identifier`; only then may it be acknowledged."""
-    with services.database.write() as session:
-        outcome = _record(services, session, event)
-    log.info(
-        "event received",
-        outcome=outcome,
-        event_id=event.request_identifier,
-        event_name=event.name,
-        certificate_id=event.certificate_id,
-    )
-    return outcome
+class Intake:
+    """Where events go on record. A process has one: its requests share commits."""
 
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._commits = SharedCommits(services.database, self._record)
 
-def _record(services: Services, session: Session, event: IncomingEvent) -> Outcome:
-    outcome: Outcome = "ignored"
-    if event.account_id != services.account_id:
-        outcome = "foreign"
-    elif event.certificate_id is not None:
-        outcome = "queued"
-    added = insert_once(
-        session,
-        Event,
-        request_identifier=event.request_identifier,
-        name=event.name,
-        account_id=event.account_id,
-        certificate_id=event.certificate_id,
-        domain_id=event.domain_id,
-        outcome=outcome,
-    )
-    if not added:
-        return "duplicate"
-    if outcome == "queued" and event.certificate_id is not None and event.domain_id is not None:
-        want_installed(
-            services,
-            session,
-            certificate_id=event.certificate_id,
-            domain_id=event.domain_id,
+    def record(self, event: IncomingEvent) -> Outcome:
+        """Commit the event and its job together, once for each `request_identifier`; only then acknowledge it."""
+        outcome = self._commits.submit(event)
+        log.info(
+            "event received",
+            outcome=outcome,
             event_id=event.request_identifier,
+            event_name=event.name,
+            certificate_id=event.certificate_id,
         )
-    return outcome
+        return outcome
+
+    def _record(self, session: Session, events: Sequence[IncomingEvent]) -> list[Outcome]:
+        first = {event.request_identifier: event for event in reversed(events)}
+        rows = [asdict(event) | {"outcome": self._outcome(event)} for event in first.values()]
+        added = insert_many_once(session, Event, rows, "request_identifier")
+        outcomes: list[Outcome] = []
+        for event in events:
+            outcomes.append(self._outcome(event) if event.request_identifier in added else "duplicate")
+            added.discard(event.request_identifier)
+        wanted = [
+            Wanted(event.certificate_id, event.domain_id, event.request_identifier)
+            for event, outcome in zip(events, outcomes, strict=True)
+            if outcome == "queued" and event.certificate_id is not None and event.domain_id is not None
+        ]
+        want_many_installed(self._services, session, wanted)
+        return outcomes
+
+    def _outcome(self, event: IncomingEvent) -> Outcome:
+        if event.account_id != self._services.account_id:
+            return "foreign"
+        return "ignored" if event.certificate_id is None else "queued"
 
 
 def _object(parent: dict[str, Any], field: str, path: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
+from app.certificates.receiving import Intake
 from app.services import Services
 
 
@@ -15,13 +16,14 @@ class WebContext:
     """`waiting` has fewer places than there are threads, so that slow orders never keep webhooks from being heard."""
 
     services: Services
+    intake: Intake
     waiting: threading.BoundedSemaphore
 
 
 def bind(app: Flask, services: Services) -> None:
     """Attach the services to the application."""
     places = max(1, services.settings.web_threads // 2)
-    app.extensions["certcourier"] = WebContext(services, threading.BoundedSemaphore(places))
+    app.extensions["certcourier"] = WebContext(services, Intake(services), threading.BoundedSemaphore(places))
 
 
 def current() -> WebContext:

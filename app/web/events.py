@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hmac
 
-from flask import Blueprint, Response, abort, jsonify, request
+from flask import Blueprint, Response, abort, g, jsonify, request
 
-from app.certificates.receiving import parse_event, record
+from app.certificates.receiving import parse_event
 from app.services import WEBHOOK_PATH
-from app.web.context import services
+from app.web.context import current
 
 blueprint = Blueprint("events", __name__)
 
@@ -16,8 +16,9 @@ blueprint = Blueprint("events", __name__)
 @blueprint.post(f"{WEBHOOK_PATH}/<secret>")
 def receive_event(secret: str) -> Response:
     """Record one event of DNSimple. The path's secret is the only proof of its sender: events are not signed."""
-    known = services().webhook_secret.encode()
+    known = current().services.webhook_secret.encode()
     if not hmac.compare_digest(secret.encode(), known):
         abort(404)
-    outcome = record(services(), parse_event(request.get_data(cache=False)))
+    outcome = current().intake.record(parse_event(request.get_data(cache=False)))
+    g.logged = True  # by "event received", with the same request_id
     return jsonify({"data": {"outcome": outcome}})

@@ -35,7 +35,7 @@ def _end(response: Response) -> Response:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     rule = request.url_rule.rule if request.url_rule else "(no such route)"
     log.log(
-        10 if rule in _QUIET else 20,
+        10 if rule in _QUIET or g.get("logged") else 20,
         "request",
         method=request.method,
         route=rule,
