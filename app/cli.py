@@ -13,7 +13,7 @@ from flask.cli import AppGroup, with_appcontext
 from sqlalchemy import select
 
 from app.certificates import tokens as token_cases
-from app.certificates.readiness import claim_installation
+from app.certificates.readiness import check_destinations, claim_installation
 from app.errors import CertcourierError
 from app.jobs.worker import Worker
 from app.services import WEBHOOK_PATH, Services
@@ -41,8 +41,7 @@ def worker() -> None:
     services = _services()
     try:
         claim_installation(services)
-        for destination in services.destinations.values():
-            destination.check()
+        check_destinations(services)
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     working = Worker(services)

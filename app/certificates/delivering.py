@@ -49,7 +49,8 @@ def deliver(services: Services, claim: Claim) -> None:
         if outdated:
             receipt = Receipt("superseded", "a newer certificate of the lineage is installed")
         else:
-            receipt = destination.deliver(_bundle(services, certificate, lineage))
+            bundle = _bundle(services, certificate, lineage)
+            receipt = services.time_limits.run(destination, lambda: destination.deliver(bundle))
     except CertcourierError as error:
         with services.queue.checkpoint(claim) as session:
             _row(session, certificate_id, name).detail = str(error)

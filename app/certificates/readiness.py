@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import structlog
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.destinations.base import DestinationUnavailableError
 from app.errors import PermanentError
 from app.services import Services
 from app.storage.clock import db_now
 from app.storage.migrating import current_revision, head_revision
 from app.storage.models import Fact, Worker
 from app.storage.statements import insert_once
+
+log = structlog.get_logger("certcourier")
 
 _WORKER_SILENT_SECONDS = 30.0
 
@@ -30,6 +34,15 @@ def check_readiness(services: Services) -> dict[str, str]:
         )
     silent = f"none heard from for {_WORKER_SILENT_SECONDS:.0f} seconds; start `flask worker`"
     return {"database": "ok", "migrations": "ok", "worker": "ok" if heard else silent}
+
+
+def check_destinations(services: Services) -> None:
+    """Raise `DestinationRefusedError` if one cannot work. One that hangs is no reason not to serve the others."""
+    for destination in services.destinations.values():
+        try:
+            services.time_limits.run(destination, destination.check)
+        except DestinationUnavailableError as error:
+            log.warning("destination not checked", destination=destination.name, reason=str(error))
 
 
 def claim_installation(services: Services) -> None:

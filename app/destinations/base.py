@@ -74,6 +74,10 @@ class Destination(Protocol):
     def name(self) -> str:
         """The operator's name for it, unique."""
 
+    @property
+    def timeout_seconds(self) -> float:
+        """How long a delivery may take (see `app.destinations.limits`)."""
+
     def deliver(self, bundle: Bundle) -> Receipt:
         """Put the certificate into its slot, unless a newer one is there. Idempotent.
 

@@ -46,6 +46,7 @@ class FilesConfig(BaseModel):
     kind: Literal["files"] = "files"
     path: Path = Field(description="Folder that holds one folder per lineage.")
     keep_versions: int = Field(3, ge=0, description="Previous versions kept beside the current one.")
+    timeout_seconds: float = Field(60.0, gt=0, le=3600, description="How long a delivery may take, in seconds.")
 
 
 class FilesDestination:
@@ -58,6 +59,10 @@ class FilesDestination:
     @property
     def name(self) -> str:
         return self._config.name
+
+    @property
+    def timeout_seconds(self) -> float:
+        return self._config.timeout_seconds
 
     def deliver(self, bundle: Bundle) -> Receipt:
         slot = self._folder(bundle.slot)
