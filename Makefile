@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test check lint types imports format lock bench clean
+.PHONY: help run test check lint types imports format lock torture bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,10 @@ lock: $(VENV)/.dev ## Compile requirements*.in into requirements*.txt, every ver
 	for f in requirements requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.12 \
 		--generate-hashes --no-emit-index-url --no-header $$f.in --output-file $$f.txt; done
 
-bench: $(VENV)/.dev ## Measure (see benchmarks/README.md)
+torture: $(VENV)/.dev ## Kill processes at 1,000 instants while everything else goes wrong too: half an hour
+	$(BIN)/python -m tests.torture --write docs/torture.md
+
+bench: $(VENV)/.dev ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the environment and caches; your data in var/ stays

@@ -34,34 +34,58 @@ def postgres_server() -> str:
     with suppress(psycopg.OperationalError):
         psycopg.connect(_LOCAL, connect_timeout=3).close()
         return _LOCAL
+    server = new_postgres_server()
+    atexit.register(server.remove)
+    return server.url
+
+
+def new_postgres_server() -> Server:
+    """A running server that the caller may stop and must remove."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
-        pytest.skip("no PostgreSQL: set TEST_POSTGRES_URL or install Debian's package `postgresql`")
-    return _start(programs[-1].parent)
+        pytest.skip("no PostgreSQL to start (or set TEST_POSTGRES_URL): install Debian's package `postgresql`")
+    server = Server(programs[-1].parent)
+    server.start()
+    return server
 
 
-def _start(programs: Path) -> str:
-    """A server of our own on a free port, gone with this process. PostgreSQL refuses to run as root."""
-    folder = Path(tempfile.mkdtemp(prefix="certcourier-postgres-"))
-    become: list[str] = []
-    if os.geteuid() == 0:
-        user = pwd.getpwnam("postgres")
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        become = ["runuser", "-u", "postgres", "--"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    run = [*become, str(programs / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-A", "trust"]
-    subprocess.run(run, check=True, capture_output=True)
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    control = [*become, str(programs / "pg_ctl"), "-D", str(folder / "data"), "-w"]
-    subprocess.run([*control, "-o", options, "-l", str(folder / "log"), "start"], check=True, capture_output=True)
+class Server:
+    """A PostgreSQL server on a port that was free. PostgreSQL refuses to run as root."""
 
-    def stop() -> None:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
+    def __init__(self, programs: Path) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="certcourier-postgres-"))
+        self._become: list[str] = []
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("postgres")
+            os.chown(self._folder, user.pw_uid, user.pw_gid)
+            self._become = ["runuser", "-u", "postgres", "--"]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        self._programs = programs
+        self._run("initdb", "-D", str(self._folder / "data"), "-U", "postgres", "-A", "trust")
 
-    atexit.register(stop)
-    return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    def start(self) -> None:
+        """Returns when it takes connections."""
+        options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        self._control("-o", options, "-l", str(self._folder / "log"), "start")
+
+    def stop(self) -> None:
+        """At once, without a word to those who are connected; what was committed is there after a start."""
+        self._control("-m", "immediate", "stop")
+
+    def remove(self) -> None:
+        """Stop it if it runs, and delete it."""
+        with suppress(subprocess.CalledProcessError):
+            self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._become, str(self._programs / program), *arguments]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def _named(url: str, name: str) -> str:

@@ -22,6 +22,14 @@ def simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture
+def insistent_simulator() -> Iterator[Simulator]:
+    """One that delivers every event twice, and soon again what was not acknowledged."""
+    options = {"webhook_retry_base": 0.2, "suppress_after": 1000, "deliver_times": 2, "allow_http_webhooks": True}
+    with Simulator(token=TOKEN, any_domain=True, issue_delay=0.2, **options) as simulator:
+        yield simulator
+
+
+@pytest.fixture
 def stack(database_url: str, tmp_path: Path, simulator: Simulator) -> Iterator[Stack]:
     """Web, worker and simulator on SQLite and on PostgreSQL."""
     stack = Stack(database_url, tmp_path, simulator, job_lease_seconds=2)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Stack:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ports = {"web": self.port}
         self.environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
             "DNSIMPLE_API_TOKEN": TOKEN,
             "DNSIMPLE_ACCOUNT_ID": str(ACCOUNT),
@@ -61,6 +62,7 @@ class Stack:
             **{name.upper(): str(value) for name, value in settings.items()},
         }
         self.token = ""
+        self.gunicorn_configuration = "gunicorn.conf.py"
 
     def start(self) -> Stack:
         """Web and worker, ready, with a token for `session`."""
@@ -70,11 +72,28 @@ class Stack:
         wait_until(self.is_ready, "ready", 60)
         return self
 
-    def start_web(self) -> None:
-        self._run("web", "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
+    def start_web(self, name: str = "web", *, under: Sequence[str] = (), application: str = "wsgi:app") -> None:
+        """Each web process has a port of its own, the same one when it is started again; see `url_of`."""
+        port = self._ports.setdefault(name, free_port())
+        self._run(name, "-m", "gunicorn", "-c", self.gunicorn_configuration, application, under=under, PORT=str(port))
 
-    def start_worker(self, name: str = "worker") -> None:
-        self._run(name, "-m", "flask", "worker")
+    def start_worker(self, name: str = "worker", *, under: Sequence[str] = ()) -> None:
+        """`under` is a program that starts it, with its arguments."""
+        self._run(name, "-m", "flask", "worker", under=under)
+
+    def url_of(self, web: str) -> str:
+        """Where this web process listens."""
+        return f"http://127.0.0.1:{self._ports[web]}"
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Freeze it with SIGSTOP, wake it with SIGCONT."""
+        self.processes[name].send_signal(number)
+
+    def stop_one(self, name: str) -> int:
+        """End it gracefully; its exit status."""
+        process = self.processes.pop(name)
+        process.terminate()
+        return process.wait(40)
 
     def kill(self, name: str) -> None:
         """As if the machine had lost power, for this process and its children."""
@@ -83,10 +102,17 @@ class Stack:
             victim.send_signal(signal.SIGKILL)
         process.wait()
 
+    def kill_all(self) -> None:
+        """The quick end of a test that has said all it had to say about ending."""
+        for name, process in list(self.processes.items()):
+            if process.poll() is None:
+                self.kill(name)
+
     def stop(self) -> dict[str, int]:
         """End what runs, gracefully; exit statuses by name."""
         for process in self.processes.values():
             process.terminate()
+            process.send_signal(signal.SIGCONT)  # one that is frozen hears nothing else
         return {name: process.wait(40) for name, process in self.processes.items()}
 
     def flask(self, *arguments: str) -> str:
@@ -104,7 +130,7 @@ class Stack:
     def order(self, domain: str, **more: Any) -> dict[str, Any]:
         """POST /issue_certificate, expecting 202."""
         answer = requests.post(
-            f"{self.url}/issue_certificate", json={"domain": domain} | more, headers=self._headers(), timeout=60
+            f"{self.url}/issue_certificate", json={"domain": domain} | more, headers=self.headers(), timeout=60
         )
         assert answer.status_code == 202, answer.text
         data: dict[str, Any] = answer.json()["data"]
@@ -112,7 +138,7 @@ class Stack:
 
     def get(self, path: str) -> Any:
         """`data` of a GET, or None for 404."""
-        answer = requests.get(self.url + path, headers=self._headers(), timeout=30)
+        answer = requests.get(self.url + path, headers=self.headers(), timeout=30)
         if answer.status_code == 404:
             return None
         assert answer.status_code == 200, answer.text
@@ -142,19 +168,21 @@ class Stack:
         """What a process has said."""
         return (self.folder / f"{name}.log").read_text()
 
-    def _run(self, name: str, *arguments: str) -> None:
+    def _run(self, name: str, *arguments: str, under: Sequence[str] = (), **environment: str) -> None:
+        command = [*under, sys.executable, *arguments]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, *arguments], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+                command, cwd=ROOT, env=self.environment | environment, stdout=log, stderr=log
             )
 
-    def is_ready(self) -> bool:
+    def is_ready(self, web: str = "web") -> bool:
+        """Whether this web process finds that orders and events will be worked on."""
         for name, process in self.processes.items():
             assert process.poll() is None, f"{name} has ended:\n{self.log(name)}"
         try:
-            return requests.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return requests.get(f"{self.url_of(web)}/readyz", timeout=5).status_code == 200
         except requests.ConnectionError:
             return False
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}

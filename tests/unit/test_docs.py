@@ -18,6 +18,8 @@ from app.jobs.handlers import HANDLERS
 from app.web.docs import openapi_document
 from config import settings_table
 from simulator.__main__ import options_table
+from simulator.catalogue import catalogue_table
+from simulator.scenario import Scenario
 from simulator.server import create_app, create_world
 from simulator.settings import Settings as SimulatorSettings
 
@@ -31,7 +33,8 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_option_and_call_of_the_simulator_is_documented() -> None:
     assert options_table() in DOCS["simulator.md"]
-    for rule in create_app(create_world(SimulatorSettings())).url_map.iter_rules():
+    assert catalogue_table() in DOCS["simulator.md"]
+    for rule in create_app(create_world(SimulatorSettings(), Scenario())).url_map.iter_rules():
         if rule.rule.startswith("/_simulator/"):
             path = rule.rule.removeprefix("/_simulator").partition("<")[0].rstrip("/")
             assert f"{path}" in DOCS["simulator.md"], rule.rule
