@@ -7,32 +7,40 @@ import os
 import platform
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 
-from benchmarks import doorbell, main_job
+from benchmarks import doorbell, history, intake, main_job, slow_dnsimple, wave
 from tests.databases import postgres_server
 
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-_PARTS = ("main-job", "doorbell")
+_KINDS = ("SQLite", "PostgreSQL")
+_PARTS: dict[str, Callable[[int], str]] = {
+    "main-job": lambda _: main_job.report([main_job.measure(kind) for kind in _KINDS]),
+    "doorbell": lambda _: doorbell.report(),
+    "intake": lambda _: intake.report([intake.measure(kind) for kind in _KINDS]),
+    "slow-dnsimple": lambda _: slow_dnsimple.report({kind: slow_dnsimple.measure(kind) for kind in _KINDS}),
+    "history": lambda _: history.report({kind: history.measure(kind) for kind in _KINDS}),
+    "wave": lambda number: wave.report([wave.measure(kind, number) for kind in _KINDS]),
+}
 
 
 def main() -> int:
     """Measure the parts that were named, or all of them, and write the page only when all were measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one or more of {', '.join(_PARTS)}; by default all")
-    chosen = parser.parse_args().parts or list(_PARTS)
+    parser.add_argument("--certificates", type=int, default=1000, help="in the wave of renewals (default: %(default)s)")
+    given = parser.parse_args()
+    chosen = given.parts or list(_PARTS)
     unknown = set(chosen) - set(_PARTS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(_PARTS)}")
     tables = []
     for part in chosen:
         print(f"measuring {part} ...", file=sys.stderr, flush=True)
-        if part == "main-job":
-            tables.append(main_job.report([main_job.measure(name) for name in ("SQLite", "PostgreSQL")]))
-        else:
-            tables.append(doorbell.report())
+        tables.append(_PARTS[part](given.certificates))
         print(tables[-1] + "\n", flush=True)
     if set(chosen) == set(_PARTS):
         _PAGE.write_text(_page(tables))

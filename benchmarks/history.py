@@ -1,0 +1,174 @@
+"""Intake, claims and lists on an empty database, and with 100,000 certificates and 1,000,000 events on record."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from itertools import batched
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from sqlalchemy import insert
+
+from app.jobs.queue import Queue
+from app.storage.database import Database
+from app.storage.models import Base, Certificate, Delivery, Domain, Event, Job, Lineage, StoryLine
+from benchmarks.intake import EVENTS, new_database
+from benchmarks.load import Servers, load, spread
+from tests.harness import ACCOUNT, TOKEN
+from tests.simulator_process import Simulator
+
+CERTIFICATES = 100_000
+EVENTS_ON_RECORD = 1_000_000
+ROUNDS = 3
+SECONDS = 3.0
+CLAIMS = 200
+_BATCH = 5_000
+_LEAF = "-----BEGIN CERTIFICATE-----\n" + "A" * 1600 + "\n-----END CERTIFICATE-----\n"
+
+type Figures = dict[tuple[str, str], list[float]]
+
+
+def measure(kind: str) -> Figures:
+    """p99 in milliseconds by what was done and on which database, taken in turns."""
+    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    with ExitStack() as stack:
+        simulator = stack.enter_context(Simulator(token=TOKEN, any_domain=True, rate_limit=10**9))
+        servers = {}
+        for size in ("empty", "full"):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            url = stack.enter_context(new_database(kind, folder))
+            if size == "full":
+                _fill(url)
+            servers[size] = Servers(url, folder, simulator)
+            stack.callback(servers[size].kill_all)
+            servers[size].token = servers[size].flask("tokens", "create", "benchmark").strip()
+            servers[size].start_web("web")
+            servers[size].wait_for("web")
+        for _ in range(ROUNDS):
+            for size, server in servers.items():
+                found["webhook intake, 16 connections", size].append(load(server.url + EVENTS, 16, SECONDS).p99)
+                page = load(server.url + "/certificates", 4, SECONDS, method="GET", **server.headers())
+                found["GET /certificates, 4 connections", size].append(page.p99)
+                found["claim of a job", size].append(_claims(server.environment["DATABASE_URL"]))
+    return dict(found)
+
+
+def _claims(url: str) -> float:
+    database = Database(url)
+    queue, taken = Queue(database), []
+    with database.write() as session:
+        for number in range(CLAIMS):
+            queue.enqueue(session, "benchmark", {"n": number})
+    for _ in range(CLAIMS):
+        started = time.perf_counter()
+        claims = queue.claim(1, worker_id="benchmark")
+        taken.append((time.perf_counter() - started) * 1000)
+        with queue.finishing(claims[0]):
+            pass
+    database.close()
+    return quantiles(taken, n=100)[-1]
+
+
+def _fill(url: str) -> None:
+    database, now = Database(url), datetime.now(UTC)
+    _insert(database, Domain, ({"id": n, "account_id": ACCOUNT, "name": f"c{n}.example"} for n in _numbers()))
+    _insert(database, Lineage, (_lineage(n) for n in _numbers()))
+    _insert(database, Certificate, (_certificate(n, now) for n in _numbers()))
+    _insert(database, Delivery, (_delivery(n, now) for n in _numbers()))
+    _insert(database, StoryLine, ({"certificate_id": n, "step": "verified", "detail": "..."} for n in _numbers()))
+    _insert(database, Event, (_event(n, now) for n in range(EVENTS_ON_RECORD)))
+    _insert(database, Job, (_job(n, now) for n in range(2 * CERTIFICATES)))
+    with database.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("ANALYZE")
+    database.close()
+
+
+def _numbers() -> range:
+    return range(1, CERTIFICATES + 1)
+
+
+def _insert(database: Database, model: type[Base], rows: Iterable[dict[str, Any]]) -> None:
+    print(f"  filling {model.__tablename__} ...", file=sys.stderr, flush=True)
+    table: Any = model.__table__
+    for batch in batched(rows, _BATCH):
+        with database.write() as session:
+            session.execute(insert(table), list(batch))
+
+
+def _lineage(n: int) -> dict[str, Any]:
+    return {
+        "id": n,
+        "account_id": ACCOUNT,
+        "domain": f"c{n}.example",
+        "names_digest": f"{n:064x}",
+        "name": f"c{n}.example",
+    }
+
+
+def _certificate(n: int, now: datetime) -> dict[str, Any]:
+    return {
+        "id": n,
+        "account_id": ACCOUNT,
+        "domain_id": n,
+        "domain": f"c{n}.example",
+        "lineage_id": n,
+        "state": "issued",
+        "common_name": f"www.c{n}.example",
+        "names": [f"c{n}.example", f"www.c{n}.example"],
+        "fingerprint": f"{n:064x}",
+        "serial": f"{n:x}",
+        "key_algorithm": "ECDSA secp256r1",
+        "not_before": now - timedelta(days=n % 60),
+        "not_after": now + timedelta(days=90 - n % 60),
+        "leaf_pem": _LEAF,
+        "chain_pem": _LEAF,
+        "sealed_key": b"k" * 300,
+        "installed_at": now - timedelta(days=n % 60),
+    }
+
+
+def _delivery(n: int, now: datetime) -> dict[str, Any]:
+    return {"certificate_id": n, "destination": "certificates", "state": "delivered", "delivered_at": now}
+
+
+def _event(n: int, now: datetime) -> dict[str, Any]:
+    return {
+        "request_identifier": f"00000000-0000-4000-8000-{n:012d}",
+        "name": "certificate.issue" if n % 4 == 0 else "domain.create",
+        "account_id": ACCOUNT,
+        "certificate_id": n % CERTIFICATES + 1 if n % 4 == 0 else None,
+        "domain_id": n % CERTIFICATES + 1 if n % 4 == 0 else None,
+        "outcome": "queued" if n % 4 == 0 else "ignored",
+        "received_at": now - timedelta(seconds=7 * (EVENTS_ON_RECORD - n)),
+    }
+
+
+def _job(n: int, now: datetime) -> dict[str, Any]:
+    number = n // 2 + 1
+    kind, args = ("install", {"certificate_id": number}) if n % 2 else ("deliver", {"certificate_id": number})
+    return {"kind": kind, "args": args, "state": "done", "finished_at": now - timedelta(minutes=n % 100_000)}
+
+
+def report(results: dict[str, Figures]) -> str:
+    """A Markdown table."""
+    rows = [
+        f"| p99 in ms | goal | empty | {CERTIFICATES:,} certificates, {EVENTS_ON_RECORD:,} events | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, found in results.items():
+        for what in dict.fromkeys(what for what, _ in found):
+            empty, full = found[what, "empty"], found[what, "full"]
+            ratio = median(full) / median(empty)
+            rows.append(f"| {what}, {kind} | within 1.5 | {_fine(empty)} | {_fine(full)} | {ratio:.2f} |")
+    return "\n".join(rows)
+
+
+def _fine(values: list[float]) -> str:
+    return spread(values) if median(values) >= 10 else f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
