@@ -198,8 +198,9 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
     if certificate.order_id is not None:
         order = session.get_one(Order, certificate.order_id, with_for_update=True)
         order.state, order.in_flight_key, order.failure = "installed", None, None
-    for destination in services.destinations:
-        want_delivered(services, session, certificate.id, destination)
+    for name, destination in services.destinations.items():
+        if destination.config.takes(certificate.names):
+            want_delivered(services, session, certificate.id, name)
 
 
 def _tell(session: Session, claim: Claim, certificate: Certificate) -> None:

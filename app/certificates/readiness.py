@@ -42,7 +42,7 @@ def check_destinations(services: Services) -> None:
         try:
             services.time_limits.run(destination, destination.check)
         except DestinationUnavailableError as error:
-            log.warning("destination not checked", destination=destination.name, reason=str(error))
+            log.warning("destination not checked", destination=destination.config.name, reason=str(error))
 
 
 def claim_installation(services: Services) -> None:

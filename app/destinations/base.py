@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.errors import PermanentError, RetryableError
 
@@ -67,16 +70,43 @@ class Receipt:
     detail: str
 
 
+def _pattern(text: str) -> str:
+    pattern = text.strip().lower()
+    if not pattern or ("*" in pattern.removeprefix("*.") and pattern != "*"):
+        raise ValueError("a pattern is `*`, a host name in A-labels, or `*.` before one: all names below it")
+    return pattern
+
+
+class DestinationConfig(BaseModel):
+    """What every `[[destination]]` may say. Each kind adds its own fields, `kind` first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Unique name of the destination.")
+    domains: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(
+        ("*",),
+        min_length=1,
+        description="Which certificates are delivered there: host names, `*.example.com` for all names below it, or "
+        "`*`; a certificate with at least one such name is.",
+    )
+    timeout_seconds: float = Field(60.0, gt=0, le=3600, description="How long a delivery may take, in seconds.")
+    at_once: int = Field(4, ge=1, le=64, description="Deliveries that one worker process makes there at a time.")
+
+    def takes(self, names: Iterable[str]) -> bool:
+        """Whether a certificate of these names is delivered there."""
+        return any(_matches(pattern, name) for pattern in self.domains for name in names)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return pattern in {"*", name} or (pattern.startswith("*.") and name.endswith(pattern[1:]))
+
+
 class Destination(Protocol):
     """One configured destination."""
 
     @property
-    def name(self) -> str:
-        """The operator's name for it, unique."""
-
-    @property
-    def timeout_seconds(self) -> float:
-        """How long a delivery may take (see `app.destinations.limits`)."""
+    def config(self) -> DestinationConfig:
+        """What the operator said of it."""
 
     def deliver(self, bundle: Bundle) -> Receipt:
         """Put the certificate into its slot, unless a newer one is there. Idempotent.
@@ -89,3 +119,12 @@ class Destination(Protocol):
 
     def check(self) -> None:
         """Raise `DestinationRefusedError` if the configuration cannot work. Changes nothing."""
+
+
+class DestinationKind(Protocol):
+    """The class of a kind of destination. Making one opens no connection and never fails."""
+
+    Config: type[DestinationConfig]
+
+    def __call__(self, config: Any) -> Destination:
+        """`config` is of the class `Config`."""

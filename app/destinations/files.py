@@ -20,10 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from app.destinations.base import (
     Bundle,
+    DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
     Receipt,
@@ -37,32 +38,27 @@ _VERSION = re.compile(r"(\d{8}T\d{6}Z)-(\d+)")
 _FILES = ("fullchain.pem", "privkey.pem", "cert.pem", "chain.pem")
 
 
-class FilesConfig(BaseModel):
+class FilesConfig(DestinationConfig):
     """`[[destination]]` with `kind = "files"`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field("files", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Unique name of the destination.")
     kind: Literal["files"] = "files"
+    name: str = Field("files", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Unique name of the destination.")
     path: Path = Field(description="Folder that holds one folder per lineage.")
     keep_versions: int = Field(3, ge=0, description="Previous versions kept beside the current one.")
-    timeout_seconds: float = Field(60.0, gt=0, le=3600, description="How long a delivery may take, in seconds.")
 
 
 class FilesDestination:
     """Writes versioned folders and flips one symbolic link."""
+
+    Config = FilesConfig
 
     def __init__(self, config: FilesConfig) -> None:
         self._config = config
         self._root = config.path
 
     @property
-    def name(self) -> str:
-        return self._config.name
-
-    @property
-    def timeout_seconds(self) -> float:
-        return self._config.timeout_seconds
+    def config(self) -> FilesConfig:
+        return self._config
 
     def deliver(self, bundle: Bundle) -> Receipt:
         slot = self._folder(bundle.slot)
@@ -84,7 +80,7 @@ class FilesDestination:
         existing = next(parent for parent in (self._root, *self._root.absolute().parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise DestinationRefusedError(
-                f"destination {self.name}: {existing} is not a folder that this process may write to"
+                f"destination {self._config.name}: {existing} is not a folder that this process may write to"
             )
 
     def _deliver(self, slot: Path, bundle: Bundle) -> Receipt:

@@ -18,7 +18,6 @@ from app.destinations.base import Destination, DestinationUnavailableError
 
 log = structlog.get_logger("certcourier.destinations")
 
-MOST_AT_ONCE = 4
 _PATIENCE_SECONDS = 1.0
 _BUSY_SECONDS = 5.0
 
@@ -48,14 +47,14 @@ class TimeLimits:
 
         Raises `DestinationUnavailableError` when it does not, and at once while an earlier one has not ended yet.
         """
-        attempt = self._begin(destination, action)
-        if not attempt.done.wait(destination.timeout_seconds):
+        config, attempt = destination.config, self._begin(destination, action)
+        if not attempt.done.wait(config.timeout_seconds):
             with self._changed:
                 attempt.overdue = not attempt.done.is_set()
                 self._changed.notify_all()
         if attempt.overdue:
             raise DestinationUnavailableError(
-                f"{destination.name} did not finish within {destination.timeout_seconds:g} seconds (timeout_seconds); "
+                f"{config.name} did not finish within {config.timeout_seconds:g} seconds (timeout_seconds); "
                 "nothing more is begun there until it has"
             )
         if attempt.error is not None:
@@ -65,23 +64,23 @@ class TimeLimits:
 
     def _begin(self, destination: Destination, action: Callable[[], Any]) -> _Attempt:
         with self._changed:
-            running = self._running.setdefault(destination.name, [])
+            running = self._running.setdefault(destination.config.name, [])
             while running:
                 oldest = running[0]
                 seconds = self._clock() - oldest.started
                 if any(attempt.overdue for attempt in running):
                     raise DestinationUnavailableError(
-                        f"{destination.name} is still busy with what it began {seconds:.0f} seconds ago"
+                        f"{destination.config.name} is still busy with what it began {seconds:.0f} seconds ago"
                     )
-                if len(running) < MOST_AT_ONCE:
+                if len(running) < destination.config.at_once:
                     break
                 if seconds >= _PATIENCE_SECONDS:  # slow, perhaps hanging: no place to wait in for a worker's thread
-                    raise DestinationUnavailableError(f"{destination.name} is busy", retry_after=_BUSY_SECONDS)
+                    raise DestinationUnavailableError(f"{destination.config.name} is busy", retry_after=_BUSY_SECONDS)
                 self._changed.wait(_PATIENCE_SECONDS - seconds)
             attempt = _Attempt(action, self._clock())
             running.append(attempt)
-        name = f"destination-{destination.name}"
-        threading.Thread(target=self._do, args=(destination.name, attempt), name=name, daemon=True).start()
+        name = f"destination-{destination.config.name}"
+        threading.Thread(target=self._do, args=(destination.config.name, attempt), name=name, daemon=True).start()
         return attempt
 
     def _do(self, name: str, attempt: _Attempt) -> None:

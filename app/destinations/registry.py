@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.destinations.base import Destination, DestinationRefusedError
+from app.destinations.base import Destination, DestinationKind, DestinationRefusedError
 from app.destinations.files import FilesConfig, FilesDestination
 
-KINDS = {"files": (FilesConfig, FilesDestination)}
+# Loaded when the destinations file names them: their libraries are large.
+KINDS = {
+    "files": "app.destinations.files:FilesDestination",
+}
+ENTRY_POINTS = "certcourier.destinations"
 
 
 def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Destination]:
@@ -34,21 +39,28 @@ def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Desti
     destinations: dict[str, Destination] = {}
     for number, entry in enumerate(document.get("destination", []), start=1):
         destination = _build(file, number, entry)
-        if destination.name in destinations:
-            raise DestinationRefusedError(f"{file}: two destinations are named {destination.name!r}")
-        destinations[destination.name] = destination
+        if destination.config.name in destinations:
+            raise DestinationRefusedError(f"{file}: two destinations are named {destination.config.name!r}")
+        destinations[destination.config.name] = destination
     if not destinations:
         raise DestinationRefusedError(f"{file}: names no destination; add a [[destination]] table")
     return destinations
 
 
+def all_kinds() -> dict[str, EntryPoint]:
+    """Classes by kind: ours, and those that installed packages add as entry points of `certcourier.destinations`."""
+    ours = {kind: EntryPoint(kind, path, ENTRY_POINTS) for kind, path in KINDS.items()}
+    return {found.name: found for found in entry_points(group=ENTRY_POINTS)} | ours
+
+
 def _build(file: Path, number: int, entry: object) -> Destination:
     kind = entry.get("kind") if isinstance(entry, dict) else None
-    if kind not in KINDS:
-        raise DestinationRefusedError(f"{file}: destination {number}: kind must be one of {', '.join(KINDS)}")
-    config, destination = KINDS[kind]
+    kinds = all_kinds()
+    if kind not in kinds:
+        raise DestinationRefusedError(f"{file}: destination {number}: kind must be one of {', '.join(kinds)}")
+    destination: DestinationKind = kinds[kind].load()
     try:
-        return destination(config.model_validate(entry))
+        return destination(destination.Config.model_validate(entry))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
         raise DestinationRefusedError(f"{file}: destination {number}: {problems}") from None

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from app.destinations.base import Bundle, DestinationUnavailableError, Receipt, Version
+from app.destinations.base import Bundle, DestinationConfig, DestinationUnavailableError, Receipt, Version
 from app.jobs.worker import run_job
 from app.services import Services
 from app.storage.models import Certificate, Delivery, Domain, Lineage, Order
@@ -347,8 +347,7 @@ def test_a_certificate_that_takes_long_is_looked_at_again_and_again(
 class Broken:
     """A destination that is away for a while."""
 
-    name = "broken"
-    timeout_seconds = 10.0
+    config = DestinationConfig(name="broken")
 
     def __init__(self) -> None:
         self.error: Exception | None = DestinationUnavailableError("the host is down; start it")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pytest
 
 from app.certificates.readiness import check_destinations
-from app.destinations.base import Bundle, Receipt, Version
+from app.destinations.base import Bundle, DestinationConfig, Receipt, Version
 from app.jobs.queue import Claim
 from app.jobs.worker import run_job
 from app.services import Services
@@ -26,8 +27,7 @@ def test_a_job_that_fails_after_its_lease_was_lost_is_told_as_lost(
 class Hanging:
     """A destination on a disk that does not answer."""
 
-    name: str = "hanging"
-    timeout_seconds: float = 0.05
+    config: ClassVar = DestinationConfig(name="hanging", timeout_seconds=0.05)
     let_go: threading.Event = field(default_factory=threading.Event)
 
     def deliver(self, bundle: Bundle) -> Receipt:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from app.destinations.base import DestinationRefusedError
+from app.destinations.base import DestinationConfig, DestinationRefusedError
 from app.destinations.registry import load_destinations
 
 
@@ -45,3 +46,18 @@ def test_several_of_a_kind_are_allowed(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DestinationRefusedError, match=message):
         load(tmp_path, text)
+
+
+def test_patterns_choose_who_is_delivered() -> None:
+    config = DestinationConfig(name="some", domains=("example.com", "*.Example.org"))
+    assert config.takes(["www.example.com", "example.com"])
+    assert config.takes(["a.b.example.org"])
+    assert config.takes(["*.example.org"])
+    assert not config.takes(["example.org", "www.example.com", "notexample.org"])
+    assert DestinationConfig(name="all").takes(["anything.example"])
+
+
+@pytest.mark.parametrize("pattern", ["", "a*.example", "*.*.example", "**"])
+def test_a_pattern_that_means_nothing_is_refused(pattern: str) -> None:
+    with pytest.raises(ValidationError, match="a pattern is"):
+        DestinationConfig(name="some", domains=(pattern,))

@@ -5,28 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pytest
 
 from app.destinations.base import (
     Bundle,
+    DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
     Receipt,
     Version,
 )
-from app.destinations.limits import MOST_AT_ONCE, TimeLimits
+from app.destinations.limits import TimeLimits
+
+AT_ONCE = 4
 
 DONE = Receipt("delivered", "there")
 
 
-@dataclass
 class Place:
     """A destination of which only name and time limit matter: tests hand in what it does."""
 
-    name: str
-    timeout_seconds: float = 30.0
+    def __init__(self, config: str, timeout_seconds: float = 30.0) -> None:
+        self.config = DestinationConfig(name=config, timeout_seconds=timeout_seconds, at_once=AT_ONCE)
 
     def deliver(self, bundle: Bundle) -> Receipt:
         raise NotImplementedError
@@ -94,8 +95,8 @@ def test_what_hangs_is_given_up_and_nothing_more_begun_until_it_has_ended(hang: 
 def test_a_destination_has_few_places_and_a_slow_one_lets_nobody_wait(hang: Hang) -> None:
     now = 0.0
     limits, place = TimeLimits(lambda: now), Place("slow")
-    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
-        running: list[Future[Receipt]] = [pool.submit(limits.run, place, hang) for _ in range(MOST_AT_ONCE)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running: list[Future[Receipt]] = [pool.submit(limits.run, place, hang) for _ in range(AT_ONCE)]
         for _ in running:
             hang.began.acquire()
         now = 2.0
@@ -104,16 +105,16 @@ def test_a_destination_has_few_places_and_a_slow_one_lets_nobody_wait(hang: Hang
         assert refused.value.retry_after  # costs no attempt
         assert limits.run(Place("other"), lambda: DONE) is DONE
         hang.let_go.set()
-        assert [future.result() for future in running] == [DONE] * MOST_AT_ONCE
+        assert [future.result() for future in running] == [DONE] * AT_ONCE
 
 
 def test_whoever_finds_the_places_taken_gets_the_next_one_that_is_free(hang: Hang) -> None:
     limits, place = TimeLimits(lambda: 0.0), Place("popular")
-    with ThreadPoolExecutor(MOST_AT_ONCE + 1) as pool:
-        running = [pool.submit(limits.run, place, hang) for _ in range(MOST_AT_ONCE)]
+    with ThreadPoolExecutor(AT_ONCE + 1) as pool:
+        running = [pool.submit(limits.run, place, hang) for _ in range(AT_ONCE)]
         for _ in running:
             hang.began.acquire()
         waiting = pool.submit(limits.run, place, lambda: DONE)
-        assert len(helpers("popular")) == MOST_AT_ONCE
+        assert len(helpers("popular")) == AT_ONCE
         hang.let_go.set()
-        assert [future.result() for future in (*running, waiting)] == [DONE] * (MOST_AT_ONCE + 1)
+        assert [future.result() for future in (*running, waiting)] == [DONE] * (AT_ONCE + 1)
