@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -188,7 +189,7 @@ def _keys_in_clear(evidence: Evidence) -> Iterator[str]:
 def _database_damaged(evidence: Evidence) -> Iterator[str]:
     path = evidence.database.sqlite_path
     if path is not None:
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection:
             yield from (line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok")
 
 
