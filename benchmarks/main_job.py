@@ -54,11 +54,11 @@ def _measure(database: str, stack: Stack, simulator: Simulator) -> MainJob:
         simulator.reset_calls()
         first = int(stack.order(f"customer{number}.example")["certificate_id"])
         _settle(stack, simulator, first)
-        ordered.append(len(simulator.calls()))
+        ordered.append(len(simulator.certificate_calls()))
         simulator.reset_calls()
         second = simulator.renew(first)
         _settle(stack, simulator, second)
-        answers = simulator.calls()
+        answers = simulator.certificate_calls()
         renewed.append(len(answers))
         theirs = sum(call["seconds"] for call in answers) * 1000
         story = {

@@ -13,6 +13,16 @@ from typing import Any, Self
 import requests
 
 ROOT = Path(__file__).resolve().parents[1]
+_PERIODIC = {
+    ("GET", "/{account}/webhooks"),
+    ("GET", "/{account}/domains"),
+    ("GET", "/{account}/domains/{domain}/certificates"),
+}
+# What happens to everybody now and then and must make no difference at all: on unless a test wants calm.
+USUAL_FAULTS = {
+    "no-quota-headers": 0.1, "odd-quota-headers": 0.1,
+    "event-doubled": 0.2, "event-reordered": 0.2, "event-foreign": 0.2, "event-replayed": 0.2,
+}  # fmt: skip
 
 
 class Simulator:
@@ -64,6 +74,10 @@ class Simulator:
         found: list[dict[str, Any]] = self.control("GET", "/calls")["calls"]
         return found
 
+    def certificate_calls(self) -> list[dict[str, Any]]:
+        """The calls without those of periodic jobs, whose time may come at any moment."""
+        return [call for call in self.calls() if (call["method"], call["path_template"]) not in _PERIODIC]
+
     def reset_calls(self) -> None:
         self.control("DELETE", "/calls")
 
@@ -98,6 +112,11 @@ class Simulator:
 
     def clear_faults(self) -> None:
         self.control("DELETE", "/faults")
+
+    def usual_faults(self) -> None:
+        """Those that every test bears, and no others."""
+        self.clear_faults()
+        self.control("POST", "/rates", USUAL_FAULTS)
 
     def outcome(self, domain: str, state: str) -> None:
         self.control("POST", "/outcomes", {"domain": domain, "state": state})

@@ -14,10 +14,11 @@ from tests.simulator_process import Simulator
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
-    """A simulator that delivers every event three times."""
+    """A simulator that delivers every event three times, with the usual faults."""
     with Simulator(
         token=TOKEN, any_domain=True, issue_delay=0.3, allow_http_webhooks=True, deliver_times=3
     ) as simulator:
+        simulator.usual_faults()
         yield simulator
 
 
@@ -26,6 +27,7 @@ def insistent_simulator() -> Iterator[Simulator]:
     """One that delivers every event twice, and soon again what was not acknowledged."""
     options = {"webhook_retry_base": 0.2, "suppress_after": 1000, "deliver_times": 2, "allow_http_webhooks": True}
     with Simulator(token=TOKEN, any_domain=True, issue_delay=0.2, **options) as simulator:
+        simulator.usual_faults()
         yield simulator
 
 

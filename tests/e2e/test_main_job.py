@@ -28,7 +28,7 @@ def test_a_certificate_from_the_order_to_the_disk_and_its_renewal(
     order = stack.order("customer.example", san=["shop"])
     delivered = stack.wait_delivered(order["certificate_id"])
     simulator.wait_until_delivered()
-    assert [call["path_template"].rpartition("/")[2] for call in simulator.calls()] == [
+    assert [call["path_template"].rpartition("/")[2] for call in simulator.certificate_calls()] == [
         "letsencrypt", "issue", "download", "private_key",
     ]  # fmt: skip
     assert delivered["names"] == ["customer.example", "shop.customer.example", "www.customer.example"]
@@ -46,7 +46,7 @@ def test_a_certificate_from_the_order_to_the_disk_and_its_renewal(
     simulator.reset_calls()
     renewal = stack.wait_delivered(simulator.renew(order["certificate_id"]))
     simulator.wait_until_delivered()
-    assert len(simulator.calls()) == 2
+    assert len(simulator.certificate_calls()) == 2
     assert renewal["lineage"] == delivered["lineage"]
     assert (folder / "cert.pem").read_text() == renewal["certificate_pem"]
 

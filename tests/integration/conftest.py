@@ -31,9 +31,9 @@ def simulator_process() -> Iterator[Simulator]:
 
 @pytest.fixture
 def simulator(simulator_process: Simulator) -> Iterator[Simulator]:
-    """The same with nothing counted and no faults."""
+    """The same with nothing counted, and no faults but the usual ones."""
     simulator_process.reset_calls()
-    simulator_process.clear_faults()
+    simulator_process.usual_faults()
     yield simulator_process
     simulator_process.clear_faults()
 

@@ -43,7 +43,7 @@ def test_webhooks_are_listed_without_their_secrets(app: Flask, services: Service
         simulator.api("POST", "/webhooks", {"url": url})
     output = run(app, "webhooks", "list")
     assert [line.split()[1:3] for line in output.splitlines()[1:]] == [
-        ["127.0.0.1:4567", "ours"],
+        ["127.0.0.1:1", "ours"],
         ["other.example", "another's"],
     ]
     assert "secret" not in output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import socket
@@ -24,8 +23,6 @@ from app.dnsimple.adapter import Deadline, DNSimple
 from app.errors import OutcomeUnknownError, RetryableError
 from tests.x509 import Authority
 from tests.x509 import pem as as_pem
-
-log = logging.getLogger(__name__)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -103,33 +100,42 @@ def make(server: Server, **more: Any) -> DNSimple:
 # Answers never mix
 
 
-def by_the_adapter(server: Server) -> Callable[[int], str]:
+type Fetch = Callable[[int], Callable[[], str]]  # an answer is fetched first, and read later
+
+
+def by_the_adapter(server: Server) -> Fetch:
     dnsimple = make(server, pool_size=32)
 
-    def fetch(number: int) -> str:
+    def fetch(number: int) -> Callable[[], str]:
         key = dnsimple.private_key("example.com", number)
-        log.warning("fetched %s", number)
-        return key.pem
+        return lambda: key.pem
 
     return fetch
 
 
-def by_the_librarys_own_response(server: Server) -> Callable[[int], str]:
+def by_the_librarys_own_response(server: Server) -> Fetch:
     local = threading.local()
 
-    def fetch(number: int) -> str:
+    def fetch(number: int) -> Callable[[], str]:
         if not hasattr(local, "client"):
             local.client = client_library.Client(access_token="x", base_url=server.url)
         answer = local.client.certificates.get_certificate_private_key(1010, "example.com", number)
-        log.warning("fetched %s", number)
-        return str(answer.data.private_key)
+        return lambda: str(answer.data.private_key)
 
     return fetch
 
 
-def mixed_up(fetch: Callable[[int], str], *, count: int = 1500, threads: int = 32) -> int:
+def mixed_up(fetch: Fetch, *, rounds: int = 40, threads: int = 32) -> int:
+    """How many keys are another certificate's. In each round nobody reads before everybody's answer is there."""
+    everybody = threading.Barrier(threads)
+
+    def fetch_and_read(number: int) -> str:
+        read = fetch(number)
+        everybody.wait(60)
+        return read()
+
     with ThreadPoolExecutor(threads) as pool:
-        keys = list(pool.map(fetch, range(1, count + 1)))
+        keys = list(pool.map(fetch_and_read, range(1, rounds * threads + 1)))
     return sum(key != f"KEY-{number}-" for number, key in enumerate(keys, 1))
 
 
@@ -144,8 +150,8 @@ def test_the_same_test_finds_the_fault_in_the_librarys_own_response(server: Serv
 
 def test_connections_are_used_again(server: Server) -> None:
     fetch = by_the_adapter(server)
-    mixed_up(fetch, count=300, threads=8)
-    assert len(server.requests) == 300
+    mixed_up(fetch, rounds=40, threads=8)
+    assert len(server.requests) == 320
     assert server.connections <= 16
 
 
