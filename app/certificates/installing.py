@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.certificates.delivering import want_delivered
@@ -115,7 +115,12 @@ def install(services: Services, claim: Claim) -> None:
 
 
 def installation_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
-    """The job was given up: the order that it belonged to says so."""
+    """The job was given up: the order that it belonged to says so.
+
+    The event of an older certificate of these names may have been lost, and that one be good: the domain is looked at
+    again soon.
+    """
+    session.execute(update(Domain).where(Domain.id == int(claim.args["domain_id"])).values(looked_at=None))
     certificate = session.get(Certificate, int(claim.args["certificate_id"]))
     order = session.get(Order, certificate.order_id) if certificate and certificate.order_id else None
     if order is not None and order.state in {"requested", "issued"}:

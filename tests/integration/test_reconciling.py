@@ -203,6 +203,21 @@ def test_a_certificate_that_was_given_up_is_left_to_the_operator(
     assert installed(services) == {old}
 
 
+def test_a_good_certificate_below_one_that_was_given_up_is_found(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    old = install(client, services, simulator, domain)
+    good = simulator.renew(old)
+    simulator.rates(wrong_key=1)
+    simulator.renew(old)
+    simulator.clear_faults()
+    change(services, Domain, looked_at=None)
+    reconcile(services)
+    assert installed(services) == {old}
+    reconcile(services)
+    assert installed(services) == {old, good}
+
+
 def test_only_the_newest_of_a_set_of_names_is_fetched(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
