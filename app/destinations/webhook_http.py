@@ -71,6 +71,8 @@ class Poster:
             with self._connected(deadline) as connection:
                 connection.request("POST", target, body, {"Host": parts.netloc, **headers})
                 response = connection.getresponse()
+                if time.monotonic() >= deadline:  # headers that were cut look like headers that have ended
+                    raise TimeoutError
                 with suppress(OSError, http.client.HTTPException):  # only politeness: the status has said it all
                     response.read(_MOST_ANSWER_BYTES)
                 return Answer(response.status, response.headers.get("Retry-After"))
