@@ -27,6 +27,14 @@ from app.destinations.key_files import read_private_file
 from app.destinations.ssh_slot import RemoteSlot
 
 _OUTPUT_SHOWN = 2000
+_ALGORITHMS = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
 # A writer's turn is three exchanges with the far machine; how long a dead one is waited for (see `ssh_slot`).
 _PATIENCE_SECONDS = 10.0
 # Ended by ourselves a little before the service would give up and leave the thread behind.
@@ -122,8 +130,7 @@ class SshDestination:
             ) from None
         except asyncssh.KeyExchangeFailed as error:
             raise DestinationRefusedError(
-                f"{where}: {error.reason}; if host_keys names a kind of key that the machine does not have any more, "
-                "put its new key there"
+                f"{where}: {error.reason}; the machine's SSH server is too old or not one"
             ) from None
         except asyncssh.SFTPOpUnsupported as error:
             raise DestinationRefusedError(
@@ -184,7 +191,7 @@ class SshDestination:
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
         config, client = self._config, _PinnedHost(self._config.host_keys)
-        kinds = [algorithm for pin in config.host_keys for algorithm in _algorithms(pin)]
+        pinned = [algorithm for pin in config.host_keys for algorithm in _algorithms(pin)]
         try:
             return await asyncssh.connect(
                 config.host,
@@ -193,7 +200,7 @@ class SshDestination:
                 client_factory=lambda: client,
                 client_keys=[self._login_key()],
                 known_hosts=([], [], []),  # none but those that `client` trusts; an empty value would mean the user's
-                server_host_key_algs=kinds if all(map(_algorithms, config.host_keys)) else (),
+                server_host_key_algs=[*pinned, *_ALGORITHMS],  # the others so that a stranger's key can be named
                 preferred_auth="publickey",
                 config=None,  # nobody's ~/.ssh/config
                 agent_path=None,
@@ -248,4 +255,5 @@ def _algorithms(pin: str) -> list[str]:
     """With which signatures a host shows this key; none are known of a fingerprint."""
     if pin.startswith("SHA256:"):
         return []
-    return [algorithm.decode() for algorithm in asyncssh.import_public_key(pin).sig_algorithms]
+    found = [algorithm.decode() for algorithm in asyncssh.import_public_key(pin).sig_algorithms]
+    return [algorithm for algorithm in found if algorithm != "ssh-rsa"]  # RSA with SHA-1

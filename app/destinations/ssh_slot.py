@@ -29,6 +29,7 @@ from asyncssh import (
     FXF_WRITE,
     SFTPAttrs,
     SFTPClient,
+    SFTPError,
     SFTPFailure,
     SFTPNoSuchFile,
     SFTPOpUnsupported,
@@ -69,16 +70,27 @@ class RemoteSlot:
         held = await self.current()
         if held is not None and held > bundle.version:
             return held
-        version = _folder_name(bundle.version)
-        mark = f"{version}-{secrets.token_hex(4)}"
+        mark = f"{_folder_name(bundle.version)}-{secrets.token_hex(4)}"
         await self._sftp.makedirs(self._at("versions"), exist_ok=True)
+        try:
+            held = await self._put(bundle, mark)
+        except (SFTPError, DestinationUnavailableError):
+            with suppress(SFTPError):  # best effort: the next delivery clears up too
+                for path in ((".turn", mark), (f".turn-{mark}",), ("versions", f".new-{mark}"), (f".link-{mark}",)):
+                    await self._remove_tree(self._at(*path))
+            raise
+        if held is None:
+            await self._drop_old(bundle.version, keep)
+        await self._clear_leftovers(bundle.version)
+        return held
+
+    async def _put(self, bundle: Bundle, mark: str) -> Version | None:
+        version = _folder_name(bundle.version)
         if not await self._holds(version, bundle):
             await self._write(version, mark, bundle)
         held = await self._flip(version, mark, bundle.version)
         if held is None:
             await self._link_files(mark)
-            await self._drop_old(bundle.version, keep)
-        await self._clear_leftovers(bundle.version)
         return held
 
     def _at(self, *names: str) -> str:
