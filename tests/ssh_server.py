@@ -42,18 +42,18 @@ class SshServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def new_key(self, name: str) -> Path:
+    def new_key(self, name: str, kind: str = "ssh-ed25519") -> Path:
         """A key pair in files, the private one of mode 0600."""
-        key, file = asyncssh.generate_private_key("ssh-ed25519"), self.folder / name
+        key, file = asyncssh.generate_private_key(kind), self.folder / name
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
         file.write_bytes(key.export_private_key())
         Path(f"{file}.pub").write_bytes(key.export_public_key())
         return file
 
-    def new_host_key(self) -> str:
+    def new_host_key(self, kind: str = "ssh-ed25519") -> str:
         """As if the machine had been set up anew; counts from the next `start()`. Returns the public key's line."""
-        return Path(f"{self.new_key('host')}.pub").read_text().strip()
+        return Path(f"{self.new_key('host', kind)}.pub").read_text().strip()
 
     def start(self) -> None:
         """Returns when it takes connections."""

@@ -26,6 +26,8 @@ from app.destinations.base import (
 from app.destinations.key_files import read_private_file
 from app.destinations.ssh_slot import RemoteSlot
 
+asyncssh.set_log_level("WARNING")  # it would tell of every connection and request
+
 _OUTPUT_SHOWN = 2000
 _ALGORITHMS = (
     "ssh-ed25519",

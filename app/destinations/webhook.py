@@ -110,6 +110,7 @@ class WebhookDestination:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "Certcourier",
+            "Connection": "close",
             **signature_headers(self._secrets(), identifier, body, now=now),
         }
         poster = Poster(config.url, self._tls(), config.allow_private, self._resolver)

@@ -345,6 +345,16 @@ def test_host_keys_are_given_as_the_usual_tools_print_them(
     assert push(config, bundle(1), host_keys=(pin,)).outcome == "delivered"
 
 
+@pytest.mark.parametrize("kind", ["ssh-rsa", "ecdsa-sha2-nistp384"])
+def test_host_keys_of_every_usual_kind_are_known_by_line_and_by_fingerprint(tmp_path: Path, kind: str) -> None:
+    with ssh_server(tmp_path / "ssh") as machine:
+        machine.stop()
+        line = machine.new_host_key(kind)
+        machine.start()
+        for pin in (line, asyncssh.import_public_key(line).get_fingerprint("sha256")):
+            assert push(machine.config(host_keys=(pin,)), bundle(1)).outcome == "delivered"
+
+
 @pytest.mark.parametrize("pin", ["", "SHA256:short", "ssh-ed25519", "ssh-ed25519 AAAA", "MD5:00:11"])
 def test_a_host_key_that_is_none_is_refused(config: dict[str, Any], pin: str) -> None:
     with pytest.raises(ValidationError, match="a host key is"):
