@@ -71,16 +71,17 @@ class RemoteSlot:
         if held is not None and held > bundle.version:
             return held
         mark = f"{_folder_name(bundle.version)}-{secrets.token_hex(4)}"
-        await self._sftp.makedirs(self._at("versions"), exist_ok=True)
+        await self._sftp.makedirs(self._at("versions"), SFTPAttrs(permissions=0o755), exist_ok=True)
         try:
             held = await self._put(bundle, mark)
-        except (SFTPError, DestinationUnavailableError):
+        except (SFTPError, DestinationUnavailableError) as error:
             with suppress(SFTPError):  # best effort: the next delivery clears up too
                 for path in ((".turn", mark), (f".turn-{mark}",), ("versions", f".new-{mark}"), (f".link-{mark}",)):
                     await self._remove_tree(self._at(*path))
+            if isinstance(error, SFTPNoSuchFile):  # a writer of a newer version cleared away what we were writing
+                raise _overtaken(self._path) from None
             raise
-        if held is None:
-            await self._drop_old(bundle.version, keep)
+        await self._drop_old(held or bundle.version, keep)
         await self._clear_leftovers(bundle.version)
         return held
 
@@ -115,6 +116,7 @@ class RemoteSlot:
             mode = SFTPAttrs(permissions=0o600 if name == "privkey.pem" else 0o644)
             flags = FXF_WRITE | FXF_CREAT | FXF_EXCL
             async with self._sftp.open(posixpath.join(temporary, name), flags, mode, encoding=None) as file:
+                await file.setstat(mode)  # whatever the umask there has made of it
                 await file.write(text.encode())
                 with suppress(SFTPOpUnsupported):  # then the far machine's own habits must do
                     await file.fsync()
@@ -153,7 +155,7 @@ class RemoteSlot:
                 raise _overtaken(self._path) from None
             except SFTPFailure:
                 failures += 1
-                others = await self._names(".turn")
+                others = await self._names(self._at(".turn"))
                 if not others and failures > _TRIES:
                     raise
             else:
@@ -177,38 +179,42 @@ class RemoteSlot:
             await self._sftp.symlink(f"current/{name}", temporary)
             await self._sftp.posix_rename(temporary, self._at(name))
 
-    async def _drop_old(self, ours: Version, keep: int) -> None:
-        found = [_parse(name) for name in await self._names("versions") if _VERSION.fullmatch(name)]
-        older = sorted(version for version in found if version < ours)
+    async def _drop_old(self, current: Version, keep: int) -> None:
+        found = [_parse(name) for name in await self._names(self._at("versions")) if _VERSION.fullmatch(name)]
+        older = sorted(version for version in found if version < current)
         for version in older[: max(0, len(older) - keep)]:
             await self._remove_tree(self._at("versions", _folder_name(version)))
 
     async def _clear_leftovers(self, ours: Version) -> None:
         """What killed writers left of this version and of older ones. A living writer of one would come too late."""
         for folder in ("", "versions"):
-            for name in await self._names(folder):
+            for name in await self._names(self._at(folder)):
                 match = _LEFTOVER.fullmatch(name)
                 if match is not None and _parse(match[1]) <= ours:
                     await self._remove_tree(self._at(folder, name))
 
-    async def _names(self, folder: str) -> set[str]:
+    async def _names(self, path: str) -> set[str]:
         try:
-            return {str(name) for name in await self._sftp.listdir(self._at(folder))} - {".", ".."}
+            return {str(name) for name in await self._sftp.listdir(path)} - {".", ".."}
         except SFTPNoSuchFile:
             return set()
 
     async def _remove_tree(self, path: str) -> None:
-        try:
+        with suppress(SFTPNoSuchFile):  # another writer was faster
             found = await self._sftp.lstat(path)
             if found.type != FILEXFER_TYPE_DIRECTORY:
-                await self._remove(path)
+                await self._sftp.remove(path)
                 return
-            for name in await self._sftp.listdir(path):
-                if name not in {".", ".."}:
-                    await self._remove(posixpath.join(path, str(name)))
-            await self._sftp.rmdir(path)
-        except SFTPNoSuchFile:
-            pass  # another writer was faster
+            for tries in range(1, _TRIES + 1):
+                for name in await self._names(path):
+                    await self._remove(posixpath.join(path, name))
+                try:
+                    await self._sftp.rmdir(path)
+                except SFTPFailure:  # its writer is alive and has put another file there
+                    if tries == _TRIES:
+                        raise
+                else:
+                    return
 
     async def _remove(self, path: str) -> None:
         with suppress(SFTPNoSuchFile):

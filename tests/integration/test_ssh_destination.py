@@ -85,6 +85,15 @@ def test_only_its_owner_can_read_the_key(config: dict[str, Any], slot: Path) -> 
     assert stat.S_IMODE((slot / "current").resolve().stat().st_mode) == 0o755
 
 
+@pytest.mark.parametrize("umask", ["0000", "0077"])
+def test_modes_do_not_depend_on_the_umask_of_the_machine(tmp_path: Path, umask: str) -> None:
+    with ssh_server(tmp_path / "ssh", subsystem=f"internal-sftp -u {umask}") as machine:
+        push(machine.config(), bundle(1))
+        slot = machine.home / "certificates" / SLOT
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in slot.glob("*.pem")}
+    assert modes == {"privkey.pem": 0o600, "fullchain.pem": 0o644, "cert.pem": 0o644, "chain.pem": 0o644}
+
+
 def test_the_key_has_its_mode_before_it_has_its_content(config: dict[str, Any], slot: Path) -> None:
     opened = 0
     with pusher() as process:  # killed at each write: four files were made and hold nothing yet
