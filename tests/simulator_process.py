@@ -86,8 +86,13 @@ class Simulator:
         return found
 
     def certificates(self, domain: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.api("GET", f"/domains/{domain}/certificates")
-        return found
+        """All of them, newest first, however many pages that are."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.api("GET", f"/domains/{domain}/certificates?per_page=100&page={len(found) // 100 + 1}")
+            found += page
+            if len(page) < 100:
+                return found
 
     def domain_id(self, domain: str) -> int:
         return int(self.api("GET", f"/domains/{domain}")["id"])

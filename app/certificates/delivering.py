@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import exists, select, tuple_
 from sqlalchemy.orm import Session
 
+from app.certificates.disabling import disable_if_gone, refuse_if_disabled
 from app.certificates.story import tell
 from app.destinations.base import (
     Bundle,
@@ -49,11 +50,14 @@ def deliver(services: Services, claim: Claim) -> None:
         if outdated:
             receipt = Receipt("superseded", "a newer certificate of the lineage is installed")
         else:
+            with services.database.read() as session:
+                refuse_if_disabled(session, name)
             bundle = _bundle(services, certificate, lineage)
             receipt = services.time_limits.run(destination, lambda: destination.deliver(bundle))
     except CertcourierError as error:
         with services.queue.checkpoint(claim) as session:
             _row(session, certificate_id, name).detail = str(error)
+            disable_if_gone(session, name, error)
         raise
     with services.queue.finishing(claim) as session:
         row = _row(session, certificate_id, name)

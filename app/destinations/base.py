@@ -20,6 +20,10 @@ class DestinationRefusedError(PermanentError):
     """The destination will not take this delivery until somebody changes something; the message says what."""
 
 
+class DestinationGoneError(DestinationRefusedError):
+    """The other side wants no more deliveries, this or any: it is left alone until the operator enables it again."""
+
+
 class PrivateKeyPem:
     """A private key on its way to a destination. It prints as nothing."""
 

@@ -15,6 +15,8 @@ from app.destinations.files import FilesConfig, FilesDestination
 # Loaded when the destinations file names them: their libraries are large.
 KINDS = {
     "files": "app.destinations.files:FilesDestination",
+    "ssh": "app.destinations.ssh:SshDestination",
+    "webhook": "app.destinations.webhook:WebhookDestination",
 }
 ENTRY_POINTS = "certcourier.destinations"
 

@@ -300,3 +300,13 @@ class Fact(Base):
 
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
     value: Mapped[str] = mapped_column(Text)
+
+
+class DisabledDestination(Base):
+    """A destination whose other side wants no more deliveries, until the operator enables it again."""
+
+    __tablename__ = "disabled_destinations"
+
+    destination: Mapped[str] = mapped_column(String(63), primary_key=True)
+    reason: Mapped[str] = mapped_column(Text)
+    disabled_at: Mapped[datetime] = mapped_column(default=db_now())

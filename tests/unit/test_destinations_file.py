@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,10 @@ def test_patterns_choose_who_is_delivered() -> None:
 def test_a_pattern_that_means_nothing_is_refused(pattern: str) -> None:
     with pytest.raises(ValidationError, match="a pattern is"):
         DestinationConfig(name="some", domains=(pattern,))
+
+
+def test_the_libraries_of_kinds_that_are_not_named_are_not_loaded() -> None:
+    program = "import sys, app; from app.destinations.registry import load_destinations; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert "app.destinations.files" in loaded
+    assert not {"asyncssh", "joserfc", "standardwebhooks"} & set(loaded)

@@ -1,0 +1,42 @@
+"""`flask destinations`."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import AppGroup
+from sqlalchemy import select
+
+from app.certificates import disabling
+from app.commands.output import as_json_option, current_services, print_rows
+from app.storage.models import DisabledDestination
+
+group = AppGroup("destinations", help="Places that certificates are delivered to.")
+
+
+@group.command("list")
+@as_json_option
+def list_destinations(as_json: bool) -> None:
+    """List the destinations, and which of them are disabled because the other side wants no more deliveries."""
+    services = current_services()
+    with services.database.read() as session:
+        disabled = {row.destination: row for row in session.scalars(select(DisabledDestination))}
+    rows = [
+        {
+            "name": name,
+            "kind": getattr(destination.config, "kind", None),
+            "disabled_at": disabled[name].disabled_at.isoformat(timespec="seconds") if name in disabled else None,
+            "reason": disabled[name].reason if name in disabled else None,
+        }
+        for name, destination in services.destinations.items()
+    ]
+    print_rows(rows, as_json=as_json, empty="No destinations.")
+
+
+@group.command("enable")
+@click.argument("name")
+def enable(name: str) -> None:
+    """Deliver again to the destination NAME that was disabled; what failed there starts afresh."""
+    revived = disabling.enable(current_services(), name)
+    if revived is None:
+        raise click.ClickException(f"no destination {name!r} is disabled; see `flask destinations list`")
+    click.echo(f"{name} is enabled; {revived} failed deliveries start again.")

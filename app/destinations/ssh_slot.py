@@ -1,0 +1,246 @@
+"""A slot on a machine that is reached by SFTP alone: whole versions, one flip, never an older over a newer.
+
+The layout is that of `app.destinations.files`. SFTP knows no locks, and a lock would outlive its writer; what it has
+is renaming, which the far kernel does at once or not at all. So whoever wants to flip takes the *turn*:
+
+    SLOT/.turn-V-R/V-R -> versions/V    made by the writer of version V, R random; then renamed to
+    SLOT/.turn/V-R -> versions/V        which fails while somebody else's is in there
+    SLOT/current -> versions/V          the link itself, renamed: the flip, and the end of the turn, in one step
+
+Between the two renames `current` is read: while our link is in `.turn`, nobody else's can get there, so nobody else
+can flip. A writer that died there is pushed out by deleting its link; should it be alive after all, its own rename
+then finds nothing to move, and it starts again. So no clock and no patience decides what becomes current.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+import re
+import secrets
+import stat
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from asyncssh import (
+    FXF_CREAT,
+    FXF_EXCL,
+    FXF_WRITE,
+    SFTPAttrs,
+    SFTPClient,
+    SFTPError,
+    SFTPFailure,
+    SFTPNoSuchFile,
+    SFTPOpUnsupported,
+)
+from asyncssh.constants import FILEXFER_TYPE_DIRECTORY
+
+from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError, Version
+
+FILES = ("fullchain.pem", "privkey.pem", "cert.pem", "chain.pem")
+_SAFE_SLOT = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,253}[a-z0-9])?")
+_TIME = "%Y%m%dT%H%M%SZ"
+_VERSION = re.compile(r"(\d{8}T\d{6}Z)-(\d+)")
+_LEFTOVER = re.compile(r"\.(?:turn|new|old|link)-(\d{8}T\d{6}Z-\d+)-[0-9a-f]+")
+_MOST_BYTES = 1_000_000  # more than any certificate: what else is in such a file is not ours
+_POLL_SECONDS = 0.1
+_TRIES = 20
+
+
+class RemoteSlot:
+    """One slot, over an open SFTP session. `patience` is how many seconds a writer's turn may last."""
+
+    def __init__(self, sftp: SFTPClient, root: str, slot: str, *, patience: float) -> None:
+        if not _SAFE_SLOT.fullmatch(slot) or ".." in slot:
+            raise DestinationRefusedError(f"{slot!r} cannot be the name of a folder")
+        self._sftp = sftp
+        self._path = posixpath.join(root, slot)
+        self._patience = patience
+
+    async def current(self) -> Version | None:
+        """Which version `current` points to."""
+        try:
+            return _parse(posixpath.basename(await self._sftp.readlink(self._at("current"))))
+        except (SFTPNoSuchFile, ValueError):
+            return None
+
+    async def put(self, bundle: Bundle, *, keep: int) -> Version | None:
+        """Make the bundle current, unless a newer version is; then returns which one, else None."""
+        held = await self.current()
+        if held is not None and held > bundle.version:
+            return held
+        mark = f"{_folder_name(bundle.version)}-{secrets.token_hex(4)}"
+        await self._sftp.makedirs(self._at("versions"), SFTPAttrs(permissions=0o755), exist_ok=True)
+        try:
+            held = await self._put(bundle, mark)
+        except (SFTPError, DestinationUnavailableError) as error:
+            with suppress(SFTPError):  # best effort: the next delivery clears up too
+                for path in ((".turn", mark), (f".turn-{mark}",), ("versions", f".new-{mark}"), (f".link-{mark}",)):
+                    await self._remove_tree(self._at(*path))
+            if isinstance(error, SFTPNoSuchFile):  # a writer of a newer version cleared away what we were writing
+                raise _overtaken(self._path) from None
+            raise
+        await self._drop_old(held or bundle.version, keep)
+        await self._clear_leftovers(bundle.version)
+        return held
+
+    async def _put(self, bundle: Bundle, mark: str) -> Version | None:
+        version = _folder_name(bundle.version)
+        if not await self._holds(version, bundle):
+            await self._write(version, mark, bundle)
+        held = await self._flip(version, mark, bundle.version)
+        if held is None:
+            await self._link_files(mark)
+        return held
+
+    def _at(self, *names: str) -> str:
+        return posixpath.join(self._path, *names)
+
+    async def _holds(self, version: str, bundle: Bundle) -> bool:
+        for name, text in contents(bundle).items():
+            try:
+                async with self._sftp.open(self._at("versions", version, name), "rb") as file:
+                    held: object = await file.read(_MOST_BYTES)
+                    if held != text.encode():
+                        return False
+            except SFTPNoSuchFile:
+                return False
+        return True
+
+    async def _write(self, version: str, mark: str, bundle: Bundle) -> None:
+        """Complete and on disk before it gets its name, so that a version that exists is whole."""
+        temporary = self._at("versions", f".new-{mark}")
+        await self._sftp.mkdir(temporary, SFTPAttrs(permissions=0o700))
+        for name, text in contents(bundle).items():
+            mode = SFTPAttrs(permissions=0o600 if name == "privkey.pem" else 0o644)
+            flags = FXF_WRITE | FXF_CREAT | FXF_EXCL
+            async with self._sftp.open(posixpath.join(temporary, name), flags, mode, encoding=None) as file:
+                await file.setstat(mode)  # whatever the umask there has made of it
+                await file.write(text.encode())
+                with suppress(SFTPOpUnsupported):  # then the far machine's own habits must do
+                    await file.fsync()
+        await self._sftp.chmod(temporary, 0o755)
+        named = self._at("versions", version)
+        try:
+            await self._sftp.posix_rename(temporary, named)
+        except (
+            SFTPFailure
+        ):  # it exists: another writer was faster, or somebody changed it and what is whole replaces it
+            if not await self._holds(version, bundle):
+                await self._sftp.posix_rename(named, self._at("versions", f".old-{mark}"))
+                await self._sftp.posix_rename(temporary, named)
+
+    async def _flip(self, version: str, mark: str, ours: Version) -> Version | None:
+        await self._take_turn(version, mark)
+        held = await self.current()
+        try:
+            if held is not None and held > ours:
+                await self._sftp.remove(self._at(".turn", mark))
+                return held
+            await self._sftp.posix_rename(self._at(".turn", mark), self._at("current"))
+        except SFTPNoSuchFile:
+            raise _overtaken(self._path) from None
+        return None
+
+    async def _take_turn(self, version: str, mark: str) -> None:
+        waiting = self._at(f".turn-{mark}")
+        await self._sftp.mkdir(waiting, SFTPAttrs(permissions=0o700))
+        await self._sftp.symlink(f"versions/{version}", posixpath.join(waiting, mark))
+        seen, since, failures = set[str](), time.monotonic(), 0
+        while True:
+            try:
+                await self._sftp.posix_rename(waiting, self._at(".turn"))
+            except SFTPNoSuchFile:  # a writer of a newer version, or of the same one, took it for a leftover
+                raise _overtaken(self._path) from None
+            except SFTPFailure:
+                failures += 1
+                others = await self._names(self._at(".turn"))
+                if not others and failures > _TRIES:
+                    raise
+            else:
+                return
+            if others != seen:
+                seen, since = others, time.monotonic()
+            elif others and time.monotonic() - since >= self._patience:
+                for other in others:
+                    await self._remove(self._at(".turn", other))
+                continue
+            await asyncio.sleep(min(_POLL_SECONDS, self._patience))
+
+    async def _link_files(self, mark: str) -> None:
+        for name in FILES:
+            try:
+                if stat.S_ISLNK((await self._sftp.lstat(self._at(name))).permissions or 0):
+                    continue
+            except SFTPNoSuchFile:
+                pass
+            temporary = self._at(f".link-{mark}")
+            await self._sftp.symlink(f"current/{name}", temporary)
+            await self._sftp.posix_rename(temporary, self._at(name))
+
+    async def _drop_old(self, current: Version, keep: int) -> None:
+        found = [_parse(name) for name in await self._names(self._at("versions")) if _VERSION.fullmatch(name)]
+        older = sorted(version for version in found if version < current)
+        for version in older[: max(0, len(older) - keep)]:
+            await self._remove_tree(self._at("versions", _folder_name(version)))
+
+    async def _clear_leftovers(self, ours: Version) -> None:
+        """What killed writers left of this version and of older ones. A living writer of one would come too late."""
+        for folder in ("", "versions"):
+            for name in await self._names(self._at(folder)):
+                match = _LEFTOVER.fullmatch(name)
+                if match is not None and _parse(match[1]) <= ours:
+                    await self._remove_tree(self._at(folder, name))
+
+    async def _names(self, path: str) -> set[str]:
+        try:
+            return {str(name) for name in await self._sftp.listdir(path)} - {".", ".."}
+        except SFTPNoSuchFile:
+            return set()
+
+    async def _remove_tree(self, path: str) -> None:
+        with suppress(SFTPNoSuchFile):  # another writer was faster
+            found = await self._sftp.lstat(path)
+            if found.type != FILEXFER_TYPE_DIRECTORY:
+                await self._sftp.remove(path)
+                return
+            for tries in range(1, _TRIES + 1):
+                for name in await self._names(path):
+                    await self._remove(posixpath.join(path, name))
+                try:
+                    await self._sftp.rmdir(path)
+                except SFTPFailure:  # its writer is alive and has put another file there
+                    if tries == _TRIES:
+                        raise
+                else:
+                    return
+
+    async def _remove(self, path: str) -> None:
+        with suppress(SFTPNoSuchFile):
+            await self._sftp.remove(path)
+
+
+def contents(bundle: Bundle) -> dict[str, str]:
+    """The files of a version."""
+    return {
+        "fullchain.pem": bundle.fullchain_pem,
+        "privkey.pem": bundle.key.reveal(),
+        "cert.pem": bundle.leaf_pem,
+        "chain.pem": bundle.chain_pem,
+    }
+
+
+def _overtaken(path: str) -> DestinationUnavailableError:
+    return DestinationUnavailableError(f"{path}: another writer took our turn; it is tried again", retry_after=1.0)
+
+
+def _folder_name(version: Version) -> str:
+    return f"{version.not_before.astimezone(UTC).strftime(_TIME)}-{version.certificate_id}"
+
+
+def _parse(name: str) -> Version:
+    match = _VERSION.fullmatch(name)
+    if match is None:
+        raise ValueError(name)
+    return Version(datetime.strptime(match[1], _TIME).replace(tzinfo=UTC), int(match[2]))

@@ -1,0 +1,166 @@
+"""One POST to one address that was looked at first, within one time limit, and nothing else followed or trusted.
+
+The standard library's client, because it does only what it is told: it is handed a connection to the very address
+that was checked, so a name that resolves to another one a moment later changes nothing, while TLS still verifies the
+name. It knows no proxies, follows no redirects and keeps no cookies.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
+
+from app.destinations.base import DestinationRefusedError, DestinationUnavailableError
+
+_CONNECT_SECONDS = 10.0
+_MOST_ANSWER_BYTES = 65_536
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+type Resolve = Callable[[str, int], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the receiver said: `retry_after` is the header of that name as it came."""
+
+    status: int
+    retry_after: str | None
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a host, in the system's order of preference. Raises `OSError`."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # so Python says that a label is empty or too long
+        raise OSError("no such name") from None
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Poster:
+    """Posts to one URL. `tls` verifies its host's name; `resolver` is for tests."""
+
+    url: str
+    tls: ssl.SSLContext
+    allow_private: bool
+    resolver: Resolve = resolve
+
+    @property
+    def host(self) -> str:
+        """For messages: the path may hold a secret."""
+        return urlsplit(self.url).netloc
+
+    def post(self, body: bytes, headers: Mapping[str, str], *, seconds: float) -> Answer:
+        """The answer's status, whatever it is.
+
+        Raises `DestinationUnavailableError` when none came in time, `DestinationRefusedError` for a private address.
+        """
+        parts, deadline = urlsplit(self.url), time.monotonic() + seconds
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        try:
+            with self._connected(deadline) as connection:
+                connection.request("POST", target, body, {"Host": parts.netloc, **headers})
+                response = connection.getresponse()
+                if time.monotonic() >= deadline:  # headers that were cut look like headers that have ended
+                    raise TimeoutError
+                with suppress(OSError, http.client.HTTPException):  # only politeness: the status has said it all
+                    response.read(_MOST_ANSWER_BYTES)
+                return Answer(response.status, response.headers.get("Retry-After"))
+        except ssl.SSLCertVerificationError as error:
+            raise DestinationUnavailableError(
+                f"{self.host}: its TLS certificate is not trusted ({error.verify_message}); renew it there, or name "
+                "its authority in ca_bundle"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            late = time.monotonic() >= deadline
+            reason = "no whole answer in time (timeout_seconds)" if late else _reason(error)
+            raise DestinationUnavailableError(f"{self.host}: {reason}") from None
+
+    @contextmanager
+    def _connected(self, deadline: float) -> Iterator[http.client.HTTPConnection]:
+        """A connection that is cut at the deadline: a receiver that sends a byte now and then gains nothing."""
+        parts = urlsplit(self.url)
+        host = parts.hostname or ""
+        connected = self._connect(host, parts.port or (443 if parts.scheme == "https" else 80), deadline)
+        if parts.scheme == "https":
+            connected = self.tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        # The plain socket's method: the TLS one would pull the connection from under the thread that reads from it.
+        left = max(0.0, deadline - time.monotonic())
+        timer = threading.Timer(left, lambda: _shut_down(connected))
+        timer.daemon = True
+        timer.start()
+        try:
+            if isinstance(connected, ssl.SSLSocket):
+                connected.do_handshake()
+            with closing(http.client.HTTPConnection(host)) as connection:
+                connection.sock = connected
+                yield connection
+        finally:
+            timer.cancel()
+            connected.close()
+
+    def _connect(self, host: str, port: int, deadline: float) -> socket.socket:
+        addresses = self.resolver(host, port)
+        allowed = [address for address in addresses if self.allow_private or is_public(address)]
+        if not allowed:
+            raise DestinationRefusedError(
+                f"{self.host} is at a private, loopback or link-local address ({', '.join(addresses)}); if that is "
+                "where the receiver is, set allow_private = true"
+            )
+        failure: OSError | None = None
+        for address in allowed:
+            try:
+                seconds = min(_CONNECT_SECONDS, max(0.001, deadline - time.monotonic()))
+                connected = socket.create_connection((address, port), timeout=seconds)
+            except OSError as error:
+                failure = error
+            else:
+                connected.settimeout(max(0.001, deadline - time.monotonic()))
+                return connected
+        raise failure or OSError("the name has no address")
+
+
+def _shut_down(connected: socket.socket) -> None:
+    with suppress(OSError):  # closed already
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is on the public internet, also when it only carries an IPv4 address inside."""
+    ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            inner = IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def seconds_to_wait(retry_after: str | None, *, now: datetime, least: float, most: float) -> float | None:
+    """`Retry-After` in seconds, in either form (RFC 9110, section 10.2.3), within bounds. None if it makes no sense."""
+    if retry_after is None:
+        return None
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        try:
+            at = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
+    return min(most, max(least, seconds))
