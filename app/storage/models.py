@@ -328,3 +328,5 @@ class RequestCount(Base):
     key: Mapped[str] = mapped_column(String(120), primary_key=True)
     minute: Mapped[int] = mapped_column(BigInteger, index=True)
     used: Mapped[int]
+    # Since the row was made; for addresses, whose failed logins are counted one by one.
+    total: Mapped[int] = mapped_column(BigInteger, default=0)

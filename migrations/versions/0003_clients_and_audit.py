@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("key", sa.String(length=120), nullable=False),
         sa.Column("minute", sa.BigInteger(), nullable=False),
         sa.Column("used", sa.Integer(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_request_counts")),
     )
     op.create_index(op.f("ix_request_counts_minute"), "request_counts", ["minute"])
