@@ -138,8 +138,10 @@ def _write_pending(session: Session) -> None:
     pending = session.info.pop(_PENDING, [])
     if not pending:
         return
-    insert_once(session, Fact, name=_HEAD, value=str(Head(0, _ORIGIN)))
-    fact = session.get_one(Fact, _HEAD, with_for_update=True, populate_existing=True)
+    fact = session.get(Fact, _HEAD, with_for_update=True, populate_existing=True)
+    if fact is None:
+        insert_once(session, Fact, name=_HEAD, value=str(Head(0, _ORIGIN)))
+        fact = session.get_one(Fact, _HEAD, with_for_update=True)
     head, now = Head.parse(fact.value), read_now(session)
     for actor, action, subject, detail in pending:
         entry = AuditEntry(

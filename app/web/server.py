@@ -25,7 +25,7 @@ class PatientUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no 
         super().__init__(sock)
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
-        self._is_over = False
+        self.is_over = False
 
     def begin_request(self) -> None:
         """A new request has its own time."""
@@ -34,14 +34,14 @@ class PatientUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no 
     def chunk(self, size_hint: int | None = None) -> bytes:
         left = self._deadline - time.monotonic()
         before = self.sock.gettimeout()
-        self._is_over = self._is_over or left <= 0
-        if self._is_over:  # for good: what comes later is the rest of a request that was given up
+        self.is_over = self.is_over or left <= 0
+        if self.is_over:  # for good: what comes later is the rest of a request that was given up
             return b""
         self.sock.settimeout(left if before is None else min(left, before))
         try:
             read: bytes = super().chunk(size_hint)
         except TimeoutError:
-            self._is_over = True
+            self.is_over = True
             return b""
         finally:
             self.sock.settimeout(before)
@@ -79,3 +79,6 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         self.pending_conns.append(connection)
         readable = partial(self.on_pending_socket_readable, connection)
         self.poller.register(connection.sock, selectors.EVENT_READ, readable)
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        return super()._keepalive_after(conn, keepalive) and not conn.parser.unreader.is_over
