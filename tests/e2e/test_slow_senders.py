@@ -100,6 +100,14 @@ def test_what_follows_on_a_cut_off_connection_is_no_request(web: Stack) -> None:
         assert b" 200 " not in received
 
 
+def test_clients_that_do_not_close_an_answered_connection_hold_nobody_up(web: Stack) -> None:
+    with ExitStack() as stay:
+        for _ in range(20):
+            connect(web, stay, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        # gunicorn's own worker would stand still for two seconds for each of them: forty in all.
+        assert answers(web)
+
+
 def test_a_connection_is_kept_for_the_next_request(web: Stack) -> None:
     with ExitStack() as stay:
         kept = connect(web, stay, "")

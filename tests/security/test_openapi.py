@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -118,6 +119,7 @@ def test_every_answer_to_a_generated_request_is_one_that_the_document_promises(
     answers: Counter[str] = Counter()
 
     for result in schema.get_all_operations():
+        assert isinstance(result, Ok), result
         generate(requests_of(result.ok(), order), headers, answers)
 
     record_property("requests", answers.total())
