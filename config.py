@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+Network = IPv4Network | IPv6Network
 
 
 class ConfigurationError(Exception):
@@ -27,6 +29,22 @@ class ConfigurationError(Exception):
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _networks(value: object) -> object:
+    parts = _split(value)
+    try:
+        return [ip_network(str(part)) for part in parts] if isinstance(parts, (list, tuple)) else parts
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8,2001:db8::/32, comma-separated") from None
+
+
+def _hosts(value: object) -> object:
+    parts = _split(value)
+    hosts = [str(part).lower() for part in parts] if isinstance(parts, (list, tuple)) else []
+    if not all(host and not set(host) & set("/@*?# \t") and (":" not in host or host[0] == "[") for host in hosts):
+        raise ValueError("must be host names without scheme, port and path, comma-separated")
+    return hosts
 
 
 class Settings(BaseSettings):
@@ -62,6 +80,26 @@ class Settings(BaseSettings):
         description="How long an order's request waits for DNSimple before it answers 202 and a job goes on.",
     )
     max_body_bytes: PositiveInt = Field(262_144, description="Largest request body accepted, in bytes.")
+    request_seconds: PositiveFloat = Field(
+        15.0,
+        description="Seconds that a client may take to send a request, from first byte to last, before it is cut off.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = Field(
+        (),
+        description="Host names that requests may be addressed to, comma-separated, besides that of `PUBLIC_URL` and "
+        "those of this machine itself.",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        (),
+        description="Networks of the proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `X-Request-Id` are "
+        "believed, comma-separated; by default none.",
+    )
+    token_requests_per_minute: PositiveInt = Field(
+        600, description="Requests that one token may make in a minute, on all hosts together."
+    )
+    failed_logins_per_minute: PositiveInt = Field(
+        10, description="Requests without a valid token that one address may make in a minute, on all hosts together."
+    )
 
     var_dir: Path = Field(Path("var"), description="Folder of everything that has no setting of its own.")
     database_url: str = Field(
@@ -226,6 +264,6 @@ def settings_table() -> str:
 
 
 def _shown_default(value: object) -> str:
-    if value is None or value == "":
+    if value in {None, "", ()}:
         return ""
     return f"`{','.join(f'{part:g}' for part in value)}`" if isinstance(value, tuple) else f"`{value}`"
