@@ -15,6 +15,7 @@ from app.destinations.files import FilesConfig, FilesDestination
 # Loaded when the destinations file names them: their libraries are large.
 KINDS = {
     "files": "app.destinations.files:FilesDestination",
+    "command": "app.destinations.command:CommandDestination",
 }
 ENTRY_POINTS = "certcourier.destinations"
 
@@ -44,7 +45,24 @@ def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Desti
         destinations[destination.config.name] = destination
     if not destinations:
         raise DestinationRefusedError(f"{file}: names no destination; add a [[destination]] table")
+    _check_order(file, destinations)
     return destinations
+
+
+def _check_order(file: Path, destinations: Mapping[str, Destination]) -> None:
+    """What comes `after` another one waits for it: it must be there, and must not wait in turn."""
+    settled: set[str] = set()
+    for destination in destinations.values():
+        for name in destination.config.after:
+            if name not in destinations:
+                raise DestinationRefusedError(
+                    f"{file}: destination {destination.config.name!r}: after: no destination is named {name!r}"
+                )
+    while waiting := [name for name in destinations if name not in settled]:
+        ready = {name for name in waiting if settled.issuperset(destinations[name].config.after)}
+        if not ready:
+            raise DestinationRefusedError(f"{file}: after: these wait for each other: {', '.join(waiting)}")
+        settled |= ready
 
 
 def all_kinds() -> dict[str, EntryPoint]:
