@@ -147,7 +147,7 @@ def _changes(services: Services, destination: Destination, run_id: int) -> list[
         .order_by(Certificate.id)
     )
     with services.database.read() as session:
-        rows = session.execute(query).tuples().all()
+        rows = session.execute(query).all()
     return [change_of(certificate, slot, places_before(services, destination, slot)) for certificate, slot in rows]
 
 
@@ -173,6 +173,6 @@ def _leave(session: Session, delivery_id: int, run_id: int) -> None:
 def _hurry_served(services: Services, session: Session, run_id: int) -> None:
     """Those whom it served need wait no longer."""
     served = select(Delivery.certificate_id, Delivery.destination).filter_by(run_id=run_id)
-    keys = [job_key(*row) for row in session.execute(served).tuples()]
+    keys = [job_key(*row) for row in session.execute(served)]
     for start in range(0, len(keys), _MANY):
         services.queue.hurry(session, keys[start : start + _MANY])
