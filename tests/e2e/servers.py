@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import socket
 import ssl
@@ -125,6 +126,38 @@ frontend tls
 """
         )
         self._run("haproxy", "-W", "-f", str(self.folder / "haproxy.cfg"), "-p", str(self.folder / "haproxy.pid"))
+
+
+class Caddy(_Process):
+    """Reads the whole folder, in and below it; its reload is forced, because its configuration stays the same."""
+
+    package = "caddy"
+
+    def destinations(self) -> str:
+        """Combined files, then the reload."""
+        self._admin = f"127.0.0.1:{free_port()}"
+        file = str(self.folder / "caddy.json")
+        return _destinations(
+            self.certificates, "haproxy", ["caddy", "reload", "--config", file, "--address", self._admin, "--force"]
+        )
+
+    def start(self) -> None:
+        """With no certificates of its own making."""
+        server = {
+            "listen": [f"127.0.0.1:{self.port}"],
+            "automatic_https": {"disable": True},
+            "tls_connection_policies": [{}],
+            "routes": [{"handle": [{"handler": "static_response", "body": "served"}]}],
+        }
+        configuration = {
+            "admin": {"listen": self._admin, "config": {"persist": False}},
+            "apps": {
+                "http": {"servers": {"tls": server}},
+                "tls": {"certificates": {"load_folders": [str(self.certificates)]}},
+            },
+        }
+        (self.folder / "caddy.json").write_text(json.dumps(configuration))
+        self._run("caddy", "run", "--config", str(self.folder / "caddy.json"))
 
 
 def _destinations(certificates: Path, layout: str, command: list[str]) -> str:

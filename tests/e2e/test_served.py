@@ -1,4 +1,4 @@
-"""A renewal reaches those who connect: real nginx and HAProxy under load, reloaded by a command destination."""
+"""A renewal reaches those who connect: real nginx, HAProxy and Caddy under load, reloaded by a command destination."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.databases import new_sqlite_database
-from tests.e2e.servers import HAProxy, Nginx, renew_under_load
+from tests.e2e.servers import Caddy, HAProxy, Nginx, renew_under_load
 from tests.e2e.stack import Stack
 from tests.simulator_process import Simulator
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("kind", [Nginx, HAProxy])
+@pytest.mark.parametrize("kind", [Nginx, HAProxy, Caddy])
 def test_a_renewal_under_load_fails_no_handshake_and_is_served(
-    kind: type[Nginx | HAProxy], tmp_path: Path, simulator: Simulator
+    kind: type[Nginx | HAProxy | Caddy], tmp_path: Path, simulator: Simulator
 ) -> None:
     server = kind(tmp_path)
     file = tmp_path / "destinations.toml"
