@@ -1,4 +1,4 @@
-"""Renewals while clients go on connecting, on real nginx and HAProxy: handshakes that failed, time to served."""
+"""Renewals while clients go on connecting, on real nginx, HAProxy and Caddy: handshakes that failed, time to served."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import median
 
 from tests import databases
-from tests.e2e.servers import HAProxy, Nginx, Renewals, renew_under_load
+from tests.e2e.servers import Caddy, HAProxy, Nginx, Renewals, renew_under_load
 from tests.e2e.stack import Stack
 from tests.harness import TOKEN
 from tests.simulator_process import Simulator
 
-SERVERS = {"nginx": Nginx, "HAProxy": HAProxy}
+SERVERS: dict[str, type[Nginx | HAProxy | Caddy]] = {"nginx": Nginx, "HAProxy": HAProxy, "Caddy": Caddy}
 RENEWALS = 10
 
 

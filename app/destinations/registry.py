@@ -45,8 +45,20 @@ def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Desti
         destinations[destination.config.name] = destination
     if not destinations:
         raise DestinationRefusedError(f"{file}: names no destination; add a [[destination]] table")
+    _check_paths(file, destinations)
     _check_order(file, destinations)
     return destinations
+
+
+def _check_paths(file: Path, destinations: Mapping[str, Destination]) -> None:
+    """Two destinations in one folder would rewrite each other's versions."""
+    paths: dict[Path, str] = {}
+    for destination in destinations.values():
+        if isinstance(destination, FilesDestination):
+            name, path = destination.config.name, destination.config.path.resolve()
+            if path in paths:
+                raise DestinationRefusedError(f"{file}: destinations {paths[path]!r} and {name!r} have the same path")
+            paths[path] = name
 
 
 def _check_order(file: Path, destinations: Mapping[str, Destination]) -> None:
