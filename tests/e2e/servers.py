@@ -240,7 +240,7 @@ def renew_under_load(server: Server, stack: Stack, simulator: Simulator, renewal
     stack.start()
     simulator.wait_for_webhooks(1)
     certificate_id = int(stack.order("customer.example")["certificate_id"])
-    # There is nothing to reload yet: the first delivery of `reload` fails, is retried, and succeeds.
+    # With nothing to reload yet, the first delivery of `reload` may fail; it is retried like any other.
     wait_until(lambda: _state(stack, certificate_id, "web") == "delivered", "the first files")
     server.start()
     first = stack.wait_delivered(certificate_id, 60)
@@ -254,6 +254,7 @@ def renew_under_load(server: Server, stack: Stack, simulator: Simulator, renewal
             renewed = stack.wait_delivered(certificate_id)
             fingerprint = renewed["fingerprint_sha256"]
             served = wait_until(lambda: clients.first_seen(fingerprint), "the renewed certificate served")  # noqa: B023
+            assert served is not None
             story = {line["step"]: datetime.fromisoformat(line["at"]) for line in renewed["story"]}
             times.append(served - story["event received"].timestamp())
             wanted = len(clients.seen) + 50
