@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks import doorbell, history, intake, main_job, slow_dnsimple, wave
+from benchmarks import doorbell, history, intake, main_job, renewals, slow_dnsimple, wave
 from tests.databases import postgres_server
 
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
@@ -23,6 +23,7 @@ _PARTS: dict[str, Callable[[int], str]] = {
     "intake": lambda _: intake.report([intake.measure(kind) for kind in _KINDS]),
     "slow-dnsimple": lambda _: slow_dnsimple.report({kind: slow_dnsimple.measure(kind) for kind in _KINDS}),
     "history": lambda _: history.report({kind: history.measure(kind) for kind in _KINDS}),
+    "renewals": lambda _: renewals.report({kind: renewals.measure(kind) for kind in renewals.SERVERS}),
     "wave": lambda number: wave.report([wave.measure(kind, number) for kind in _KINDS]),
 }
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from sqlalchemy import exists, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.certificates.disabling import disable_if_gone, refuse_if_disabled
+from app.certificates.sharing import job_key, places_before, share_run
 from app.certificates.story import tell
 from app.destinations.base import (
     Bundle,
@@ -13,10 +17,11 @@ from app.destinations.base import (
     DestinationRefusedError,
     PrivateKeyPem,
     Receipt,
+    SharesRuns,
     Version,
 )
 from app.errors import CertcourierError
-from app.jobs.queue import Claim
+from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import read_now
 from app.storage.models import Certificate, Delivery, Lineage
@@ -24,6 +29,8 @@ from app.storage.statements import insert_once
 
 # With pauses of up to an hour: about two days.
 _MOST_ATTEMPTS = 56
+# One that comes after another is started when that one ends; this is only how long it may look for itself meanwhile.
+_LOOK_AGAIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 
 
 def want_delivered(services: Services, session: Session, certificate_id: int, destination: str) -> None:
@@ -33,7 +40,8 @@ def want_delivered(services: Services, session: Session, certificate_id: int, de
         session,
         "deliver",
         {"certificate_id": certificate_id, "destination": destination},
-        key=f"deliver:{certificate_id}:{destination}",
+        key=job_key(certificate_id, destination),
+        delay=_LOOK_AGAIN_SECONDS[0] if _comes_after(services, destination) else 0.0,
         max_attempts=_MOST_ATTEMPTS,
     )
 
@@ -52,25 +60,70 @@ def deliver(services: Services, claim: Claim) -> None:
         else:
             with services.database.read() as session:
                 refuse_if_disabled(session, name)
-            bundle = _bundle(services, certificate, lineage)
-            receipt = services.time_limits.run(destination, lambda: destination.deliver(bundle))
-    except CertcourierError as error:
+            receipt = _wait_for_others(services, claim, destination) or _hand_over(
+                services, claim, destination, certificate, lineage
+            )
+    except (CertcourierError, Postpone) as error:
         with services.queue.checkpoint(claim) as session:
             _row(session, certificate_id, name).detail = str(error)
             disable_if_gone(session, name, error)
         raise
     with services.queue.finishing(claim) as session:
         row = _row(session, certificate_id, name)
-        row.state, row.detail = receipt.outcome, receipt.detail
+        row.state, row.detail, row.run_id = receipt.outcome, receipt.detail, None
         row.delivered_at = read_now(session) if receipt.outcome == "delivered" else None
         detail = f"{name}: {receipt.detail}"
         tell(session, receipt.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
+        followers = [other for other in services.destinations if name in _comes_after(services, other)]
+        if followers:
+            services.queue.hurry(session, [job_key(certificate_id, follower) for follower in followers])
 
 
 def delivery_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
     """The job was given up: the delivery says so."""
     row = _row(session, int(claim.args["certificate_id"]), str(claim.args["destination"]))
     row.state, row.detail = "failed", error
+
+
+def _comes_after(services: Services, name: str) -> tuple[str, ...]:
+    return services.destinations[name].config.after if name in services.destinations else ()
+
+
+def _wait_for_others(services: Services, claim: Claim, destination: Destination) -> Receipt | None:
+    """None when those that this destination comes after have the certificate; else the end, or `Postpone`."""
+    certificate_id, after = int(claim.args["certificate_id"]), destination.config.after
+    if not after:
+        return None
+    query = select(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination.in_(after))
+    with services.database.read() as session:
+        states = {row.destination: row.state for row in session.scalars(query)}
+    for name in after:
+        match states.get(name):
+            case "delivered":
+                continue
+            case "superseded":
+                return Receipt("superseded", f"{name} holds a newer certificate")
+            case None:
+                raise DestinationRefusedError(
+                    f"{destination.config.name} comes after {name}, which this certificate is not delivered to; "
+                    f"let `domains` of {name} take it too, deliver it there, and retry"
+                )
+            case state:
+                pause = _LOOK_AGAIN_SECONDS[min(claim.postponed, len(_LOOK_AGAIN_SECONDS) - 1)]
+                raise Postpone(pause, f"waits for {name}, where this certificate is {state}")
+    return None
+
+
+def _hand_over(
+    services: Services, claim: Claim, destination: Destination, certificate: Certificate, lineage: Lineage
+) -> Receipt:
+    if isinstance(destination, SharesRuns) and destination.pause_seconds is not None:
+        with services.database.read() as session:
+            ours = select(Delivery.id).filter_by(certificate_id=certificate.id, destination=destination.config.name)
+            delivery_id = session.scalars(ours).one()
+        return share_run(services, claim, destination, delivery_id)
+    bundle = _bundle(services, certificate, lineage, places_before(services, destination, lineage.name))
+    return services.time_limits.run(destination, lambda: destination.deliver(bundle))
 
 
 def _destination(services: Services, name: str) -> Destination:
@@ -91,7 +144,7 @@ def _has_newer(session: Session, certificate: Certificate) -> bool:
     return bool(session.scalar(select(newer)))
 
 
-def _bundle(services: Services, certificate: Certificate, lineage: Lineage) -> Bundle:
+def _bundle(services: Services, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]) -> Bundle:
     assert certificate.sealed_key is not None  # noqa: S101, committed together with the delivery
     assert certificate.not_before is not None  # noqa: S101, likewise
     return Bundle(
@@ -102,6 +155,8 @@ def _bundle(services: Services, certificate: Certificate, lineage: Lineage) -> B
         leaf_pem=certificate.leaf_pem or "",
         chain_pem=certificate.chain_pem or "",
         key=PrivateKeyPem(services.sealer.open(certificate.sealed_key, certificate_id=certificate.id)),
+        common_name=certificate.common_name,
+        places=places,
     )
 
 

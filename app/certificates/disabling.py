@@ -6,13 +6,12 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.destinations.base import DestinationGoneError, DestinationRefusedError
-from app.errors import CertcourierError
 from app.services import Services
 from app.storage.models import Delivery, DisabledDestination, Job
 from app.storage.statements import insert_once
 
 
-def disable_if_gone(session: Session, destination: str, error: CertcourierError) -> None:
+def disable_if_gone(session: Session, destination: str, error: Exception) -> None:
     """Note that it is to be left alone, in the caller's transaction, if that is what the error says."""
     if isinstance(error, DestinationGoneError):
         insert_once(session, DisabledDestination, destination=destination, reason=str(error))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, Protocol
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.errors import PermanentError, RetryableError
 
@@ -49,8 +50,26 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What may be said of a certificate that is in place, to those who get no key.
+
+    `places` are the files of the destinations that the one who hears this comes `after`, each by its name.
+    """
+
+    slot: str
+    certificate_id: int
+    common_name: str
+    names: tuple[str, ...]
+    fingerprint: str
+    places: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
-    """One verified certificate for one slot. `slot` is the lineage's name, safe as a file name. PEM texts."""
+    """One verified certificate for one slot. `slot` is the lineage's name, safe as a file name. PEM texts.
+
+    `common_name` and `places` are as in `Change`.
+    """
 
     slot: str
     version: Version
@@ -59,11 +78,20 @@ class Bundle:
     leaf_pem: str
     chain_pem: str
     key: PrivateKeyPem
+    common_name: str = ""
+    places: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def fullchain_pem(self) -> str:
         """The leaf, then its chain: what a TLS server sends."""
         return self.leaf_pem + self.chain_pem
+
+    @property
+    def change(self) -> Change:
+        """The same without PEM texts and key."""
+        return Change(
+            self.slot, self.version.certificate_id, self.common_name, self.names, self.fingerprint, self.places
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +120,9 @@ class DestinationConfig(BaseModel):
         min_length=1,
         description="Which certificates are delivered there: host names, `*.example.com` for all names below it, or "
         "`*`; a certificate with at least one such name is.",
+    )
+    after: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = (
+        Field((), description="Names of destinations that must have a certificate before it is delivered there.")
     )
     timeout_seconds: float = Field(60.0, gt=0, le=3600, description="How long a delivery may take, in seconds.")
     at_once: int = Field(4, ge=1, le=64, description="Deliveries that one worker process makes there at a time.")
@@ -123,6 +154,26 @@ class Destination(Protocol):
 
     def check(self) -> None:
         """Raise `DestinationRefusedError` if the configuration cannot work. Changes nothing."""
+
+
+@runtime_checkable
+class HasPlaces(Destination, Protocol):
+    """A destination whose slots are files that others can be told of."""
+
+    def places(self, slot: str) -> Mapping[str, Path]:
+        """`folder`, and each file by its name without extension."""
+
+
+@runtime_checkable
+class SharesRuns(Destination, Protocol):
+    """A destination where one run serves all certificates that are in place when it starts."""
+
+    @property
+    def pause_seconds(self) -> float | None:
+        """Least time from the start of one run to the next, or None where each certificate has a run of its own."""
+
+    def run(self, changes: Sequence[Change]) -> str:
+        """One run. Returns what it said; raises as `Destination.deliver` does."""
 
 
 class DestinationKind(Protocol):

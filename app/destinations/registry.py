@@ -17,6 +17,7 @@ KINDS = {
     "files": "app.destinations.files:FilesDestination",
     "ssh": "app.destinations.ssh:SshDestination",
     "webhook": "app.destinations.webhook:WebhookDestination",
+    "command": "app.destinations.command:CommandDestination",
 }
 ENTRY_POINTS = "certcourier.destinations"
 
@@ -46,7 +47,36 @@ def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Desti
         destinations[destination.config.name] = destination
     if not destinations:
         raise DestinationRefusedError(f"{file}: names no destination; add a [[destination]] table")
+    _check_paths(file, destinations)
+    _check_order(file, destinations)
     return destinations
+
+
+def _check_paths(file: Path, destinations: Mapping[str, Destination]) -> None:
+    """Two destinations in one folder would rewrite each other's versions."""
+    paths: dict[Path, str] = {}
+    for destination in destinations.values():
+        if isinstance(destination, FilesDestination):
+            name, path = destination.config.name, destination.config.path.resolve()
+            if path in paths:
+                raise DestinationRefusedError(f"{file}: destinations {paths[path]!r} and {name!r} have the same path")
+            paths[path] = name
+
+
+def _check_order(file: Path, destinations: Mapping[str, Destination]) -> None:
+    """What comes `after` another one waits for it: it must be there, and must not wait in turn."""
+    settled: set[str] = set()
+    for destination in destinations.values():
+        for name in destination.config.after:
+            if name not in destinations:
+                raise DestinationRefusedError(
+                    f"{file}: destination {destination.config.name!r}: after: no destination is named {name!r}"
+                )
+    while waiting := [name for name in destinations if name not in settled]:
+        ready = {name for name in waiting if settled.issuperset(destinations[name].config.after)}
+        if not ready:
+            raise DestinationRefusedError(f"{file}: after: these wait for each other: {', '.join(waiting)}")
+        settled |= ready
 
 
 def all_kinds() -> dict[str, EntryPoint]:

@@ -168,10 +168,42 @@ class Delivery(Base):
     state: Mapped[str] = mapped_column(String(20))
     detail: Mapped[str | None] = mapped_column(Text)
     delivered_at: Mapped[datetime | None]
+    # The run that began when this certificate was in place, for destinations where one run serves many.
+    run_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
 
-    __table_args__ = (UniqueConstraint("certificate_id", "destination"),)
+    __table_args__ = (
+        UniqueConstraint("certificate_id", "destination"),
+        Index(
+            "ix_deliveries_pending",
+            "destination",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+
+
+class Run(Base):
+    """One run at a destination for all deliveries that waited. `state`: running, succeeded, failed, abandoned.
+
+    It is going on for as long as the job that began it is held with the same token.
+    """
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    destination: Mapped[str] = mapped_column(String(63))
+    # The destination's name while the run is going on, then null: two cannot go on at once.
+    key: Mapped[str | None] = mapped_column(String(63), unique=True)
+    state: Mapped[str] = mapped_column(String(12))
+    detail: Mapped[str | None] = mapped_column(Text)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    token: Mapped[str] = mapped_column(String(32))
+    started_at: Mapped[datetime] = mapped_column(default=db_now())
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "destination", "started_at"), Index(None, "finished_at"))
 
 
 class Event(Base):

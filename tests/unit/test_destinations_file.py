@@ -43,6 +43,23 @@ def test_several_of_a_kind_are_allowed(tmp_path: Path) -> None:
             '[[destination]]\nkind = "files"\npath = "x"\n[[destination]]\nkind = "files"\npath = "y"',
             "two destinations",
         ),
+        (
+            (
+                '[[destination]]\nkind = "files"\nname = "a"\npath = "x"\n'
+                '[[destination]]\nkind = "files"\nname = "b"\npath = "./x"'
+            ),
+            "destinations 'a' and 'b' have the same path",
+        ),
+        ('[[destination]]\nkind = "files"\npath = "x"\nafter = "web"', "after: no destination is named 'web'"),
+        ('[[destination]]\nkind = "files"\npath = "x"\nafter = "files"', "these wait for each other: files"),
+        (
+            (
+                '[[destination]]\nkind = "files"\nname = "a"\npath = "x"\nafter = "b"\n'
+                '[[destination]]\nkind = "files"\nname = "b"\npath = "y"\nafter = ["a"]\n'
+                '[[destination]]\nkind = "files"\nname = "c"\npath = "z"'
+            ),
+            "these wait for each other: a, b",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import click
@@ -12,6 +13,9 @@ import pytest
 from app.certificates.names import resolve_names
 from app.certificates.receiving import _INSTALLS
 from app.cli import GROUPS, worker
+from app.destinations.base import Change
+from app.destinations.command import CommandConfig, CommandDestination
+from app.destinations.files import FilesConfig, FilesDestination
 from app.destinations.registry import KINDS, all_kinds, load_destinations
 from app.jobs.handlers import HANDLERS
 from app.web.docs import openapi_document
@@ -77,9 +81,26 @@ def test_every_field_of_a_destination_is_documented() -> None:
 
 def test_the_examples_of_destinations_work(tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", DOCS["destinations.md"], re.DOTALL)
-    file = tmp_path / "destinations.toml"
-    file.write_text("\n".join(examples))
-    assert {"web", "mail", "edge-1", "cdn"} <= set(load_destinations(file, var_dir=tmp_path))
+    assert len(examples) >= 2
+    for example in examples:
+        file = tmp_path / "destinations.toml"
+        file.write_text(example)
+        names = [entry["name"] for entry in tomllib.loads(example)["destination"]]
+        assert list(load_destinations(file, var_dir=tmp_path)) == names
+
+
+def test_every_variable_that_a_command_gets_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ"):
+        monkeypatch.setenv(name, "/usr/bin:/bin")
+    folder = Path("/certificates")
+    config = CommandConfig(name="hook", command=("env",), run_for="each")
+    said = CommandDestination(config).run([Change("slot", 1, "name", ("name",), "ab", {"folder": folder})])
+    for variable in re.findall(r"(\w+)=", said):
+        assert f"`{variable}`" in DOCS["destinations.md"], variable
+    for layout in ("separate", "haproxy", "traefik", "pkcs12"):
+        fields = {"path": folder, "layout": layout, "password_file": folder if layout == "pkcs12" else None}
+        for place in FilesDestination(FilesConfig.model_validate(fields)).places("slot").keys() - {"folder"}:
+            assert f"_{place.upper()}_FILE`" in DOCS["destinations.md"], place
 
 
 def test_the_examples_of_orders_are_orders() -> None:

@@ -1,0 +1,53 @@
+"""Renewals while clients go on connecting, on real nginx, HAProxy and Caddy: handshakes that failed, time to served."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from tests import databases
+from tests.e2e.servers import Caddy, HAProxy, Nginx, Renewals, renew_under_load
+from tests.e2e.stack import Stack
+from tests.harness import TOKEN
+from tests.simulator_process import Simulator
+
+SERVERS: dict[str, type[Nginx | HAProxy | Caddy]] = {"nginx": Nginx, "HAProxy": HAProxy, "Caddy": Caddy}
+RENEWALS = 10
+
+
+def measure(kind: str) -> Renewals:
+    """Ten renewals, one after the other, with four clients that make a new connection as soon as one has ended."""
+    options = {"any_domain": True, "issue_delay": 0.1, "allow_http_webhooks": True}
+    with tempfile.TemporaryDirectory() as name, Simulator(token=TOKEN, **options) as simulator:
+        folder = Path(name)
+        server = SERVERS[kind](folder)
+        file = folder / "destinations.toml"
+        file.write_text(server.destinations())
+        stack = Stack(databases.new_sqlite_database(folder), folder, simulator, destinations_file=file)
+        try:
+            return renew_under_load(server, stack, simulator, RENEWALS)
+        finally:
+            server.stop()
+            stack.stop()
+
+
+def report(results: dict[str, Renewals]) -> str:
+    """A Markdown table."""
+    rows = [
+        f"| {RENEWALS} renewals under load | goal | " + " | ".join(results) + " |",
+        "|---|---|" + "---|" * len(results),
+        "| handshakes made | | " + " | ".join(f"{r.handshakes:,}" for r in results.values()) + " |",
+        "| handshakes failed | 0 | " + " | ".join(str(len(r.failures)) for r in results.values()) + " |",
+        "| event to first handshake with the new certificate, s | a few | "
+        + " | ".join(_spread(r.event_to_served) for r in results.values())
+        + " |",
+        "| handshakes with the old one after that | few | "
+        + " | ".join(str(r.handshakes_of_old_after_new) for r in results.values())
+        + " |",
+    ]
+    return "\n".join(rows)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"

@@ -1,0 +1,80 @@
+"""Certificates as JSON documents in a folder, where another program picks them up."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from app.destinations.base import (
+    Bundle,
+    DestinationConfig,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    Receipt,
+    Version,
+)
+
+
+class SpoolConfig(DestinationConfig):
+    """What `[[destination]]` with `kind = "spool"` may say, beside what every destination may."""
+
+    kind: Literal["spool"] = "spool"
+    folder: Path = Field(description="Folder that holds one document per lineage.")
+
+
+class SpoolDestination:
+    """Making one opens nothing and never fails."""
+
+    Config = SpoolConfig
+
+    def __init__(self, config: SpoolConfig) -> None:
+        self._config = config
+
+    @property
+    def config(self) -> SpoolConfig:
+        return self._config
+
+    def deliver(self, bundle: Bundle) -> Receipt:
+        """May be called again for the same certificate, and by several workers."""
+        held = self.current(bundle.slot)
+        if held is not None and held > bundle.version:  # never an older one over a newer one
+            return Receipt("superseded", f"certificate {held.certificate_id} is there, which is newer")
+        document = {
+            "not_before": bundle.version.not_before.isoformat(),
+            "certificate_id": bundle.version.certificate_id,
+            "names": bundle.names,
+            "fullchain": bundle.fullchain_pem,
+            "key": bundle.key.reveal(),
+        }
+        try:
+            self._config.folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._config.folder, prefix=".new-")  # mode 0600
+            with os.fdopen(handle, "w") as file:
+                json.dump(document, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self._file(bundle.slot))
+        except OSError as error:  # can succeed later: it is tried again, with growing pauses
+            raise DestinationUnavailableError(f"{self._config.folder}: {error.strerror}; is the disk full?") from error
+        return Receipt("delivered", str(self._file(bundle.slot)))
+
+    def current(self, slot: str) -> Version | None:
+        try:
+            document = json.loads(self._file(slot).read_text())
+        except FileNotFoundError:
+            return None
+        return Version(datetime.fromisoformat(document["not_before"]), document["certificate_id"])
+
+    def check(self) -> None:
+        """Called when the service starts. Changes nothing."""
+        if self._config.folder.exists() and not os.access(self._config.folder, os.W_OK | os.X_OK):
+            raise DestinationRefusedError(f"folder: {self._config.folder} is not one that this process may write to")
+
+    def _file(self, slot: str) -> Path:
+        return self._config.folder / f"{slot}.json"
