@@ -45,8 +45,9 @@ class db_now(FunctionElement[datetime]):  # noqa: N801, it stands in queries lik
 
 @compiles(db_now, "postgresql")
 def _postgresql_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    # clock_timestamp(), not now(): a lease counts from this statement, not from the transaction's start.
-    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+    # Not now(): a lease counts from this statement, not from the transaction's start. Nor clock_timestamp(), which may
+    # change within a statement, so that PostgreSQL uses no index for what is compared with it.
+    return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
 
 
 @compiles(db_now, "sqlite")
