@@ -11,6 +11,7 @@ try:
     app = create_app()
     services = app.extensions["certcourier"].services
     claim_installation(services)
+    services.share_meters()
     services.database.close()  # no connection may cross gunicorn's fork
 except (ConfigurationError, CertcourierError) as error:
     sys.exit(f"Certcourier cannot start:\n{error}")

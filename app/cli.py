@@ -31,6 +31,7 @@ def worker() -> None:
         check_destinations(services)
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
+    services.share_meters()
     working = Worker(services)
     working.stop_on_signals()
     working.run()
