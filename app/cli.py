@@ -6,22 +6,32 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from app.certificates.readiness import check_destinations, claim_installation
-from app.commands import db, jobs, tokens, webhooks
+from app.certificates.readiness import check_destinations, claim_installation, note_version
+from app.commands import certificates, db, jobs, reading, tokens, webhooks
+from app.commands.doctor import doctor
 from app.commands.output import current_services
 from app.errors import CertcourierError
 from app.jobs.worker import Worker
 
-GROUPS = (db.group, tokens.group, webhooks.group, jobs.group)
+GROUPS = (
+    db.group,
+    tokens.group,
+    webhooks.group,
+    jobs.group,
+    reading.orders,
+    certificates.group,
+    reading.events,
+    reading.quota,
+)
 
 
 def register_commands(app: Flask) -> None:
     """Add the commands to `flask`."""
-    for command in (*GROUPS, worker):
+    for command in (*GROUPS, worker, doctor):
         app.cli.add_command(command)
 
 
-@click.command()
+@click.command(epilog="Example: flask worker")
 @with_appcontext
 def worker() -> None:
     """Work on orders, events, certificates and deliveries until SIGTERM; run one or more beside the web server."""
@@ -31,6 +41,7 @@ def worker() -> None:
         check_destinations(services)
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
+    note_version(services, "worker")
     services.share_meters()
     working = Worker(services)
     working.stop_on_signals()

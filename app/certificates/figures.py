@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from sqlalchemy import ColumnElement, Subquery, and_, exists, func, literal, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Subquery, and_, func, literal, select
+from sqlalchemy.orm import Session
 
+from app.certificates.looking import newest_of_lineage
 from app.meters import event_label
 from app.services import Services
 from app.storage.clock import UTCDateTime, db_now, epoch, read_now
@@ -213,18 +214,8 @@ def _soonest(context: _Context) -> Iterable[Metric]:
 
 
 def _newest_leaves(condition: ColumnElement[bool]) -> Subquery:
-    """The newest installed certificate of each lineage: the lineage of one that is not installed is not known."""
-    newer = aliased(Certificate)
-    has_newer = exists().where(
-        newer.lineage_id == Certificate.lineage_id,
-        newer.not_before >= Certificate.not_before,
-        or_(newer.not_before > Certificate.not_before, newer.id > Certificate.id),
-    )
-    return (
-        select(Certificate.lineage_id, Certificate.not_before, Certificate.not_after)
-        .where(Certificate.lineage_id.is_not(None), condition, ~has_newer)
-        .subquery()
-    )
+    columns = (Certificate.lineage_id, Certificate.not_before, Certificate.not_after)
+    return select(*columns).where(newest_of_lineage(), condition).subquery()
 
 
 def _workers(context: _Context) -> Iterable[Metric]:

@@ -13,7 +13,7 @@ from app.commands.output import as_json_option, current_services, print_rows
 group = AppGroup("tokens", help="Tokens of the clients that may use this service.")
 
 
-@group.command("create")
+@group.command("create", epilog="Example: flask tokens create billing --scope issue --scope read")
 @click.argument("name")
 @click.option(
     "--scope",
@@ -33,7 +33,7 @@ def create_token(name: str, scopes: tuple[str, ...], as_json: bool) -> None:
     click.echo(token)
 
 
-@group.command("list")
+@group.command("list", epilog="Example: flask tokens list")
 @as_json_option
 def list_tokens(as_json: bool) -> None:
     """List the tokens, with when each was used last."""
@@ -51,7 +51,7 @@ def list_tokens(as_json: bool) -> None:
     print_rows(rows, as_json=as_json, empty="No tokens; make one with `flask tokens create NAME`.")
 
 
-@group.command("revoke")
+@group.command("revoke", epilog="Example: flask tokens revoke tok_01k...")
 @click.argument("token_id")
 def revoke_token(token_id: str) -> None:
     """Make the token with this ID worthless, at once and on every host."""

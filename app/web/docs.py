@@ -74,6 +74,7 @@ def openapi_document() -> dict[str, Any]:
                     {"503": {"description": "Not now; `checks` says why."}},
                 )
             },
+            "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _document("openapi", "This document", "application/json")},
             "/docs": {"get": _document("docs", "This document as a page", "text/html")},
         },
@@ -239,6 +240,20 @@ def _event() -> dict[str, Any]:
 def _health(operation: str, summary: str, more: dict[str, Any]) -> dict[str, Any]:
     responses = {"200": {"description": "Yes."}, **more}
     return {"operationId": operation, "summary": summary, "security": [], "responses": responses}
+
+
+def _metrics() -> dict[str, Any]:
+    return {
+        "operationId": "metrics",
+        "summary": "Figures for Prometheus",
+        "responses": {
+            "200": {
+                "description": "Prometheus' text format.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+            **_problems(_NO_TOKEN, _NO_SCOPE),
+        },
+    }
 
 
 def _document(operation: str, summary: str, content_type: str) -> dict[str, Any]:
