@@ -236,3 +236,20 @@ def test_what_ended_processes_have_counted_is_kept_in_one_file(tmp_path: Path) -
     assert samples["certcourier_events_total"] == 5
     assert samples["certcourier_http_request_seconds_count"] == 5
     assert samples["certcourier_http_request_seconds_sum"] == pytest.approx(0.1)
+
+
+def test_room_on_the_disk_is_taken_before_the_first_count(tmp_path: Path) -> None:
+    """A mapped file that a full disk has no room for would end the process with SIGBUS."""
+    subprocess.run([sys.executable, "-c", _COUNT, str(tmp_path), "1"], check=True, env=os.environ | {})
+    files = list(tmp_path.glob("*.db"))
+    assert len(files) == 2
+    for file in files:
+        assert file.stat().st_blocks * 512 >= file.stat().st_size >= 2**17
+
+
+def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    meters = Meters()
+    meters.share(tmp_path / "file" / "metrics")
+    meters.event_taken_in("certificate.issue", "queued")
+    assert [s.value for m in meters.collect() for s in m.samples if s.name == "certcourier_events_total"] == [1]
