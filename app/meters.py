@@ -7,6 +7,7 @@ up in a folder: each writes a file of its own there, and whoever is asked reads 
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import socket
@@ -183,6 +184,7 @@ def _process() -> str:
     return f"{_host()}-{os.getpid()}"
 
 
+@functools.cache
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.]", "", socket.gethostname()) or "host"
 

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import ColumnElement, Subquery, and_, func, literal, select
 from sqlalchemy.orm import Session
 
-from app.certificates.looking import newest_of_lineage
+from app.certificates.looking import GIVEN_UP, newest_of_lineage
 from app.meters import event_label
 from app.services import Services
 from app.storage.clock import UTCDateTime, db_now, epoch, read_now
@@ -32,8 +32,6 @@ _WORKER_SILENT_SECONDS = 30.0
 _RECENT_SECONDS = 86400.0
 _MOST_RECENT = 5000
 _MOST_NAMES = 1000
-# A lineage that expired longer ago was given up: nobody is served by it any more.
-_GIVEN_UP = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +169,7 @@ def _quota(context: _Context) -> Iterable[Metric]:
 
 def _lineages(context: _Context) -> Iterable[Metric]:
     # By its epoch, not by itself: an index of `not_after` alone would lead to each row, which is wide.
-    current = _newest_leaves(epoch(Certificate.not_after) > epoch(literal(context.now - _GIVEN_UP, UTCDateTime())))
+    current = _newest_leaves(epoch(Certificate.not_after) > epoch(literal(context.now - GIVEN_UP, UTCDateTime())))
     left = epoch(current.c.not_after) - int(context.now.timestamp())
     lifetime = epoch(current.c.not_after) - epoch(current.c.not_before)
     # Moved above zero and back, so that the division of whole numbers rounds down and what has expired is below 0.
@@ -195,7 +193,7 @@ def _lineages(context: _Context) -> Iterable[Metric]:
 
 
 def _soonest(context: _Context) -> Iterable[Metric]:
-    current = _newest_leaves(Certificate.not_after > context.now - _GIVEN_UP)
+    current = _newest_leaves(Certificate.not_after > context.now - GIVEN_UP)
     days = _labelled("certcourier_lineage_days_left", "Days left, of the lineages soonest to expire.", "lineage")
     share = _labelled(
         "certcourier_lineage_lifetime_left", "Share of the lifetime left, of the lineages soonest to expire.", "lineage"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
@@ -14,6 +15,8 @@ from app.services import Services
 from app.storage.clock import db_now
 from app.storage.models import Certificate, Event, Order, StoryLine
 
+# A lineage that expired longer ago was given up: nobody is served by it any more.
+GIVEN_UP = timedelta(days=7)
 _LOOK_SECONDS = 0.1
 _SETTLED = {"issued", "installed", "failed"}
 
@@ -71,9 +74,12 @@ def list_orders(
 
 
 def list_expiring(services: Services, *, days: float, limit: int) -> list[Certificate]:
-    """The newest certificates of their lineages that expire within so many days or have expired, the soonest first."""
+    """The newest certificates of their lineages that expire within so many days, the soonest first.
+
+    What expired in the last seven days is among them; a lineage that expired earlier was given up.
+    """
     options = (joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
-    soon = Certificate.not_after < db_now(days * 86400.0)
+    soon = Certificate.not_after.between(db_now(-GIVEN_UP.total_seconds()), db_now(days * 86400.0))
     query = select(Certificate).options(*options).where(soon, newest_of_lineage()).order_by(Certificate.not_after)
     with services.database.read() as session:
         return list(session.scalars(query.limit(limit)))

@@ -75,7 +75,8 @@ def show_order(order_id: str, as_json: bool) -> None:
     "--expires-within",
     type=click.FloatRange(0),
     metavar="DAYS",
-    help="Only the newest ones of their lineages that expire within so many days, the soonest first.",
+    help="Only the newest ones of their lineages that expire within so many days, or did so in the last seven; "
+    "the soonest first.",
 )
 @_limit_option
 @as_json_option

@@ -19,6 +19,7 @@ CHECKS: dict[str, Check] = {
     "reachability": service.check_reachability,
     "workers": service.check_workers,
     "jobs": service.check_jobs,
+    "certificates": service.check_certificates,
     "destinations": machine.check_destinations,
 }
 

@@ -11,6 +11,7 @@ from typing import Literal
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.dnsimple.adapter import Answer, DNSimple
+from app.dnsimple.errors import UnreachableError
 from app.errors import CertcourierError, RetryableError
 from app.services import Services
 
@@ -86,6 +87,8 @@ def _within(look: Callable[[], Iterable[Finding]], seconds: float) -> list[Findi
 def _careful(look: Callable[[], Iterable[Finding]], found: list[Finding]) -> None:
     try:
         found.extend(look())
+    except UnreachableError as error:
+        found.append(problem(str(error), "see that this machine reaches DNSIMPLE_BASE_URL, then try again"))
     except RetryableError as error:
         found.append(problem(str(error), "try again in a while"))
     except CertcourierError as error:

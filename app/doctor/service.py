@@ -8,14 +8,18 @@ from collections.abc import Iterable
 import requests
 from sqlalchemy import delete, func, select
 
+from app.certificates.looking import list_expiring
 from app.certificates.readiness import check_readiness, code_version
 from app.doctor.findings import Examination, Finding, ok, problem, warning
-from app.storage.clock import db_now
+from app.storage.clock import db_now, read_now
 from app.storage.models import Event, Fact, Job
 from app.storage.statements import changed_rows
 
 _TIMEOUT = (5.0, 10.0)
 _LATE_SECONDS = 600.0
+# Of lifetimes up to 120 days, those with less than a quarter left.
+_LOOK_AHEAD_DAYS, _LATE_SHARE, _URGENT_SHARE = 30.0, 0.25, 0.1
+_MOST, _MOST_NAMED = 1000, 5
 _REACH = "see that the name leads here, that the proxy hands everything on, and that its certificate is valid"
 
 
@@ -74,6 +78,38 @@ def check_workers(examination: Examination) -> Iterable[Finding]:
         yield ok(f"{' and '.join(sorted(versions))} run the same code as this command ({code_version()})")
 
 
+def check_certificates(examination: Examination) -> Iterable[Finding]:
+    """None is about to expire: DNSimple renews at a third of 90 days, shorter-lived ones earlier or later."""
+    services = examination.services
+    with services.database.read() as session:
+        now = read_now(session)
+    late: list[str] = []
+    urgent: list[str] = []
+    for one in list_expiring(services, days=_LOOK_AHEAD_DAYS, limit=_MOST):
+        if one.not_before is None or one.not_after is None:
+            continue
+        share = (one.not_after - now) / (one.not_after - one.not_before)
+        if share < _LATE_SHARE:
+            (urgent if share < _URGENT_SHARE else late).append(one.common_name)
+    if urgent:
+        yield problem(
+            f"less than a tenth of its lifetime left, or expired: {_named(urgent)}",
+            "see `flask certificates list --expires-within 7`, and `flask doctor --domain DOMAIN` for why; order anew",
+        )
+    if late:
+        yield warning(
+            f"should have been renewed, with less than a quarter of its lifetime left: {_named(late)}",
+            "see `flask doctor --domain DOMAIN` for why",
+        )
+    if not urgent and not late:
+        yield ok("no certificate that is in use is about to expire")
+
+
+def _named(names: list[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED])
+    return f"{shown} and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else shown
+
+
 def check_jobs(examination: Examination) -> Iterable[Finding]:
     """Nothing was given up, nothing waits too long."""
     with examination.services.database.read() as session:
@@ -81,8 +117,8 @@ def check_jobs(examination: Examination) -> Iterable[Finding]:
         late = Job.finished_at.is_(None), Job.due_at < db_now(-_LATE_SECONDS)
         waiting = session.scalar(select(func.count()).select_from(Job).where(*late)) or 0
     if dead:
-        yield warning(f"{dead} jobs were given up", "see `flask jobs list --state dead`, then `flask jobs retry`")
+        yield warning(f"jobs that were given up: {dead}", "see `flask jobs list --state dead`, then `flask jobs retry`")
     if waiting:
-        yield problem(f"{waiting} jobs have been due for ten minutes", "start a worker, or more of them")
+        yield problem(f"jobs that have been due for ten minutes: {waiting}", "start a worker, or more of them")
     if not dead and not waiting:
         yield ok("no job was given up, none is late")

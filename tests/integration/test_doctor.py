@@ -25,6 +25,7 @@ from config import Settings
 from tests.databases import new_sqlite_database
 from tests.e2e.stack import free_port
 from tests.harness import ACCOUNT, WEBHOOK_SECRET, make_settings
+from tests.integration.test_metrics import add_certificate
 from tests.name_server import NameServer
 from tests.simulator_process import Simulator
 
@@ -192,8 +193,8 @@ def test_jobs_that_were_given_up_or_are_late(app: Flask, services: Services) -> 
         session.add(Job(kind="prune", args={}, state="dead", finished_at=now))
         session.add(Job(kind="prune", args={}, due_at=now - timedelta(hours=1)))
     said = only(app, "jobs")
-    assert "warning: 1 jobs were given up" in said
-    assert "problem: 1 jobs have been due" in said
+    assert "warning: jobs that were given up: 1" in said
+    assert "problem: jobs that have been due for ten minutes: 1" in said
 
 
 def test_calls_that_are_stopped(app: Flask, services: Services) -> None:
@@ -225,6 +226,25 @@ def test_clocks_are_compared_with_the_databases_and_dnsimples(app: Flask) -> Non
     said = only(app, "clock", status=0)
     assert "and the database's differ by" in said
     assert "and DNSimple's differ by" in said
+
+
+def test_a_clock_that_is_far_off_dnsimples(app: Flask, simulator: Simulator) -> None:
+    date = {"date": "Mon, 02 Nov 2020 10:00:00 GMT"}
+    simulator.fault(method="GET", path_template="/whoami", action="headers", when="after", headers=date)
+    said = only(app, "clock")
+    assert "problem: this machine's clock and DNSimple's differ by" in said
+    assert "NTP" in said
+
+
+def test_certificates_that_were_not_renewed_in_time(app: Flask, services: Services) -> None:
+    day = timedelta(days=1)
+    assert "ok" in only(app, "certificates", status=0)
+    add_certificate(services, 1, left=20 * day, lifetime=90 * day)
+    assert "warning: should have been renewed" in only(app, "certificates", status=0)
+    add_certificate(services, 2, left=-day, lifetime=6 * day)
+    assert "or expired: a;" in only(app, "certificates")
+    add_certificate(services, 3, left=5 * day, lifetime=6 * day, lineage=2)
+    assert "problem" not in only(app, "certificates", status=0)
 
 
 @pytest.mark.parametrize(
