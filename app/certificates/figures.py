@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from app.certificates.looking import GIVEN_UP, newest_of_lineage
 from app.meters import event_label
 from app.services import Services
-from app.storage.clock import UTCDateTime, db_now, epoch, read_now
+from app.storage.clock import UTCDateTime, epoch, read_now
 from app.storage.models import Certificate, Delivery, Event, Fact, Job, Lineage, Order, Quota, Worker
 
 ORDER_STATES = ("accepted", "purchasing", "purchased", "issuing", "requested", "issued", "installed", "failed")
@@ -28,15 +28,15 @@ UNFINISHED = ORDER_STATES[:6]
 _SECONDS_TO_INSTALLED = (5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 _DAYS_LEFT = (0, 1, 3, 7, 14, 21, 30, 45, 60, 90)
 _LIFETIME_LEFT = (0, 5, 10, 20, 25, 30, 50, 75, 100)  # per cent
-_WORKER_SILENT_SECONDS = 30.0
-_RECENT_SECONDS = 86400.0
+_WORKER_SILENT = timedelta(seconds=30)
+_RECENT = timedelta(days=1)
 _MOST_RECENT = 5000
 _MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What every figure is read with."""
+    """What every figure is read with. `now` is the database's, as a value: no index is used for its changing clock."""
 
     session: Session
     services: Services
@@ -93,7 +93,7 @@ def _installed_within(context: _Context) -> Iterable[Metric]:
     recent = (
         select(Order.created_at, Certificate.installed_at)
         .join(Certificate, Certificate.id == Order.certificate_id)
-        .where(Order.state == "installed", Certificate.installed_at >= db_now(-_RECENT_SECONDS))
+        .where(Order.state == "installed", Certificate.installed_at >= context.now - _RECENT)
         .order_by(Order.id.desc())
         .limit(_MOST_RECENT)
     )
@@ -110,7 +110,7 @@ def _installed_within(context: _Context) -> Iterable[Metric]:
 
 
 def _events(context: _Context) -> Iterable[Metric]:
-    recent = select(Event.name, Event.outcome, func.count()).where(Event.received_at > db_now(-3600.0))
+    recent = select(Event.name, Event.outcome, func.count()).where(Event.received_at > context.now - timedelta(hours=1))
     counts: dict[tuple[str, str], int] = {}
     for name, outcome, count in _rows(context, recent.group_by(Event.name, Event.outcome).limit(_MOST_NAMES)):
         label = (event_label(name), outcome)
@@ -217,7 +217,7 @@ def _newest_leaves(condition: ColumnElement[bool]) -> Subquery:
 
 
 def _workers(context: _Context) -> Iterable[Metric]:
-    heard = select(func.count()).select_from(Worker).where(Worker.heard_at > db_now(-_WORKER_SILENT_SECONDS))
+    heard = select(func.count()).select_from(Worker).where(Worker.heard_at > context.now - _WORKER_SILENT)
     yield _gauge("certcourier_workers", "Workers heard from in the last 30 seconds.", context.session.scalar(heard))
     newest = context.session.scalar(select(func.max(Worker.heard_at)))
     yield _gauge(
@@ -231,7 +231,7 @@ def _webhook(context: _Context) -> Iterable[Metric]:
     known = context.session.get(Fact, "webhook_id") is not None
     yield _gauge("certcourier_webhook_registered", "1 when our webhook at DNSimple has been registered.", int(known))
     unannounced = and_(Job.kind == "install", Job.args["event_id"].as_string().is_(None))
-    found = select(func.count()).select_from(Job).where(Job.finished_at > db_now(-_RECENT_SECONDS), unannounced)
+    found = select(func.count()).select_from(Job).where(Job.finished_at > context.now - _RECENT, unannounced)
     yield _gauge(
         "certcourier_installs_unannounced_last_day",
         "Installations of the last day that no event had announced: found by looking.",

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from app.dnsimple.adapter import Deadline
 from app.services import Services
-from app.storage.clock import db_now
+from app.storage.clock import read_now
 from app.storage.models import Certificate, Event, Order, StoryLine
 
 # A lineage that expired longer ago was given up: nobody is served by it any more.
@@ -79,9 +79,10 @@ def list_expiring(services: Services, *, days: float, limit: int) -> list[Certif
     What expired in the last seven days is among them; a lineage that expired earlier was given up.
     """
     options = (joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
-    soon = Certificate.not_after.between(db_now(-GIVEN_UP.total_seconds()), db_now(days * 86400.0))
-    query = select(Certificate).options(*options).where(soon, newest_of_lineage()).order_by(Certificate.not_after)
     with services.database.read() as session:
+        now = read_now(session)
+        soon = Certificate.not_after.between(now - GIVEN_UP, now + timedelta(days=days))
+        query = select(Certificate).options(*options).where(soon, newest_of_lineage()).order_by(Certificate.not_after)
         return list(session.scalars(query.limit(limit)))
 
 
