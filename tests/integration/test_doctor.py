@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -228,10 +229,27 @@ def test_clocks_are_compared_with_the_databases_and_dnsimples(app: Flask) -> Non
     assert "and DNSimple's differ by" in said
 
 
-def test_a_clock_that_is_far_off_dnsimples(app: Flask, simulator: Simulator) -> None:
-    date = {"date": "Mon, 02 Nov 2020 10:00:00 GMT"}
-    simulator.fault(method="GET", path_template="/whoami", action="headers", when="after", headers=date)
-    said = only(app, "clock")
+class _LongAgo(BaseHTTPRequestHandler):
+    """DNSimple's `whoami`, answered years ago; the simulator's server would write the true date."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"data": {"user": None, "account": {"id": ACCOUNT, "email": "a@example.com"}}}).encode()
+        self.send_response_only(200)
+        self.send_header("Date", "Mon, 02 Nov 2020 10:00:00 GMT")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_clock_that_is_far_off_dnsimples(database_url: str, tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), _LongAgo) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        said = only(create_app(make_settings(database_url, url, tmp_path / "var")), "clock")
+        thread.join()
+    assert "ok: this machine's clock and the database's" in said
     assert "problem: this machine's clock and DNSimple's differ by" in said
     assert "NTP" in said
 
