@@ -149,6 +149,13 @@ class Settings(BaseSettings):
         description="How long events and finished jobs are kept; DNSimple may repeat an event for hours.",
     )
 
+    metrics_cache_seconds: float = Field(
+        15.0, ge=0, le=3600, description="How old the figures of `GET /metrics` that come from the database may be."
+    )
+    metrics_lineages: int = Field(
+        20, ge=0, le=1000, description="For how many lineages, soonest to expire, `GET /metrics` tells the days left."
+    )
+
     log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for people.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 

@@ -40,3 +40,10 @@ def when_ready(_arbiter: object) -> None:
     """What is loaded by now lives for ever: the garbage collector need not look at it, nor copy its pages in a fork."""
     gc.collect()
     gc.freeze()
+
+
+def child_exit(_arbiter: object, _worker: object) -> None:
+    """What the process has counted is kept."""
+    from app.meters import fold_dead_processes  # noqa: PLC0415, the application is loaded by gunicorn, not by this file
+
+    fold_dead_processes(_settings.var_dir / "metrics")

@@ -3,7 +3,7 @@
 import sys
 
 from app import create_app
-from app.certificates.readiness import claim_installation
+from app.certificates.readiness import claim_installation, note_version
 from app.errors import CertcourierError
 from config import ConfigurationError
 
@@ -11,6 +11,8 @@ try:
     app = create_app()
     services = app.extensions["certcourier"].services
     claim_installation(services)
+    note_version(services, "web")
+    services.share_meters()
     services.database.close()  # no connection may cross gunicorn's fork
 except (ConfigurationError, CertcourierError) as error:
     sys.exit(f"Certcourier cannot start:\n{error}")

@@ -6,8 +6,9 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from app.certificates.readiness import check_destinations, claim_installation
-from app.commands import audit, db, destinations, jobs, tokens, webhooks
+from app.certificates.readiness import check_destinations, claim_installation, note_version
+from app.commands import audit, certificates, db, destinations, jobs, reading, tokens, webhooks
+from app.commands.doctor import doctor
 from app.commands.output import current_services
 from app.errors import CertcourierError
 from app.jobs.worker import Worker
@@ -19,16 +20,20 @@ GROUPS = (
     jobs.group,
     audit.group,
     destinations.group,
+    reading.orders,
+    certificates.group,
+    reading.events,
+    reading.quota,
 )
 
 
 def register_commands(app: Flask) -> None:
     """Add the commands to `flask`."""
-    for command in (*GROUPS, worker):
+    for command in (*GROUPS, worker, doctor):
         app.cli.add_command(command)
 
 
-@click.command()
+@click.command(epilog="Example: flask worker")
 @with_appcontext
 def worker() -> None:
     """Work on orders, events, certificates and deliveries until SIGTERM; run one or more beside the web server."""
@@ -38,6 +43,8 @@ def worker() -> None:
         check_destinations(services)
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
+    note_version(services, "worker")
+    services.share_meters()
     working = Worker(services)
     working.stop_on_signals()
     working.run()

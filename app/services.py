@@ -10,8 +10,10 @@ from app.destinations.base import Destination
 from app.destinations.limits import TimeLimits
 from app.destinations.registry import load_destinations
 from app.dnsimple.adapter import DNSimple
+from app.dnsimple.metering import MeteredGate
 from app.dnsimple.quota import QuotaKeeper, Shares
 from app.jobs.queue import Queue
+from app.meters import Meters
 from app.storage.database import Database
 from app.storage.sealing import Sealer
 from app.storage.secret_files import read_or_create
@@ -32,6 +34,11 @@ class Services:
     sealer: Sealer
     webhook_secret: str
     time_limits: TimeLimits = field(default_factory=TimeLimits)
+    meters: Meters = field(default_factory=Meters)
+
+    def share_meters(self) -> None:
+        """Count together with this host's other processes: called by those that serve, before they fork."""
+        self.meters.share(self.settings.var_dir / "metrics")
 
     @property
     def account_id(self) -> int:
@@ -47,8 +54,10 @@ class Services:
 def build_services(settings: Settings) -> Services:
     """Open nothing yet but the secret files: connections are made when first used, after gunicorn has forked."""
     database = Database(settings.database_url, pool_size=max(settings.worker_threads, settings.web_threads // 2) + 2)
+    meters = Meters()
     return Services(
         settings=settings,
+        meters=meters,
         database=database,
         queue=Queue(database, lease_seconds=settings.job_lease_seconds),
         dnsimple=DNSimple(
@@ -59,11 +68,14 @@ def build_services(settings: Settings) -> Services:
             read_timeout=settings.dnsimple_read_timeout,
             pool_size=max(settings.worker_threads, settings.web_threads),
             ca_bundle=str(settings.dnsimple_ca_bundle) if settings.dnsimple_ca_bundle else None,
-            gate=QuotaKeeper(
-                database,
-                account_id=settings.dnsimple_account_id,
-                token=settings.dnsimple_api_token.get_secret_value(),
-                shares=Shares(settings.quota_reserve_percent, settings.quota_unknown_percent),
+            gate=MeteredGate(
+                QuotaKeeper(
+                    database,
+                    account_id=settings.dnsimple_account_id,
+                    token=settings.dnsimple_api_token.get_secret_value(),
+                    shares=Shares(settings.quota_reserve_percent, settings.quota_unknown_percent),
+                ),
+                meters,
             ),
         ),
         destinations=load_destinations(settings.destinations_file, var_dir=settings.var_dir),

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import requests
 from sqlalchemy import insert
 
 from app.jobs.queue import Queue
@@ -33,6 +34,7 @@ ROUNDS = 3
 SECONDS = 3.0
 CLAIMS = 200
 _BATCH = 5_000
+_FIGURES = "GET /metrics: reading its figures"
 _LEAF = "-----BEGIN CERTIFICATE-----\n" + "A" * 1600 + "\n-----END CERTIFICATE-----\n"
 
 type Figures = dict[tuple[str, str], list[float]]
@@ -49,6 +51,7 @@ def measure(kind: str) -> Figures:
             url = stack.enter_context(new_database(kind, folder))
             _fill(url, certificates)
             servers[size] = Servers(url, folder, simulator)
+            servers[size].environment["METRICS_CACHE_SECONDS"] = "0"
             stack.callback(servers[size].kill_all)
             servers[size].token = servers[size].flask("tokens", "create", "benchmark").strip()
             servers[size].start_web("web")
@@ -59,7 +62,15 @@ def measure(kind: str) -> Figures:
                 page = load(server.url + "/certificates", 4, SECONDS, method="GET", **server.headers())
                 found["GET /certificates, 4 connections", size].append(page.p99)
                 found["claim of a job", size].append(_claims(server.environment["DATABASE_URL"]))
+                found[_FIGURES, size].append(_figures(server))
     return dict(found)
+
+
+def _figures(server: Servers) -> float:
+    """Milliseconds that all figures of the database took when they were read last, cached by none."""
+    page = requests.get(server.url + "/metrics", headers=server.headers(), timeout=60).text
+    (line,) = [line for line in page.splitlines() if line.startswith("certcourier_figures_seconds ")]
+    return float(line.split()[1]) * 1000
 
 
 def _claims(url: str) -> float:
@@ -162,7 +173,8 @@ def report(results: dict[str, Figures]) -> str:
         for what in dict.fromkeys(what for what, _ in found):
             small, full = found[what, "small"], found[what, "full"]
             ratio = median(full) / median(small)
-            rows.append(f"| {what}, {kind} | within 1.5 | {_fine(small)} | {_fine(full)} | {ratio:.2f} |")
+            goal = "below 1,000" if what == _FIGURES else "within 1.5"
+            rows.append(f"| {what}, {kind} | {goal} | {_fine(small)} | {_fine(full)} | {ratio:.2f} |")
     return "\n".join(rows)
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, select
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from app.certificates.permissions import only, permits
 from app.dnsimple.adapter import Deadline
 from app.services import Services
-from app.storage.models import Certificate, Order, StoryLine
+from app.storage.clock import read_now
+from app.storage.models import Certificate, Event, Order, StoryLine
 
+# A lineage that expired longer ago was given up: nobody is served by it any more.
+GIVEN_UP = timedelta(days=7)
 _LOOK_SECONDS = 0.1
 _SETTLED = {"issued", "installed", "failed"}
 
@@ -89,6 +93,39 @@ def list_orders(
     if after is not None:
         query = query.where(Order.id < after)
     return _page(services, _filtered(query, Order, domain, state).order_by(Order.id.desc()), limit)
+
+
+def list_expiring(services: Services, *, days: float, limit: int) -> list[Certificate]:
+    """The newest certificates of their lineages that expire within so many days, the soonest first.
+
+    What expired in the last seven days is among them; a lineage that expired earlier was given up.
+    """
+    options = (joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
+    with services.database.read() as session:
+        now = read_now(session)
+        soon = Certificate.not_after.between(now - GIVEN_UP, now + timedelta(days=days))
+        query = select(Certificate).options(*options).where(soon, newest_of_lineage()).order_by(Certificate.not_after)
+        return list(session.scalars(query.limit(limit)))
+
+
+def newest_of_lineage() -> ColumnElement[bool]:
+    """That an installed certificate has no successor; the lineage of one that is not installed is not known."""
+    newer = aliased(Certificate)
+    has_newer = exists().where(
+        newer.lineage_id == Certificate.lineage_id,
+        newer.not_before >= Certificate.not_before,
+        or_(newer.not_before > Certificate.not_before, newer.id > Certificate.id),
+    )
+    return and_(Certificate.lineage_id.is_not(None), ~has_newer)
+
+
+def list_events(services: Services, *, certificate_id: int | None, limit: int) -> list[Event]:
+    """Events, newest first."""
+    query = select(Event)
+    if certificate_id is not None:
+        query = query.where(Event.certificate_id == certificate_id)
+    with services.database.read() as session:
+        return list(session.scalars(query.order_by(Event.id.desc()).limit(limit)))
 
 
 def wait_until_issued(services: Services, order_id: str, deadline: Deadline) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from pathlib import Path
+
 import structlog
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +21,7 @@ from app.storage.statements import insert_once
 log = structlog.get_logger("certcourier")
 
 _WORKER_SILENT_SECONDS = 30.0
+_SOURCE = Path(__file__).resolve().parents[1]
 
 
 def check_readiness(services: Services) -> dict[str, str]:
@@ -34,6 +39,21 @@ def check_readiness(services: Services) -> dict[str, str]:
         )
     silent = f"none heard from for {_WORKER_SILENT_SECONDS:.0f} seconds; start `flask worker`"
     return {"database": "ok", "migrations": "ok", "worker": "ok" if heard else silent}
+
+
+def note_version(services: Services, role: str) -> None:
+    """Note which code the web server or worker runs that was started last; `flask doctor` compares."""
+    with services.database.write() as session:
+        session.merge(Fact(name=f"version_{role}", value=code_version()))
+
+
+@functools.cache
+def code_version() -> str:
+    """A digest of this program's own source files."""
+    digest = hashlib.sha256()
+    for file in sorted(_SOURCE.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def check_destinations(services: Services) -> None:

@@ -81,6 +81,7 @@ class Intake:
     def record(self, event: IncomingEvent) -> Outcome:
         """Commit the event and its job together, once for each `request_identifier`; only then acknowledge it."""
         outcome = self._commits.submit(event)
+        self._services.meters.event_taken_in(event.name, outcome)
         log.info(
             "event received",
             outcome=outcome,

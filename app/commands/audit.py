@@ -13,7 +13,7 @@ from app.storage import audit
 group = AppGroup("audit", help="The trail of who did what.")
 
 
-@group.command("list")
+@group.command("list", epilog="Example: flask audit list --limit 20")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @as_json_option
 def list_entries(limit: int, as_json: bool) -> None:
@@ -37,7 +37,7 @@ def list_entries(limit: int, as_json: bool) -> None:
     print_rows(rows, as_json=False, empty="No entries yet.")
 
 
-@group.command("export")
+@group.command("export", epilog="Example: flask audit export > audit.jsonl")
 def export_entries() -> None:
     """Write all entries, oldest first, one JSON object a line."""
     with current_services().database.read() as session:
@@ -45,7 +45,7 @@ def export_entries() -> None:
             click.echo(json.dumps(audit.document(entry)))
 
 
-@group.command("verify")
+@group.command("verify", epilog="Example: flask audit verify")
 @click.option("--known", help="A head (NUMBER:HASH) that was noted elsewhere: it must still be part of the trail.")
 def verify_entries(known: str | None) -> None:
     """Follow the chain from its beginning; exits with 1 and names the first entry that is wrong."""

@@ -15,7 +15,7 @@ from app.storage.models import AuditEntry
 group = AppGroup("db", help="The database's tables.")
 
 
-@group.command()
+@group.command(epilog="Example: flask db upgrade")
 @click.argument("revision", default="head")
 def upgrade(revision: str) -> None:
     """Bring the tables forward to REVISION (by default the newest)."""
@@ -28,7 +28,7 @@ def upgrade(revision: str) -> None:
     click.echo(f"The tables are at revision {after}.")
 
 
-@group.command()
+@group.command(epilog="Example: flask db downgrade 0001")
 @click.argument("revision")
 def downgrade(revision: str) -> None:
     """Bring the tables back to REVISION, or to `base`: none. Data of dropped tables is lost."""
@@ -36,7 +36,7 @@ def downgrade(revision: str) -> None:
     click.echo(f"The tables are at revision {migrating.current_revision(current_services().database)}.")
 
 
-@group.command()
+@group.command(epilog="Example: flask db current")
 def current() -> None:
     """Show the tables' revision and the one that this code expects; exits with 1 if they differ."""
     found, expected = migrating.current_revision(current_services().database), migrating.head_revision()

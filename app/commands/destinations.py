@@ -13,7 +13,7 @@ from app.storage.models import DisabledDestination
 group = AppGroup("destinations", help="Places that certificates are delivered to.")
 
 
-@group.command("list")
+@group.command("list", epilog="Example: flask destinations list")
 @as_json_option
 def list_destinations(as_json: bool) -> None:
     """List the destinations, and which of them are disabled because the other side wants no more deliveries."""
@@ -32,7 +32,7 @@ def list_destinations(as_json: bool) -> None:
     print_rows(rows, as_json=as_json, empty="No destinations.")
 
 
-@group.command("enable")
+@group.command("enable", epilog="Example: flask destinations enable cdn")
 @click.argument("name")
 def enable(name: str) -> None:
     """Deliver again to the destination NAME that was disabled; what failed there starts afresh."""

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from itertools import batched
+
 import click
 from flask.cli import AppGroup
 from sqlalchemy import select
 
-from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.commands.output import as_json_option, current_services, operator, print_record, print_rows
+from app.jobs.handlers import HANDLERS
+from app.jobs.queue import Priority
 from app.storage.audit import record
 from app.storage.models import Job
+
+_BATCH = 100
 
 group = AppGroup("jobs", help="Work that is owed, running, done or given up.")
 
 
-@group.command("list")
+@group.command("list", epilog="Example: flask jobs list --state dead --kind deliver")
 @click.option("--state", type=click.Choice(["ready", "running", "done", "dead", "cancelled"]), help="Only these.")
+@click.option("--kind", type=click.Choice(sorted(HANDLERS)), help="Only of this kind.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @as_json_option
-def list_jobs(state: str | None, limit: int, as_json: bool) -> None:
+def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) -> None:
     """List the newest jobs."""
     query = select(Job).order_by(Job.id.desc()).limit(limit)
+    if state:
+        query = query.where(Job.state == state)
+    if kind:
+        query = query.where(Job.kind == kind)
     with current_services().database.read() as session:
-        found = session.scalars(query.where(Job.state == state) if state else query).all()
+        found = session.scalars(query).all()
     rows = [
         {
             "id": job.id,
@@ -37,19 +48,66 @@ def list_jobs(state: str | None, limit: int, as_json: bool) -> None:
     print_rows(rows, as_json=as_json, empty="No such jobs.")
 
 
-@group.command("retry")
+@group.command("show", epilog="Example: flask jobs show 17")
 @click.argument("job_id", type=int)
-def retry_job(job_id: int) -> None:
-    """Let a dead job start afresh."""
+@as_json_option
+def show_job(job_id: int, as_json: bool) -> None:
+    """Show everything that is known of a job."""
+    with current_services().database.read() as session:
+        job = session.get(Job, job_id)
+    if job is None:
+        raise click.ClickException(f"no job has the ID {job_id}; see `flask jobs list`")
+    known = {
+        "id": job.id,
+        "kind": job.kind,
+        "state": job.state,
+        "args": job.args,
+        "key": job.key,
+        "priority": Priority(job.priority).name.lower(),
+        "attempts": job.attempts,
+        "max_attempts": job.max_attempts,
+        "postponed": job.postponed,
+        "worker_id": job.worker_id,
+        "last_error": job.last_error,
+        "created_at": job.created_at.isoformat(),
+        "due_at": job.due_at.isoformat(),
+        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+    }
+    print_record(known, as_json=as_json)
+
+
+@group.command("retry", epilog="Example: flask jobs retry --all-dead --kind deliver")
+@click.argument("job_id", type=int, required=False)
+@click.option("--all-dead", is_flag=True, help="All dead jobs instead of one.")
+@click.option("--kind", type=click.Choice(sorted(HANDLERS)), help="With --all-dead: only of this kind.")
+def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
+    """Let a dead job, or all of them, start afresh."""
+    if all_dead == (job_id is not None):
+        raise click.UsageError("give a job's ID, or --all-dead")
+    if kind and not all_dead:
+        raise click.UsageError("--kind goes with --all-dead")
     services = current_services()
-    with services.database.write() as session:
-        if not services.queue.revive(session, job_id):
-            raise click.ClickException(f"no dead job has the ID {job_id}; see `flask jobs list --state dead`")
-        record(session, actor=operator(), action="job.retried", subject=str(job_id))
-    click.echo(f"Job {job_id} starts again.")
+    if job_id is not None:
+        with services.database.write() as session:
+            if not services.queue.revive(session, job_id):
+                raise click.ClickException(f"no dead job has the ID {job_id}; see `flask jobs list --state dead`")
+            record(session, actor=operator(), action="job.retried", subject=str(job_id))
+        click.echo(f"Job {job_id} starts again.")
+        return
+    dead = select(Job.id).where(Job.state == "dead")
+    with services.database.read() as session:
+        ids = list(session.scalars(dead.where(Job.kind == kind) if kind else dead))
+    revived = 0
+    for some in batched(ids, _BATCH):
+        with services.database.write() as session:
+            started = [one for one in some if services.queue.revive(session, one)]
+            for one in started:
+                record(session, actor=operator(), action="job.retried", subject=str(one))
+        revived += len(started)
+    click.echo(f"{revived} {'job starts' if revived == 1 else 'jobs start'} again.")
 
 
-@group.command("cancel")
+@group.command("cancel", epilog="Example: flask jobs cancel 17")
 @click.argument("job_id", type=int)
 def cancel_job(job_id: int) -> None:
     """Drop a job that has not finished."""

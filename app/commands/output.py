@@ -1,4 +1,7 @@
-"""What all commands share: the services, and tables for people or JSON for scripts."""
+"""What all commands share: the services, tables for people, JSON for scripts.
+
+Exit status: 0 when all is well, 1 when something is wrong or was not found, 2 when the command was written wrongly.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,26 @@ import getpass
 import json
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 from flask import current_app
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from app.services import Services
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+_STYLES = {
+    **dict.fromkeys(("ok", "done", "installed", "delivered", "issued", "queued"), "green"),
+    **dict.fromkeys(("warning", "pending", "running", "requested", "superseded"), "yellow"),
+    **dict.fromkeys(("problem", "dead", "failed", "rejected", "suppressed"), "bold red"),
+}
 
 
 def current_services() -> Services:
@@ -33,17 +47,64 @@ def operator() -> str:
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
-    """A table with the fields' names as its head, or a JSON list of objects."""
+    """A table with the fields' names as its head, or a JSON list of objects.
+
+    On a terminal long texts are wrapped; elsewhere a row is a line, its columns aligned by spaces.
+    """
     if as_json:
         click.echo(json.dumps(rows, indent=2))
-        return
-    if not rows:
+    elif not rows:
         click.echo(empty)
+    elif sys.stdout.isatty():
+        table = Table(*rows[0], box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(_shown(value), _style(value), overflow="fold") for value in row.values()))
+        Console().print(table)  # without colours where NO_COLOR says so
+    else:
+        _print_aligned([list(rows[0]), *([_shown(value) for value in row.values()] for row in rows)])
+
+
+def print_record(record: dict[str, Any], *, as_json: bool) -> None:
+    """One thing: a field a line, lists of objects as tables below; or a JSON object."""
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
         return
-    cells = [
-        list(rows[0]),
-        *([("-" if value is None else str(value)) for value in row.values()] for row in rows),
-    ]
+    tables = {name: value for name, value in record.items() if isinstance(value, list) and _holds_objects(value)}
+    fields = {name: value for name, value in record.items() if name not in tables and value != []}
+    if sys.stdout.isatty():
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in fields.items():
+            table.add_row(Text(name, "bold"), Text(_shown(value), _style(value), overflow="fold"))
+        Console().print(table)
+    else:
+        _print_aligned([[name, _shown(value)] for name, value in fields.items()])
+    for name, rows in tables.items():
+        click.echo(f"\n{name}")
+        print_rows(rows, as_json=False, empty="")
+
+
+def _print_aligned(cells: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _shown(value: object) -> str:
+    """As text that cannot move the cursor: some of it is strangers' words."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_shown(one)}" for name, one in value.items())
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
+def _style(value: object) -> str:
+    return _STYLES.get(value, "") if isinstance(value, str) else ""
+
+
+def _holds_objects(value: list[Any]) -> bool:
+    return bool(value) and isinstance(value[0], dict)

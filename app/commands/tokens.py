@@ -18,7 +18,7 @@ _UNITS = {"d": 86400, "h": 3600, "m": 60}
 group = AppGroup("tokens", help="Tokens of the clients that may use this service.")
 
 
-@group.command("create")
+@group.command("create", epilog="Example: flask tokens create billing --scope issue --scope read")
 @click.argument("name")
 @click.option(
     "--scope",
@@ -56,7 +56,7 @@ def create_token(name: str, scopes: tuple[str, ...], domains: str | None, expire
     click.echo(token)
 
 
-@group.command("list")
+@group.command("list", epilog="Example: flask tokens list")
 @as_json_option
 def list_tokens(as_json: bool) -> None:
     """List the tokens, with when each was used last."""
@@ -76,7 +76,7 @@ def list_tokens(as_json: bool) -> None:
     print_rows(rows, as_json=as_json, empty="No tokens; make one with `flask tokens create NAME`.")
 
 
-@group.command("revoke")
+@group.command("revoke", epilog="Example: flask tokens revoke tok_01k...")
 @click.argument("token_id")
 def revoke_token(token_id: str) -> None:
     """Make the token with this ID worthless, at once and on every host."""

@@ -14,7 +14,7 @@ from app.services import WEBHOOK_PATH
 group = AppGroup("webhooks", help="Webhooks of the DNSimple account.")
 
 
-@group.command("list")
+@group.command("list", epilog="Example: flask webhooks list --json")
 @as_json_option
 def list_webhooks(as_json: bool) -> None:
     """List the webhooks of the DNSimple account; ours are marked. Paths are not shown: they can hold secrets."""

@@ -6,6 +6,7 @@ thread, which may be left behind; while one is, nothing more is begun at that de
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -80,7 +81,9 @@ class TimeLimits:
             attempt = _Attempt(action, self._clock())
             running.append(attempt)
         name = f"destination-{destination.config.name}"
-        threading.Thread(target=self._do, args=(destination.config.name, attempt), name=name, daemon=True).start()
+        job = contextvars.copy_context()  # its log lines say what they are about
+        arguments = (self._do, destination.config.name, attempt)
+        threading.Thread(target=job.run, args=arguments, name=name, daemon=True).start()
         return attempt
 
     def _do(self, name: str, attempt: _Attempt) -> None:

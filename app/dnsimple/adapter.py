@@ -19,6 +19,7 @@ from app.dnsimple.model import (
     Purchase,
     Renewal,
     Webhook,
+    Zone,
 )
 from app.dnsimple.paying import Answer, Gate, OpenGate, Payer, Purpose
 from app.dnsimple.transport import Call, Deadline, Transport
@@ -36,6 +37,7 @@ __all__ = [
     "Purpose",
     "Renewal",
     "Webhook",
+    "Zone",
 ]
 
 LARGEST_ID = 2**63 - 1
@@ -94,6 +96,10 @@ class DNSimple:
         with self._payer.together(calls) as payer:
             yield self._paid_by(payer)
 
+    def heard_by(self, hear: Callable[[Answer], None]) -> DNSimple:
+        """The same, but somebody is told of each answer."""
+        return self._paid_by(self._payer.heard_by(hear))
+
     def _paid_by(self, payer: Payer) -> DNSimple:
         other = copy.copy(self)
         other._payer = payer
@@ -112,6 +118,10 @@ class DNSimple:
         return self._page(
             self._call("GET", "/{account}/domains"), {"sort": "id:asc", "page": page}, model.domain, deadline
         )
+
+    def zone(self, domain: str, *, deadline: Deadline | None = None) -> Zone:
+        """A domain's zone."""
+        return self._one(self._call("GET", "/{account}/zones/{domain}", domain=domain), model.zone, deadline)
 
     def certificates(self, domain: str | int, *, deadline: Deadline | None = None) -> Iterator[Certificate]:
         """A domain's certificates, newest first, page by page as they are needed."""

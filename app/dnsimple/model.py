@@ -175,6 +175,20 @@ class PrivateKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Zone:
+    """A domain's zone: whether DNSimple answers for it, and whether it is a copy of another's (Secondary DNS)."""
+
+    active: bool
+    secondary: bool
+
+    @classmethod
+    def read(cls, data: object) -> Self:
+        """From a Zone object."""
+        fields = Fields(data, "zone")
+        return cls(active=fields.flag("active"), secondary=fields.flag("secondary"))
+
+
+@dataclass(frozen=True, slots=True)
 class Webhook:
     """A webhook of the account. `url` can hold a secret and stays out of `repr`; `suppressed_at` is UTC or None."""
 
@@ -265,3 +279,4 @@ renewal = Renewal.read
 download = Download.read
 private_key = PrivateKey.read
 webhook = Webhook.read
+zone = Zone.read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,6 +38,7 @@ class Answer:
     seconds: float
     rate_limit: RateLimit | None
     request_id: str | None
+    sent_at: float | None = None  # by DNSimple's clock, in seconds since 1970
 
 
 class Gate(Protocol):
@@ -66,6 +67,20 @@ class OpenGate:
         """Nothing was taken."""
 
 
+class _HearingGate:
+    """Decides as another gate does, and tells somebody of every answer."""
+
+    def __init__(self, gate: Gate, hear: Callable[[Answer], None]) -> None:
+        self._gate = gate
+        self._hear = hear
+        self.admit = gate.admit
+        self.give_back = gate.give_back
+
+    def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
+        self._hear(answer)
+        self._gate.settle(purpose, answer, error)
+
+
 class Payer:
     """Pays for each call as it comes, or has paid for some of them already."""
 
@@ -77,6 +92,10 @@ class Payer:
     def on_behalf_of(self, purpose: Purpose) -> Payer:
         """One that spends another part of the quota."""
         return Payer(self._gate, purpose)
+
+    def heard_by(self, hear: Callable[[Answer], None]) -> Payer:
+        """One whose answers are told to somebody."""
+        return Payer(_HearingGate(self._gate, hear), self._purpose)
 
     @contextmanager
     def together(self, calls: int) -> Iterator[Payer]:

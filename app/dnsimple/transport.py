@@ -130,7 +130,8 @@ class Transport:
             raise
         finally:
             seconds = time.monotonic() - started
-            answer = Answer(call.method, call.path, status, seconds, _rate_limit(headers), _request_id(headers))
+            known = (_rate_limit(headers), _request_id(headers), _date(headers))
+            answer = Answer(call.method, call.path, status, seconds, *known)
             log.debug("dnsimple answered", method=call.method, path=call.path, status=status)
             payer.end(answer, failure)
 
@@ -318,10 +319,15 @@ def _rate_limit(headers: Any) -> RateLimit | None:
 
 def _sent_at(headers: Any) -> float:
     """DNSimple's clock when it answered, in seconds since 1970; ours if it does not say."""
+    date = _date(headers)
+    return time.time() if date is None else date
+
+
+def _date(headers: Any) -> float | None:
     try:
         return parsedate_to_datetime(headers.get("date", "")).timestamp()
     except (ValueError, TypeError):
-        return time.time()
+        return None
 
 
 def _whole(text: str | None) -> int | None:

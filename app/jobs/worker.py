@@ -38,7 +38,13 @@ _REMEDIES = {
 
 def run_job(services: Services, claim: Claim) -> None:
     """Do one claimed job and settle what becomes of it. Never raises but when the database fails."""
-    bound = log.bind(job_id=claim.id, job=claim.kind, attempt=claim.attempts, **_ids(claim))
+    with structlog.contextvars.bound_contextvars(
+        job_id=claim.id, job=claim.kind, attempt=claim.attempts, **_ids(claim)
+    ):
+        _run(services, claim, log.bind())
+
+
+def _run(services: Services, claim: Claim, bound: structlog.stdlib.BoundLogger) -> None:
     started = time.monotonic()
     try:
         _check_attempts(claim)

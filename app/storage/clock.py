@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Float, bindparam, select
+from sqlalchemy import BigInteger, DateTime, Dialect, Float, bindparam, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -55,6 +55,23 @@ def _sqlite_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     # The very text that SQLAlchemy stores for a datetime, so that comparisons are comparisons of strings.
     seconds = compiler.process(element.clauses, **kw)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
+
+
+class epoch(FunctionElement[int]):  # noqa: N801, likewise
+    """A datetime column as whole seconds since 1970, for arithmetic inside the database."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(epoch, "postgresql")
+def _postgresql_epoch(element: epoch, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"floor(extract(epoch FROM {compiler.process(element.clauses, **kw)}))::bigint"
+
+
+@compiles(epoch, "sqlite")
+def _sqlite_epoch(element: epoch, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"CAST(strftime('%s', {compiler.process(element.clauses, **kw)}) AS INTEGER)"
 
 
 def read_now(session: Session) -> datetime:

@@ -152,7 +152,7 @@ class Certificate(Base):
     __table_args__ = (
         Index(None, "domain", "id"),
         Index(None, "state", "id"),
-        Index(None, "lineage_id", "not_before", "id"),
+        Index(None, "lineage_id", "not_before", "id", "not_after"),
         Index(None, "not_after"),
     )
 

@@ -78,6 +78,7 @@ def openapi_document() -> dict[str, Any]:
             "/dnsimple/events/{secret}": {"post": _event()},
             "/healthz": {"get": _health("healthz", "Whether this process answers", {"200": _status("Yes.")})},
             "/readyz": {"get": _health("readyz", "Whether orders and events will be worked on", _READY)},
+            "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _document("openapi", "This document", "application/json")},
             "/docs": {"get": _document("docs", "This document as a page", "text/html")},
             "/docs.css": {"get": _document("docsStyle", "That page's style", "text/css")},
@@ -271,6 +272,20 @@ _READY = {
 
 def _health(operation: str, summary: str, responses: dict[str, Any]) -> dict[str, Any]:
     return {"operationId": operation, "summary": summary, "security": [], "responses": responses}
+
+
+def _metrics() -> dict[str, Any]:
+    return {
+        "operationId": "metrics",
+        "summary": "Figures for Prometheus",
+        "responses": {
+            "200": {
+                "description": "Prometheus' text format.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+            **_problems(*_CLIENT),
+        },
+    }
 
 
 def _document(operation: str, summary: str, content_type: str) -> dict[str, Any]:

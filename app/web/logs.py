@@ -9,12 +9,13 @@ import uuid
 import structlog
 from flask import Flask, Response, g, request
 
+from app.web.context import services
 from app.web.proxies import is_from_proxy
 
 log = structlog.get_logger("certcourier.web")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_QUIET = {"/healthz", "/readyz"}
+_QUIET = {"/healthz", "/readyz", "/metrics"}
 
 
 def register(app: Flask) -> None:
@@ -35,12 +36,14 @@ def _begin() -> None:
 def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     rule = request.url_rule.rule if request.url_rule else "(no such route)"
+    seconds = time.monotonic() - g.started
+    services().meters.request_answered(request.method, rule, response.status_code, seconds)
     log.log(
         10 if rule in _QUIET or g.get("logged") else 20,
         "request",
         method=request.method,
         route=rule,
         status=response.status_code,
-        milliseconds=round((time.monotonic() - g.started) * 1000, 1),
+        milliseconds=round(seconds * 1000, 1),
     )
     return response

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from flask import Flask
+from flask.cli import AppGroup
 
 from app.cli import GROUPS
 from app.services import Services
@@ -77,7 +78,9 @@ def test_the_tables_go_back_and_forward(app: Flask) -> None:
     assert f"revision {head_revision()}" in run(app, "db", "current")
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_command_explains_itself(app: Flask, group: object) -> None:
-    for name in group.commands:  # type: ignore[attr-defined]
-        assert "Usage:" in run(app, group.name, name, "--help")  # type: ignore[attr-defined]
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_every_command_explains_itself_with_an_example(app: Flask, group: AppGroup) -> None:
+    for name in group.commands:
+        explained = run(app, str(group.name), name, "--help")
+        assert "Usage:" in explained
+        assert f"Example: flask {group.name} {name}" in explained

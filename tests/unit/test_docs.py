@@ -50,6 +50,7 @@ def test_every_command_is_documented() -> None:
             assert re.search(rf"[ `]{name}\b", line), f"flask {group.name} {name}"
     assert isinstance(worker, click.Command)
     assert "`flask worker`" in DOCS["operations.md"]
+    assert "`flask doctor " in DOCS["operations.md"]
 
 
 def test_every_event_that_is_acted_on_is_documented() -> None:

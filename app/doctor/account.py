@@ -1,0 +1,122 @@
+"""Checks of the DNSimple account: the token and what it may do, by calls that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from app.dnsimple.errors import AuthenticationError, ForbiddenError, NotFoundError
+from app.doctor.findings import Examination, Finding, ok, problem, warning
+from app.services import WEBHOOK_PATH
+from app.storage.clock import read_now
+from app.storage.models import Quota
+
+_TOKEN_PAGE = "DNSimple's page Account, Automation"  # noqa: S105, no token
+
+
+def check_token(examination: Examination) -> Iterable[Finding]:
+    """It is valid and this account's."""
+    account = examination.services.account_id
+    try:
+        identity = examination.dnsimple.whoami()
+    except AuthenticationError as error:
+        yield problem(f"DNSimple rejects the token: {error}", f"make a new one on {_TOKEN_PAGE}: DNSIMPLE_API_TOKEN")
+        return
+    if identity.account_id is None:
+        yield warning(
+            "the token is a user's, not an account's: it opens all accounts of that user",
+            f"make an account token on {_TOKEN_PAGE}",
+        )
+    elif identity.account_id != account:
+        yield problem(
+            f"the token is of account {identity.account_id}, DNSIMPLE_ACCOUNT_ID is {account}",
+            "set both of the same account",
+        )
+    else:
+        yield ok(f"the token is valid for account {account}")
+
+
+def check_permissions(examination: Examination) -> Iterable[Finding]:
+    """What it may see; whether it may buy cannot be asked without buying."""
+    dnsimple = examination.dnsimple
+    domain = examination.domain
+    allowed, finding = _asked("list domains", lambda: dnsimple.domains(1)[0])
+    yield finding
+    if domain is None and allowed:
+        domain = allowed[0].name.lower()
+    if domain is not None:
+        asked = domain
+        yield _asked(f"list certificates of {asked}", lambda: next(dnsimple.certificates(asked), None))[1]
+    elif allowed is not None:
+        yield problem(
+            "the token sees no domain", "add a domain to the account, or let the token see it; then give --domain"
+        )
+    yield _asked("list webhooks", dnsimple.webhooks)[1]
+
+
+def check_webhook(examination: Examination) -> Iterable[Finding]:
+    """Registered, once, and not suppressed."""
+    services = examination.services
+    prefix = f"{services.settings.public_url}{WEBHOOK_PATH}/"
+    ours = [hook for hook in examination.dnsimple.webhooks() if hook.url.startswith(prefix)]
+    wanted = [hook for hook in ours if hook.url == services.webhook_url]
+    remedy = "the worker puts this right every two minutes: see that one runs, and `flask jobs list`"
+    if not wanted:
+        yield problem("our webhook is not registered at DNSimple", remedy)
+    elif all(hook.suppressed_at for hook in wanted):
+        yield problem("our webhook is suppressed: DNSimple sends nothing, for it was answered wrongly 15 times", remedy)
+    elif len(ours) > 1:
+        yield warning(f"our webhook is registered {len(ours)} times: each event comes as often", remedy)
+    else:
+        yield ok("our webhook is registered, once, and not suppressed")
+
+
+def check_quota(examination: Examination) -> Iterable[Finding]:
+    """Calls are left and not stopped."""
+    services = examination.services
+    with services.database.read() as session:
+        row, now = session.get(Quota, services.account_id), read_now(session)
+    if row is None:
+        yield ok("no call has been made yet")
+    elif row.blocked_until is not None and row.blocked_until > now:
+        yield problem(
+            f"all calls are stopped until {row.blocked_until:%H:%M:%S} UTC: {row.blocked_reason}",
+            "replace a rejected token; a quota that was exceeded comes back by itself",
+        )
+    elif row.reset_at > now and row.remaining < row.call_limit / 20:
+        yield warning(
+            f"{row.remaining} of {row.call_limit} calls are left until {row.reset_at:%H:%M:%S} UTC",
+            "see which other programs use the account",
+        )
+    else:
+        yield ok(f"{row.remaining if row.reset_at > now else row.call_limit} of {row.call_limit} calls are left")
+
+
+def check_zone(examination: Examination) -> Iterable[Finding]:
+    """DNSimple can only prove a domain whose zone it answers for."""
+    domain = examination.domain
+    if domain is None:
+        return
+    try:
+        zone = examination.dnsimple.zone(domain)
+    except NotFoundError:
+        yield problem(f"{domain} is no zone of the account", "add the domain to the account, or let the token see it")
+        return
+    if not zone.active:
+        yield problem(f"the zone {domain} is not active", "enable its resolution on DNSimple's page of the domain")
+    if zone.secondary:
+        yield problem(
+            f"the zone {domain} is a copy of another name server's (Secondary DNS): DNSimple cannot add its proof",
+            "make DNSimple the primary",
+        )
+    if zone.active and not zone.secondary:
+        yield ok(f"the zone {domain} is active")
+
+
+def _asked(what: str, call: Callable[[], Any]) -> tuple[Any, Finding]:
+    try:
+        return call(), ok(f"the token may {what}")
+    except ForbiddenError as error:
+        return None, problem(f"the token may not {what}: {error}", f"give it the scope that is named on {_TOKEN_PAGE}")
+    except NotFoundError as error:
+        return None, problem(f"the token may not {what}: {error}", "add the domain, or let the token see it")

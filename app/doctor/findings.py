@@ -1,0 +1,100 @@
+"""What a check finds, and how checks are run: each on its own, within a time limit."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.dnsimple.adapter import Answer, DNSimple
+from app.dnsimple.errors import UnreachableError
+from app.errors import CertcourierError, RetryableError
+from app.services import Services
+
+Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`meaning` is what was found and what it means, `remedy` what to do. Neither holds a secret."""
+
+    level: Level
+    meaning: str
+    remedy: str = ""
+    check: str = ""
+
+
+@dataclass(slots=True)
+class Examination:
+    """What the checks look at. `resolver` is the name server to ask, address and port, or None for the system's."""
+
+    services: Services
+    domain: str | None = None
+    resolver: tuple[str, int] | None = None
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def dnsimple(self) -> DNSimple:
+        """The account; its answers are remembered for their dates."""
+        return self.services.dnsimple.heard_by(self.answers.append)
+
+
+type Check = Callable[[Examination], Iterable[Finding]]
+
+
+def ok(meaning: str) -> Finding:
+    """All is well."""
+    return Finding("ok", meaning)
+
+
+def warning(meaning: str, remedy: str) -> Finding:
+    """It works, and should be looked at."""
+    return Finding("warning", meaning, remedy)
+
+
+def problem(meaning: str, remedy: str) -> Finding:
+    """Something does not work, or will stop to."""
+    return Finding("problem", meaning, remedy)
+
+
+def run_checks(
+    examination: Examination, checks: Mapping[str, Check], *, seconds: float, begin: Callable[[str], None]
+) -> Iterator[Finding]:
+    """All findings, check by check; `begin` is told the name of each before it starts."""
+    for name, check in checks.items():
+        begin(name)
+        for finding in _within(lambda check=check: check(examination), seconds):  # type: ignore[misc]
+            yield replace(finding, check=name)
+
+
+def _within(look: Callable[[], Iterable[Finding]], seconds: float) -> list[Finding]:
+    """A thread cannot be ended, only left behind: what hangs costs its check and no other."""
+    found: list[Finding] = []
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=lambda: context.run(_careful, look, found), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        late = problem(f"it did not end within {seconds:g} seconds", "see what it waits for; --seconds waits longer")
+        return [*found, late]
+    return found
+
+
+def _careful(look: Callable[[], Iterable[Finding]], found: list[Finding]) -> None:
+    try:
+        found.extend(look())
+    except UnreachableError as error:
+        found.append(problem(str(error), "see that this machine reaches DNSIMPLE_BASE_URL, then try again"))
+    except RetryableError as error:
+        found.append(problem(str(error), "try again in a while"))
+    except CertcourierError as error:
+        found.append(problem(str(error), "change what it names"))
+    except SQLAlchemyError as error:
+        remedy = "see that the database runs, that DATABASE_URL leads to it, and `flask db upgrade`"
+        found.append(problem(f"the database failed ({type(error).__name__})", remedy))
+    except Exception as error:  # noqa: BLE001, a check that breaks is a finding, and the others go on
+        found.append(problem(f"the check itself failed: {type(error).__name__}: {error}", "report this as a defect"))
