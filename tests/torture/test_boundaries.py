@@ -17,6 +17,8 @@ from tests.harness import TOKEN, make_settings
 from tests.simulator_process import Simulator
 from tests.torture.boundaries import Life, When
 
+pytestmark = pytest.mark.timeout(600)  # some hundred lives, each in a process of its own
+
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:

@@ -10,7 +10,7 @@ import pytest
 from tests.torture.__main__ import table
 from tests.torture.campaign import Plan, run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 PLANTED = Path(__file__).with_name("acknowledging_first.py")
 
 
