@@ -17,11 +17,12 @@ from app.certificates.failing import fail_order
 from app.certificates.names import digest_names
 from app.certificates.story import tell
 from app.certificates.verifying import VerificationError, VerifiedCertificate, verify
-from app.dnsimple.adapter import Purpose
+from app.dnsimple.adapter import PrivateKey, Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import read_now
+from app.storage.keyring import sealing_key_id
 from app.storage.models import Certificate, Domain, Event, Lineage, Order
 from app.storage.statements import insert_once
 
@@ -57,11 +58,11 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """What is to be put on record, the private key sealed already."""
+    """What is to be put on record; the private key is sealed in that transaction."""
 
     target: _Target
     verified: VerifiedCertificate
-    sealed_key: bytes
+    key: PrivateKey
 
 
 def want_installed(
@@ -109,9 +110,8 @@ def install(services: Services, claim: Claim) -> None:
         now=now,
         must_cover=target.order.names if target.order else (),
     )
-    sealed = services.sealer.seal(key.pem, certificate_id=target.certificate_id)
     with services.queue.finishing(claim) as session:
-        _record(services, session, claim, _Fetched(target, verified, sealed))
+        _record(services, session, claim, _Fetched(target, verified, key))
 
 
 def installation_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
@@ -192,7 +192,9 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
     certificate.not_after = verified.not_after
     certificate.leaf_pem = verified.leaf_pem
     certificate.chain_pem = verified.chain_pem
-    certificate.sealed_key = fetched.sealed_key
+    certificate.sealed_key = services.sealer.seal(
+        fetched.key.pem, certificate_id=certificate.id, under=sealing_key_id(session)
+    )
     certificate.installed_at = read_now(session)
     _tell(session, claim, certificate)
     if certificate.order_id is not None:

@@ -73,6 +73,11 @@ def verify(
     )
 
 
+def check_key(leaf_pem: str, private_key_pem: str) -> None:
+    """Check that a private key belongs to a certificate. Raises `VerificationError`."""
+    _check_key(_load_certificate(leaf_pem, "the certificate"), private_key_pem)
+
+
 def _load_certificate(pem: str, what: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode())
