@@ -6,7 +6,7 @@ import math
 import os
 import stat
 import string
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +30,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _HANDED_OUT = {("/", "run", "secrets"), ("/", "run", "credentials")}
 _SECRET_BITS = 256
 _SECRETS_FROM_FILES = ("dnsimple_api_token", "database_url", "webhook_secret")
+Network = IPv4Network | IPv6Network
 
 
 class ConfigurationError(Exception):
@@ -97,6 +98,22 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _networks(value: object) -> object:
+    parts = _split(value)
+    try:
+        return [ip_network(str(part)) for part in parts] if isinstance(parts, (list, tuple)) else parts
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8,2001:db8::/32, comma-separated") from None
+
+
+def _hosts(value: object) -> object:
+    parts = _split(value)
+    hosts = [str(part).lower() for part in parts] if isinstance(parts, (list, tuple)) else []
+    if not all(host and not set(host) & set("/@*?# \t") and (":" not in host or host[0] == "[") for host in hosts):
+        raise ValueError("must be host names without scheme, port and path, comma-separated")
+    return hosts
+
+
 class Settings(BaseSettings):
     """One field per environment variable of the same name in capitals."""
 
@@ -133,6 +150,26 @@ class Settings(BaseSettings):
         description="How long an order's request waits for DNSimple before it answers 202 and a job goes on.",
     )
     max_body_bytes: PositiveInt = Field(262_144, description="Largest request body accepted, in bytes.")
+    request_seconds: PositiveFloat = Field(
+        15.0,
+        description="Seconds that a client may take to send a request, from first byte to last, before it is cut off.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = Field(
+        (),
+        description="Host names that requests may be addressed to, comma-separated, besides that of `PUBLIC_URL` and "
+        "those of this machine itself.",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        (),
+        description="Networks of the proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `X-Request-Id` are "
+        "believed, comma-separated; by default none.",
+    )
+    token_requests_per_minute: PositiveInt = Field(
+        600, description="Requests that one token may make in a minute, on all hosts together."
+    )
+    failed_logins_per_minute: PositiveInt = Field(
+        10, description="Requests without a valid token that one address may make in a minute, on all hosts together."
+    )
 
     var_dir: Path = Field(Path("var"), description="Folder of everything that has no setting of its own.")
     database_url: Annotated[
@@ -164,7 +201,7 @@ class Settings(BaseSettings):
         "A-Z a-z 0-9 - _ (64 if hexadecimal); by default made once and kept sealed in the database.",
     )
     webhook_secret_file: Path | None = Field(None, description="File that holds `WEBHOOK_SECRET`, instead of it.")
-    webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)] = Field(
+    webhook_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         (), description="Networks that events are taken from, comma-separated, e.g. `192.0.2.0/24`; by default all."
     )
 
@@ -334,6 +371,6 @@ def settings_table() -> str:
 
 
 def _shown_default(value: object) -> str:
-    if value is None or value in {"", ()}:
+    if value in {None, "", ()}:
         return ""
     return f"`{','.join(f'{part:g}' for part in value)}`" if isinstance(value, tuple) else f"`{value}`"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
+from app.certificates.permissions import only, permits
 from app.dnsimple.adapter import Deadline
 from app.services import Services
 from app.storage.models import Certificate, Order, StoryLine
@@ -25,22 +27,29 @@ class Page[T]:
     next_after: str | None
 
 
-def find_order(services: Services, order_id: str) -> tuple[Order, Certificate | None, list[StoryLine]] | None:
-    """An order, its certificate with deliveries, and its story in the order in which it happened."""
+def find_order(
+    services: Services, order_id: str, *, domains: Sequence[str] | None = None
+) -> tuple[Order, Certificate | None, list[StoryLine]] | None:
+    """An order, its certificate with deliveries, and its story in the order in which it happened.
+
+    `domains`, here and below, are the patterns that the reader is limited to: what is outside does not exist for it.
+    """
     with services.database.read() as session:
         order = session.get(Order, order_id)
-        if order is None:
+        if order is None or not permits(domains, order.domain):
             return None
         certificate = _certificate(session, order.certificate_id)
         story = session.scalars(select(StoryLine).where(StoryLine.order_id == order_id))
         return order, certificate, _in_time(story.all())
 
 
-def find_certificate(services: Services, certificate_id: int) -> tuple[Certificate, list[StoryLine]] | None:
+def find_certificate(
+    services: Services, certificate_id: int, *, domains: Sequence[str] | None = None
+) -> tuple[Certificate, list[StoryLine]] | None:
     """A certificate with lineage and deliveries, and its story, from the order on."""
     with services.database.read() as session:
         certificate = _certificate(session, certificate_id)
-        if certificate is None:
+        if certificate is None or not permits(domains, certificate.domain):
             return None
         about = StoryLine.certificate_id == certificate_id
         if certificate.order_id is not None:
@@ -49,21 +58,34 @@ def find_certificate(services: Services, certificate_id: int) -> tuple[Certifica
 
 
 def list_certificates(
-    services: Services, *, domain: str | None, state: str | None, after: int | None, limit: int
+    services: Services,
+    *,
+    domain: str | None,
+    state: str | None,
+    after: int | None,
+    limit: int,
+    domains: Sequence[str] | None = None,
 ) -> Page[Certificate]:
     """Certificates by ID, newest first, beginning below `after`."""
     query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
     if after is not None:
         query = query.where(Certificate.id < after)
+    query = query.where(*only(domains, Certificate.domain))
     query = _filtered(query, Certificate, domain, state).order_by(Certificate.id.desc())
     return _page(services, query, limit)
 
 
 def list_orders(
-    services: Services, *, domain: str | None, state: str | None, after: str | None, limit: int
+    services: Services,
+    *,
+    domain: str | None,
+    state: str | None,
+    after: str | None,
+    limit: int,
+    domains: Sequence[str] | None = None,
 ) -> Page[Order]:
     """Orders by ID, which is by time, newest first, beginning below `after`; `state` is the order's."""
-    query = select(Order)
+    query = select(Order).where(*only(domains, Order.domain))
     if after is not None:
         query = query.where(Order.id < after)
     return _page(services, _filtered(query, Order, domain, state).order_by(Order.id.desc()), limit)

@@ -33,6 +33,7 @@ from app.dnsimple.errors import AuthenticationError, RefusedError
 from app.errors import OutcomeUnknownError, PermanentError, RetryableError
 from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Postpone, Priority
 from app.services import Services
+from app.storage.audit import SYSTEM, record
 from app.storage.clock import read_now
 from app.storage.models import Certificate, Domain, Job, Order, new_id
 from app.storage.statements import insert_once
@@ -70,6 +71,7 @@ def place(
     *,
     client_id: str | None,
     hold_seconds: float | None,
+    actor: str = SYSTEM,
 ) -> Placed:
     """Put an order and its job on record in the caller's transaction, or find the identical one in flight.
 
@@ -98,6 +100,7 @@ def place(
     if not placed:
         return Placed(session.scalars(select(Order.id).where(Order.in_flight_key == key)).one(), None)
     tell(session, "ordered", ", ".join(names.names), order_id=order_id, certificate_id=None)
+    record(session, actor=actor, action="order.placed", subject=order_id, detail={"names": names.names})
     args = {"order_id": order_id}
     if hold_seconds is not None:
         return Placed(order_id, services.queue.enqueue_claimed(session, "order", args, lease_seconds=hold_seconds))
@@ -112,6 +115,7 @@ def submit(
     client_id: str,
     idempotency_key: str | None,
     hold_seconds: float | None,
+    actor: str = SYSTEM,
 ) -> Placed | StoredAnswer:
     """Commit an order, and its idempotency key with it; or give back what the same key was answered before.
 
@@ -119,11 +123,11 @@ def submit(
     """
     with services.database.write() as session:
         if idempotency_key is None:
-            return place(session, services, request, client_id=client_id, hold_seconds=hold_seconds)
+            return place(session, services, request, client_id=client_id, hold_seconds=hold_seconds, actor=actor)
         key = Key(client_id, idempotency_key, digest_request(request))
         earlier = find_key(session, key)
         if earlier is None:
-            placed = place(session, services, request, client_id=client_id, hold_seconds=hold_seconds)
+            placed = place(session, services, request, client_id=client_id, hold_seconds=hold_seconds, actor=actor)
             keep_key(session, key, placed.order_id)
             return placed
         if isinstance(earlier, StoredAnswer):

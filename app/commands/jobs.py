@@ -6,7 +6,8 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import select
 
-from app.commands.output import as_json_option, current_services, print_rows
+from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.storage.audit import record
 from app.storage.models import Job
 
 group = AppGroup("jobs", help="Work that is owed, running, done or given up.")
@@ -44,6 +45,7 @@ def retry_job(job_id: int) -> None:
     with services.database.write() as session:
         if not services.queue.revive(session, job_id):
             raise click.ClickException(f"no dead job has the ID {job_id}; see `flask jobs list --state dead`")
+        record(session, actor=operator(), action="job.retried", subject=str(job_id))
     click.echo(f"Job {job_id} starts again.")
 
 
@@ -55,4 +57,5 @@ def cancel_job(job_id: int) -> None:
     with services.database.write() as session:
         if not services.queue.cancel(session, job_id):
             raise click.ClickException(f"no unfinished job has the ID {job_id}; see `flask jobs list`")
+        record(session, actor=operator(), action="job.cancelled", subject=str(job_id))
     click.echo(f"Job {job_id} is cancelled.")

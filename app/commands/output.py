@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +21,15 @@ def current_services() -> Services:
     """The services of the application that the command runs in."""
     services: Services = current_app.extensions["certcourier"].services
     return services
+
+
+def operator() -> str:
+    """Who runs this command, for the audit trail: `operator:<user>@<host>`."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's number without a name; KeyError before Python 3.13
+        user = f"uid {os.getuid()}"
+    return f"operator:{user}@{socket.gethostname()}"
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:

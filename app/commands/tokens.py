@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import click
 from flask.cli import AppGroup
 
 from app.certificates import tokens as token_cases
-from app.commands.output import as_json_option, current_services, print_rows
+from app.certificates.permissions import parse_patterns
+from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.errors import PermanentError
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60}
 
 group = AppGroup("tokens", help="Tokens of the clients that may use this service.")
 
@@ -20,16 +25,34 @@ group = AppGroup("tokens", help="Tokens of the clients that may use this service
     "scopes",
     multiple=True,
     type=click.Choice(token_cases.SCOPES),
-    help="What the token may do; repeat for more. By default issue and read.",
+    help="What the token may do; repeat for more. By default issue and read; admin implies both.",
 )
+@click.option(
+    "--domains",
+    help="The only domains that it may order for and read about, comma-separated: `example.org` with all names "
+    "inside it, `*.example.com` for every domain below one. By default all.",
+)
+@click.option("--expires", help="After how long it ends: 90d, 12h or 30m. By default never.")
 @as_json_option
-def create_token(name: str, scopes: tuple[str, ...], as_json: bool) -> None:
+def create_token(name: str, scopes: tuple[str, ...], domains: str | None, expires: str | None, as_json: bool) -> None:
     """Make a token for the client NAME. It is shown this once and kept only as a hash."""
-    created, token = token_cases.create_token(current_services(), name, scopes or ("issue", "read"))
+    try:
+        created, token = token_cases.create_token(
+            current_services(),
+            name,
+            scopes or ("issue", "read"),
+            domains=None if domains is None else parse_patterns(domains),
+            valid_seconds=None if expires is None else _seconds(expires),
+            actor=operator(),
+        )
+    except PermanentError as error:
+        raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(json.dumps({"id": created.id, "name": name, "scopes": created.scopes, "token": token}))
+        shown = {"id": created.id, "name": name, "scopes": created.scopes, "domains": created.domains, "token": token}
+        click.echo(json.dumps(shown))
         return
-    click.echo(f"Token {created.id} for {name} ({', '.join(created.scopes)}). It is not shown again:", err=True)
+    limits = f" for {', '.join(created.domains)}" if created.domains else ""
+    click.echo(f"Token {created.id} for {name} ({', '.join(created.scopes)}{limits}). It is not shown again:", err=True)
     click.echo(token)
 
 
@@ -42,7 +65,9 @@ def list_tokens(as_json: bool) -> None:
             "id": row.id,
             "name": row.name,
             "scopes": " ".join(row.scopes),
+            "domains": None if row.domains is None else ",".join(row.domains),
             "created_at": row.created_at.isoformat(timespec="seconds"),
+            "expires_at": row.expires_at.isoformat(timespec="seconds") if row.expires_at else None,
             "last_used_at": row.last_used_at.isoformat(timespec="seconds") if row.last_used_at else None,
             "revoked_at": row.revoked_at.isoformat(timespec="seconds") if row.revoked_at else None,
         }
@@ -55,6 +80,13 @@ def list_tokens(as_json: bool) -> None:
 @click.argument("token_id")
 def revoke_token(token_id: str) -> None:
     """Make the token with this ID worthless, at once and on every host."""
-    if not token_cases.revoke_token(current_services(), token_id):
+    if not token_cases.revoke_token(current_services(), token_id, actor=operator()):
         raise click.ClickException(f"no valid token has the ID {token_id}; see `flask tokens list`")
     click.echo(f"Token {token_id} is revoked.")
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([dhm])", text.strip())
+    if match is None:
+        raise click.BadParameter("must be a number with a unit: 90d, 12h or 30m", param_hint="--expires")
+    return int(match[1]) * _UNITS[match[2]]

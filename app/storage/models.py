@@ -291,7 +291,10 @@ class ApiToken(Base):
     name: Mapped[str] = mapped_column(String(100))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]]
+    # Patterns of the domains that it may order for and read about; null for all.
+    domains: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
@@ -323,3 +326,30 @@ class Fact(Base):
 
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
     value: Mapped[str] = mapped_column(Text)
+
+
+class AuditEntry(Base):
+    """Who did what, in an unbroken chain (`app.storage.audit`). Triggers refuse every change and deletion."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(String(60))
+    subject: Mapped[str] = mapped_column(Text)
+    detail: Mapped[str] = mapped_column(Text)
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class RequestCount(Base):
+    """How many requests of somebody have been let through in the present minute, by all processes together."""
+
+    __tablename__ = "request_counts"
+
+    key: Mapped[str] = mapped_column(String(120), primary_key=True)
+    minute: Mapped[int] = mapped_column(BigInteger, index=True)
+    used: Mapped[int]
+    # Since the row was made; for addresses, whose failed logins are counted one by one.
+    total: Mapped[int] = mapped_column(BigInteger, default=0)

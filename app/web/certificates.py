@@ -13,8 +13,8 @@ from app.certificates import looking
 from app.certificates.names import InvalidFieldError, parse_domain
 from app.certificates.receiving import LARGEST_ID
 from app.web import schemas
-from app.web.auth import requires
-from app.web.context import services
+from app.web.auth import client, requires
+from app.web.context import current, services
 
 blueprint = Blueprint("certificates", __name__)
 
@@ -53,42 +53,56 @@ class ListQuery(BaseModel):
 
 
 @blueprint.get("/orders")
-@requires("read")
+@requires("read", by_domain=True)
 def list_orders() -> Response:
     """The orders, newest first."""
     query = ListQuery.model_validate(request.args.to_dict())
-    page = looking.list_orders(services(), domain=query.domain, state=query.state, after=query.after, limit=query.limit)
+    page = looking.list_orders(
+        services(),
+        domain=query.domain,
+        state=query.state,
+        after=query.after,
+        limit=query.limit,
+        domains=client().domains,
+    )
     return _page([schemas.order_document(order, None) for order in page.rows], page.next_after, query)
 
 
 @blueprint.get("/orders/<order_id>")
-@requires("read")
+@requires("read", by_domain=True)
 def show_order(order_id: str) -> Response:
     """One order with its story."""
-    found = looking.find_order(services(), order_id)
+    found = looking.find_order(services(), order_id, domains=client().domains)
     if found is None:
         abort(404, "no order has this ID")
     return jsonify({"data": schemas.order_detail(*found)})
 
 
 @blueprint.get("/certificates")
-@requires("read")
+@requires("read", by_domain=True)
 def list_certificates() -> Response:
     """The certificates, newest first."""
     query = ListQuery.model_validate(request.args.to_dict())
     page = looking.list_certificates(
-        services(), domain=query.domain, state=query.state, after=_number(query.after), limit=query.limit
+        services(),
+        domain=query.domain,
+        state=query.state,
+        after=_number(query.after),
+        limit=query.limit,
+        domains=client().domains,
     )
     return _page([schemas.certificate_document(row) for row in page.rows], page.next_after, query)
 
 
 @blueprint.get("/certificates/<int:certificate_id>")
-@requires("read")
+@requires("read", by_domain=True)
 def show_certificate(certificate_id: int) -> Response:
     """One certificate with its public PEM texts and its story."""
-    found = looking.find_certificate(services(), certificate_id) if certificate_id <= LARGEST_ID else None
+    known = certificate_id <= LARGEST_ID
+    found = looking.find_certificate(services(), certificate_id, domains=client().domains) if known else None
     if found is None:
         abort(404, "no certificate has this ID")
+    current().reads.note(services(), client().actor, certificate_id)
     return jsonify({"data": schemas.certificate_detail(*found)})
 
 

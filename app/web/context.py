@@ -9,6 +9,8 @@ from flask import Flask, current_app
 
 from app.certificates.receiving import Intake
 from app.services import Services
+from app.storage.request_limits import RequestLimits
+from app.web.reads import Reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +20,16 @@ class WebContext:
     services: Services
     intake: Intake
     waiting: threading.BoundedSemaphore
+    limits: RequestLimits
+    reads: Reads
 
 
 def bind(app: Flask, services: Services) -> None:
     """Attach the services to the application."""
     places = max(1, services.settings.web_threads // 2)
-    app.extensions["certcourier"] = WebContext(services, Intake(services), threading.BoundedSemaphore(places))
+    app.extensions["certcourier"] = WebContext(
+        services, Intake(services), threading.BoundedSemaphore(places), RequestLimits(services.database), Reads()
+    )
 
 
 def current() -> WebContext:

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from app.certificates.idempotency import KeyInFlightError, KeyReusedError
 from app.certificates.names import InvalidFieldError
+from app.certificates.permissions import DomainNotPermittedError
 from app.certificates.receiving import NotAnEventError
 
 log = structlog.get_logger("certcourier.web")
@@ -60,6 +61,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(
         KeyReusedError, lambda e: problem(422, "idempotency-key-reused", "The key was used before", str(e))
     )
+    app.register_error_handler(DomainNotPermittedError, _not_permitted)
     app.register_error_handler(KeyInFlightError, _in_flight)
     app.register_error_handler(SQLAlchemyError, _database)
     app.register_error_handler(Exception, _unexpected)
@@ -89,6 +91,11 @@ def _message(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return "is required"
     return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _not_permitted(error: DomainNotPermittedError) -> Response:
+    errors = [{"field": error.field, "message": str(error)}]
+    return problem(403, "domain-not-permitted", "The token may not order for this domain", str(error), errors=errors)
 
 
 def _in_flight(error: KeyInFlightError) -> Response:

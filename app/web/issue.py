@@ -14,6 +14,7 @@ from app.certificates.idempotency import StoredAnswer, remember_answer
 from app.certificates.looking import find_order, wait_until_issued
 from app.certificates.names import InvalidFieldError
 from app.certificates.ordering import Placed, step_ahead, submit
+from app.certificates.permissions import check_order
 from app.dnsimple.adapter import Deadline
 from app.web.auth import client, requires
 from app.web.context import current, services
@@ -37,16 +38,24 @@ class Preference:
 
 @blueprint.post("/issue_certificate")
 @blueprint.post("/dnsimple/issue_certificate")
-@requires("issue")
+@requires("issue", by_domain=True)
 def issue_certificate() -> Response:
     """Order a certificate. 202 with the order as it is by then; a problem document when it was refused."""
     order = IssueRequest.model_validate(_fields()).order()
+    check_order(client().domains, order.domain)
     key, prefer = _idempotency_key(), _preference()
     patience = Deadline.after(services().settings.request_patience_seconds)
     inline = not prefer.respond_async and current().waiting.acquire(blocking=False)
     try:
         hold_seconds = patience.remaining() + services().queue.lease_seconds if inline else None
-        placed = submit(services(), order, client_id=client().id, idempotency_key=key, hold_seconds=hold_seconds)
+        placed = submit(
+            services(),
+            order,
+            client_id=client().id,
+            idempotency_key=key,
+            hold_seconds=hold_seconds,
+            actor=client().actor,
+        )
         if isinstance(placed, StoredAnswer):
             return _replayed(placed)
         return _take_steps(placed, key, prefer, patience, inline=bool(inline))
