@@ -71,7 +71,7 @@ class _MaskedUrl(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return repr(_masked(self))
+        return str.__repr__(_masked(self))
 
 
 def _masked(url: str) -> str:

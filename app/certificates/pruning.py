@@ -46,6 +46,9 @@ def _erase_private_keys(services: Services, claim: Claim) -> None:
             some = select(Certificate.id).where(Certificate.sealed_key.is_not(None), due, ~_has_delivery("pending"))
             erase = update(Certificate).where(Certificate.id.in_(some.limit(BATCH)))
             erased = changed_rows(session.execute(erase.values(sealed_key=None)))
+            if erased:
+                detail = {"count": erased, "policy": policy}
+                record(session, actor=SYSTEM, action="private_keys.erased", subject="certificates", detail=detail)
 
 
 def _has_delivery(*states: str) -> ColumnElement[bool]:

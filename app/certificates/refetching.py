@@ -13,24 +13,22 @@ from app.certificates.verifying import check_key
 from app.errors import PermanentError
 from app.jobs.queue import Claim, Priority
 from app.services import Services
+from app.storage.audit import record
 from app.storage.keyring import sealing_key_id
 from app.storage.models import Certificate, Delivery, Job
 
 log = structlog.get_logger("certcourier")
 
 
-def want_refetched(services: Services, session: Session, certificate_ids: Iterable[int]) -> int:
+def want_refetched(services: Services, session: Session, certificate_ids: Iterable[int], *, actor: str) -> int:
     """Enqueue a job for each in the caller's transaction; returns how many had none yet."""
-    return sum(
-        services.queue.enqueue(
-            session,
-            "refetch",
-            {"certificate_id": number},
-            key=f"refetch:{number}",
-            priority=Priority.BACKGROUND,
-        )
-        for number in certificate_ids
-    )
+    added = 0
+    for number in certificate_ids:
+        args, key = {"certificate_id": number}, f"refetch:{number}"
+        if services.queue.enqueue(session, "refetch", args, key=key, priority=Priority.BACKGROUND):
+            record(session, actor=actor, action="private_key.refetched", subject=str(number))
+            added += 1
+    return added
 
 
 def refetch(services: Services, claim: Claim) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import CertcourierError, PermanentError
 from app.services import Services
+from app.storage.audit import record
 from app.storage.clock import db_now
 from app.storage.keyring import KEY_FACT, KeyFile, without
 from app.storage.models import Certificate, Fact, WebhookSecret, Worker
@@ -89,11 +90,13 @@ def workers_without(services: Services, key_id: str) -> list[str]:
         return [f"{row.host} ({row.pid})" for row in session.scalars(alive) if key_id not in (row.key_ids or ())]
 
 
-def switch(services: Services, session: Session, key_id: str) -> None:
+def switch(services: Services, session: Session, key_id: str, *, actor: str) -> None:
     """From now on everything is sealed under this key. Waits for what is being sealed at this moment."""
     fact = session.get_one(Fact, KEY_FACT, with_for_update=True)
     if not services.sealer.holds(key_id):
         raise PermanentError(f"key {key_id} is not held here any more: see `flask keys status`")
+    if fact.value != key_id:
+        record(session, actor=actor, action="key.rotated", subject=key_id, detail={"before": fact.value})
     fact.value = key_id
 
 
@@ -112,7 +115,11 @@ def seal_anew(services: Services) -> Iterator[int]:
             target = _sealing(session)
             rows = session.execute(
                 select(Certificate.id, Certificate.sealed_key)
-                .where(Certificate.id > last, Certificate.sealed_key.is_not(None), bytes.fromhex(target) != _HEADER)
+                .where(
+                    Certificate.id > last,
+                    Certificate.sealed_key.is_not(None),
+                    _HEADER.is_distinct_from(bytes.fromhex(target)),
+                )
                 .order_by(Certificate.id)
                 .limit(BATCH)
                 .with_for_update()
@@ -124,7 +131,7 @@ def seal_anew(services: Services) -> Iterator[int]:
         yield sealed
 
 
-def drop(services: Services, session: Session, key_ids: set[str]) -> None:
+def drop(services: Services, session: Session, key_ids: set[str], *, actor: str) -> None:
     """Take keys out of the file. Raises `PermanentError` if one of them is needed.
 
     No transaction can seal under a dropped key: whoever seals has read which key to seal under in that transaction, and
@@ -140,10 +147,12 @@ def drop(services: Services, session: Session, key_ids: set[str]) -> None:
     left = without(file.read(), key_ids)
     if not left:
         raise PermanentError("the last key cannot be dropped")
+    for key_id in sorted(key_ids):
+        record(session, actor=actor, action="key.dropped", subject=key_id)
     file.write(left)
 
 
-def replace_lost(services: Services, session: Session) -> str:
+def replace_lost(services: Services, session: Session, *, actor: str) -> str:
     """Go on under the key that we hold, without the one that is lost. Returns the lost one's ID.
 
     Raises `PermanentError` if it is not lost: then nothing need be given up.
@@ -153,6 +162,7 @@ def replace_lost(services: Services, session: Session) -> str:
     if services.sealer.holds(lost):
         raise PermanentError(f"key {lost} is held here, so it is not lost: use `flask keys rotate`")
     fact.value = services.sealer.key_id
+    record(session, actor=actor, action="key.given_up", subject=lost, detail={"now": fact.value})
     services.webhook_secrets.rotate(session)  # the old one cannot be opened any more, but is still taken
     return lost
 

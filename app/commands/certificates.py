@@ -10,7 +10,7 @@ import click
 from flask.cli import AppGroup
 
 from app.certificates import refetching, rotating
-from app.commands.output import current_services
+from app.commands.output import current_services, operator
 from app.services import Services
 
 group = AppGroup("certificates", help="Certificates on record.")
@@ -38,7 +38,7 @@ def _enqueue(services: Services, wanted: Iterable[int]) -> int:
     added = 0
     for some in batched(wanted, _BATCH):
         with services.database.write() as session:
-            added += refetching.want_refetched(services, session, some)
+            added += refetching.want_refetched(services, session, some, actor=operator())
     return added
 
 

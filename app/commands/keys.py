@@ -11,7 +11,7 @@ import click
 from flask.cli import AppGroup
 
 from app.certificates import rotating
-from app.commands.output import as_json_option, current_services, print_rows
+from app.commands.output import as_json_option, current_services, operator, print_rows
 from app.errors import CertcourierError
 from app.services import Services
 from app.storage.keyring import KeyFile
@@ -86,7 +86,7 @@ def _rotate(services: Services, given: str | None, wait: int) -> None:
     click.echo(f"{'Going on with' if begun.resumed else 'New'} key {begun.key_id}.")
     _wait_for_workers(services, begun.key_id, wait)
     with services.database.write() as session:
-        rotating.switch(services, session, begun.key_id)
+        rotating.switch(services, session, begun.key_id, actor=operator())
     count = rotating.owed(services)
     with click.progressbar(length=count, label="Sealing anew") as bar:
         for sealed in rotating.seal_anew(services):
@@ -113,7 +113,7 @@ def _drop_old(services: Services) -> None:
         click.echo(f"Take {', '.join(sorted(unneeded))} out of KEY_ENCRYPTION_KEY on every host.")
         return
     with services.database.write() as session:
-        rotating.drop(services, session, unneeded)
+        rotating.drop(services, session, unneeded, actor=operator())
     click.echo(
         f"Dropped {', '.join(sorted(unneeded))} from {services.settings.kek_file}. Backups of the database from before "
         "need it: keep it with the backups' keys as long as you keep them."
@@ -135,7 +135,7 @@ def drop(key_ids: tuple[str, ...]) -> None:
         return
     try:
         with _changing(services), services.database.write() as session:
-            rotating.drop(services, session, chosen)
+            rotating.drop(services, session, chosen, actor=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Dropped {', '.join(sorted(chosen))}.")
@@ -148,7 +148,7 @@ def replace(lost: bool) -> None:  # noqa: ARG001, it is there to be typed
     services = current_services()
     try:
         with services.database.write() as session:
-            gone = rotating.replace_lost(services, session)
+            gone = rotating.replace_lost(services, session, actor=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     count = sum(1 for _ in rotating.unreadable(services))

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 import click
 from flask.cli import AppGroup
 
-from app.commands.output import as_json_option, current_services, print_rows
+from app.commands.output import as_json_option, current_services, operator, print_rows
 from app.errors import CertcourierError
 from app.services import Services
+from app.storage.audit import record
 from app.storage.webhook_secrets import digest_of
 
 group = AppGroup("webhooks", help="Webhooks of the DNSimple account.")
@@ -46,6 +47,7 @@ def rotate(wait: int) -> None:
     try:
         with services.database.write() as session:
             newest = services.webhook_secrets.rotate(session)
+            record(session, actor=operator(), action="webhook_secret.rotated", subject="webhook")
             services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None

@@ -75,6 +75,10 @@ def test_no_secret_is_printed(show: Callable[[Settings], str]) -> None:
     assert "certs.example.com" in shown
 
 
+def test_a_database_without_a_password_is_shown() -> None:
+    assert "sqlite:///var/certcourier.db" in repr(load_settings(**GOOD))
+
+
 def test_the_secrets_are_there_for_use() -> None:
     settings = load_settings(**GOOD | SECRETS)
     assert f"{settings.database_url}" == SECRETS["database_url"]
