@@ -3,6 +3,7 @@
 import gc
 import sys
 
+from app.web.server import PatientWorker
 from config import ConfigurationError, load_settings
 
 try:
@@ -11,19 +12,24 @@ except ConfigurationError as error:
     sys.exit(f"Certcourier cannot start:\n{error}")
 
 bind = f"{_settings.host}:{_settings.port}"
-worker_class = "gthread"
+PatientWorker.request_seconds = _settings.request_seconds
+worker_class = PatientWorker  # gthread, with an end to its patience for slow senders
 # SQLite: one process, whose threads take turns at the database in good order. PostgreSQL: as many as wanted.
 workers = _settings.web_workers or (1 if _settings.is_sqlite else 2)
 threads = _settings.web_threads
 # Loaded once, then forked: settings are checked once and memory is shared. Database and HTTP connections are dropped
 # in the child and made anew when first used (app/storage/database.py, app/dnsimple/transport.py).
 preload_app = True
+# Not of a request: a worker process whose main loop is silent for so long is replaced. Requests have REQUEST_SECONDS
+# to arrive (app/web/server.py) and, for orders, REQUEST_PATIENCE_SECONDS to be answered.
 timeout = 60
 graceful_timeout = 25
-keepalive = 15
+keepalive = 15  # idle connections, new ones too, wait in the poller for so long and hold no thread
 limit_request_line = 4094
 limit_request_fields = 50
-forwarded_allow_ips = "127.0.0.1,::1"
+limit_request_field_size = 4094
+# Nobody: what proxies say is believed by TRUSTED_PROXIES alone (app/web/proxies.py).
+forwarded_allow_ips = ""
 # Ours is written by app/web/logs.py, by route: a path of ours can hold the webhook's secret.
 accesslog = None
 loglevel = "warning"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Any
 
 from flask import Blueprint, Response, abort, jsonify, request, url_for
@@ -17,6 +18,8 @@ from app.web.auth import client, requires
 from app.web.context import current, services
 
 blueprint = Blueprint("certificates", __name__)
+
+_ORDER_ID = re.compile(r"[a-z0-9_]{1,40}")
 
 
 class ListQuery(BaseModel):
@@ -61,7 +64,7 @@ def list_orders() -> Response:
         services(),
         domain=query.domain,
         state=query.state,
-        after=query.after,
+        after=_order_id(query.after),
         limit=query.limit,
         domains=client().domains,
     )
@@ -104,6 +107,12 @@ def show_certificate(certificate_id: int) -> Response:
         abort(404, "no certificate has this ID")
     current().reads.note(services(), client().actor, certificate_id)
     return jsonify({"data": schemas.certificate_detail(*found)})
+
+
+def _order_id(after: str | None) -> str | None:
+    if after is not None and not _ORDER_ID.fullmatch(after):
+        raise InvalidFieldError("cursor", "is not one that this service gave out")
+    return after
 
 
 def _number(after: str | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, render_template
@@ -13,8 +14,10 @@ from app.web import schemas
 from app.web.auth import requires
 from app.web.certificates import ListQuery
 from app.web.errors import PROBLEM_JSON
+from app.web.hardening import PAGE_POLICY
 
 blueprint = Blueprint("docs", __name__, template_folder="templates")
+_STYLE = Path(__file__).parent / "static" / "docs.css"
 
 _REF = "#/components/schemas/{model}"
 _MODELS: list[type[BaseModel]] = [
@@ -26,19 +29,26 @@ _MODELS: list[type[BaseModel]] = [
 
 
 @blueprint.get("/openapi.json")
-@requires("read", browser=True)
+@requires("read", browser=True, by_domain=True)
 def openapi() -> Response:
     """The OpenAPI 3.1 document."""
     return jsonify(openapi_document())
 
 
 @blueprint.get("/docs")
-@requires("read", browser=True)
+@requires("read", browser=True, by_domain=True)
 def page() -> Response:
     """The same for people."""
     answer = Response(render_template("docs.html", api=openapi_document(), resolve=_resolve))
-    answer.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+    answer.headers["Content-Security-Policy"] = PAGE_POLICY
     return answer
+
+
+@blueprint.get("/docs.css")
+@requires("read", browser=True, by_domain=True)
+def style() -> Response:
+    """The page's style; a file, so that the page needs no inline code."""
+    return Response(_STYLE.read_text(), content_type="text/css; charset=utf-8")
 
 
 @functools.cache
@@ -66,16 +76,11 @@ def openapi_document() -> dict[str, Any]:
                 "get": _one("showCertificate", "certificate_id", "integer", "One certificate", "CertificateDetail")
             },
             "/dnsimple/events/{secret}": {"post": _event()},
-            "/healthz": {"get": _health("healthz", "Whether this process answers", {})},
-            "/readyz": {
-                "get": _health(
-                    "readyz",
-                    "Whether orders and events will be worked on",
-                    {"503": {"description": "Not now; `checks` says why."}},
-                )
-            },
+            "/healthz": {"get": _health("healthz", "Whether this process answers", {"200": _status("Yes.")})},
+            "/readyz": {"get": _health("readyz", "Whether orders and events will be worked on", _READY)},
             "/openapi.json": {"get": _document("openapi", "This document", "application/json")},
             "/docs": {"get": _document("docs", "This document as a page", "text/html")},
+            "/docs.css": {"get": _document("docsStyle", "That page's style", "text/css")},
         },
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -112,21 +117,37 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": _REF.format(model=name)}
 
 
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
 def _data(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"application/json": {"schema": {"type": "object", "properties": {"data": schema, **more}}}}
+    return {"application/json": {"schema": _object(data=schema, **more)}}
 
 
 def _problems(*statuses: tuple[str, str]) -> dict[str, Any]:
-    known = (*statuses, ("503", "Not even put on record; try again after Retry-After seconds."))
-    return {
-        status: {"description": description, "content": {PROBLEM_JSON: {"schema": _ref("Problem")}}}
-        for status, description in known
-    }
+    """What every operation can answer besides; a description of one's own wins."""
+    known = dict((_HOST, _AWAY)) | dict(statuses)
+    return {status: _problem(status, known[status]) for status in sorted(known)}
 
 
-_NO_TOKEN = ("401", "No valid token.")
-_NO_SCOPE = ("403", "The token has not the scope.")
-_BAD = ("400", "A field or parameter cannot be accepted; `errors` names it.")
+def _problem(status: str, description: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": description, "content": {PROBLEM_JSON: {"schema": _ref("Problem")}}}
+    if status in {"429", "503"}:
+        answer["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    if status == "401":
+        answer["headers"] = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
+    return answer
+
+
+_HOST = ("400", "The request is addressed to a host that is not ours.")
+_AWAY = ("503", "The database is not available; nothing was done. Try again after Retry-After seconds.")
+_BAD = ("400", "A field or parameter cannot be accepted; `errors` names it. Or the host is not ours.")
+_CLIENT = (
+    ("401", "No valid token."),
+    ("403", "The token has not the scope, or is limited to other domains."),
+    ("429", "The token's requests of this minute are used up, or too many without a valid token came from here."),
+)
 
 
 def _header(name: str, description: str) -> dict[str, Any]:
@@ -167,8 +188,7 @@ def _issue(operation: str) -> dict[str, Any]:
                     "400",
                     "Malformed (`errors` names the field) or refused by DNSimple (`order_id`, `dnsimple`).",
                 ),
-                _NO_TOKEN,
-                _NO_SCOPE,
+                *_CLIENT,
                 ("409", "The first request with this Idempotency-Key is still being worked on."),
                 ("413", "The body is too large."),
                 ("415", "The body is of an unknown type."),
@@ -185,7 +205,7 @@ def _list(operation: str, summary: str, model: str) -> dict[str, Any]:
     ]
     pagination = {
         "type": "object",
-        "properties": {"limit": {"type": "integer"}, "next_cursor": {"type": "string"}},
+        "properties": {"limit": {"type": "integer"}, "next_cursor": {"type": ["string", "null"]}},
     }
     content = _data({"type": "array", "items": _ref(model)}, pagination=pagination)
     return {
@@ -194,7 +214,7 @@ def _list(operation: str, summary: str, model: str) -> dict[str, Any]:
         "parameters": parameters,
         "responses": {
             "200": {"description": "One page; `Link: rel=next` leads to the next.", "content": content},
-            **_problems(_BAD, _NO_TOKEN, _NO_SCOPE),
+            **_problems(_BAD, *_CLIENT),
         },
     }
 
@@ -212,7 +232,7 @@ def _one(operation: str, parameter: str, kind: str, summary: str, model: str) ->
         "parameters": [{"name": parameter, "in": "path", "required": True, "schema": {"type": kind}}],
         "responses": {
             "200": {"description": "With its story and deliveries.", "content": _data(_ref(model))},
-            **_problems(_NO_TOKEN, _NO_SCOPE, ("404", "There is none with this ID.")),
+            **_problems(*_CLIENT, ("404", "There is none with this ID, or none that the token may read about.")),
         },
     }
 
@@ -226,9 +246,9 @@ def _event() -> dict[str, Any]:
         "parameters": [{"name": "secret", "in": "path", "required": True, "schema": {"type": "string"}}],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
         "responses": {
-            "200": {"description": "On record.", "content": _data({"type": "object"})},
+            "200": {"description": "On record.", "content": _data(_object(outcome={"type": "string"}))},
             **_problems(
-                ("400", "Not an event of DNSimple."),
+                ("400", "Not an event of DNSimple, or the host is not ours."),
                 ("404", "Not the secret."),
                 ("413", "The body is too large."),
             ),
@@ -236,8 +256,20 @@ def _event() -> dict[str, Any]:
     }
 
 
-def _health(operation: str, summary: str, more: dict[str, Any]) -> dict[str, Any]:
-    responses = {"200": {"description": "Yes."}, **more}
+def _status(description: str, **more: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": _object(status={"type": "string"}, **more)}}
+    return {"description": description, "content": content}
+
+
+_CHECKS = {"type": "object", "additionalProperties": {"type": "string"}}
+_READY = {
+    "200": _status("Yes.", checks=_CHECKS),
+    "503": _status("Not now; `checks` says why.", checks=_CHECKS),
+    "400": _problem(*_HOST),
+}
+
+
+def _health(operation: str, summary: str, responses: dict[str, Any]) -> dict[str, Any]:
     return {"operationId": operation, "summary": summary, "security": [], "responses": responses}
 
 
@@ -248,7 +280,7 @@ def _document(operation: str, summary: str, content_type: str) -> dict[str, Any]
         "description": "A browser may send the token as the password of Basic authentication, with any user.",
         "responses": {
             "200": {"description": "It.", "content": {content_type: {"schema": {}}}},
-            **_problems(_NO_TOKEN, _NO_SCOPE),
+            **_problems(*_CLIENT),
         },
     }
 

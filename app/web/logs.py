@@ -9,6 +9,8 @@ import uuid
 import structlog
 from flask import Flask, Response, g, request
 
+from app.web.proxies import is_from_proxy
+
 log = structlog.get_logger("certcourier.web")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -16,14 +18,15 @@ _QUIET = {"/healthz", "/readyz"}
 
 
 def register(app: Flask) -> None:
-    """Give each request an ID (the caller's, if it sent a sensible one) and log its end."""
+    """Give each request an ID (a trusted proxy's, if it sent a sensible one) and log its end."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    believed = _REQUEST_ID.fullmatch(given) and is_from_proxy(request)
+    g.request_id = given if believed else str(uuid.uuid4())
     g.started = time.monotonic()
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
@@ -31,8 +34,6 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
     rule = request.url_rule.rule if request.url_rule else "(no such route)"
     log.log(
         10 if rule in _QUIET or g.get("logged") else 20,

@@ -6,15 +6,19 @@ proxy, the last address that `X-Forwarded-For` names and that is no trusted prox
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
 from flask import Request
 
 from app.web.context import services
+from config import Network
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 type Address = IPv4Address | IPv6Address
-type Network = IPv4Network | IPv6Network
 
 
 def client_address(request: Request) -> str:
@@ -36,18 +40,37 @@ def client_address(request: Request) -> str:
 
 def is_from_proxy(request: Request) -> bool:
     """Whether the peer of the connection is a trusted proxy."""
-    peer = _parse(request.remote_addr or "")
-    return peer is not None and _is_in(peer, services().settings.trusted_proxies)
+    return _is_trusted(request.remote_addr, services().settings.trusted_proxies)
 
 
-def asked_host(request: Request) -> str:
-    """The host (and port) that the client wrote, as the trusted proxy tells it, else as the request does."""
-    forwarded = request.headers.get("X-Forwarded-Host", "").rpartition(",")[2].strip()
-    return forwarded if forwarded and is_from_proxy(request) else request.headers.get("Host", "")
+class BelieveProxies:
+    """Let the application see the host and the scheme that a trusted proxy was asked for."""
+
+    def __init__(self, application: WSGIApplication, trusted: Sequence[Network]) -> None:
+        self._application = application
+        self._trusted = trusted
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if _is_trusted(environ.get("REMOTE_ADDR"), self._trusted):
+            if host := _last(environ.get("HTTP_X_FORWARDED_HOST", "")):
+                environ["HTTP_HOST"] = host
+            if (scheme := _last(environ.get("HTTP_X_FORWARDED_PROTO", ""))) in {"http", "https"}:
+                environ["wsgi.url_scheme"] = scheme
+        return self._application(environ, start_response)
+
+
+def _is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
+    address = _parse(peer or "")
+    return address is not None and _is_in(address, trusted)
 
 
 def _is_in(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
+
+
+def _last(values: str) -> str:
+    """What the nearest proxy added; all before it came from further away."""
+    return values.rpartition(",")[2].strip()
 
 
 def _parse(text: str) -> Address | None:

@@ -225,6 +225,7 @@ def test_an_unexpected_error_shows_nothing_of_the_inside(client: FlaskClient, mo
         raise RuntimeError("inside")
 
     monkeypatch.setattr("app.web.certificates.looking.find_order", fail)
-    answer = client.get("/orders/x", headers={"X-Request-Id": "abc-123"})
-    assert (answer.status_code, answer.headers["X-Request-Id"]) == (500, "abc-123")
+    answer = client.get("/orders/x")
+    assert answer.status_code == 500
+    assert answer.headers["X-Request-Id"]
     assert "inside" not in answer.text
