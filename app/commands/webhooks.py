@@ -48,15 +48,16 @@ def rotate(wait: int) -> None:
         with services.database.write() as session:
             newest = services.webhook_secrets.rotate(session)
             record(session, actor=operator(), action="webhook_secret.rotated", subject="webhook")
-            services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     click.echo("New secret on record; both are accepted. A worker registers the new URL, then deletes the old one.")
     until = time.monotonic() + wait
     while not _is_done(services, newest):
+        with services.database.write() as session:  # again: one that is being done now may not know of it
+            services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
         if time.monotonic() >= until:
             raise click.ClickException("no worker has done it yet; it will be done as soon as one runs")
-        time.sleep(0.2)
+        time.sleep(0.5)
     ends = max(row.accepted_until for row in services.webhook_secrets.rows() if row.accepted_until)
     click.echo(f"Done. Events under the old secret are taken until {ends:%Y-%m-%dT%H:%MZ}.")
     if services.webhook_secrets.is_outdated():
