@@ -178,6 +178,7 @@ def _damaged(pem: str) -> st.SearchStrategy[str]:
     )
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # it is refused later on
 @fuzz
 @given(
     _damaged(ISSUED.leaf), st.lists(_damaged(ISSUED.chain[0]), max_size=3), _damaged(ISSUED.key),
