@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql.schema import MetaData
 
 from app.storage.clock import UTCDateTime, db_now
+from app.storage.sealing import sealed_under
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing to misread on the phone
 AutoId = BigInteger().with_variant(Integer, "sqlite")
@@ -309,6 +310,8 @@ class Worker(Base):
     pid: Mapped[int]
     started_at: Mapped[datetime] = mapped_column(default=db_now())
     heard_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+    # The IDs of the key-encryption keys that it holds.
+    key_ids: Mapped[list[str] | None]
 
 
 class ApiToken(Base):
@@ -326,6 +329,26 @@ class ApiToken(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class WebhookSecret(Base):
+    """A secret part of the webhook's path. `sealed` is bound to its digest; `current` is true for one row, else null.
+
+    `accepted_until` is set once DNSimple posts to the URL no more; from then on nothing is taken under it.
+    """
+
+    __tablename__ = "webhook_secrets"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    current: Mapped[bool | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    accepted_until: Mapped[datetime | None]
+
+    @property
+    def key_id(self) -> str:
+        """The ID of the key-encryption key that it is sealed under."""
+        return sealed_under(self.sealed)
 
 
 class Fact(Base):
