@@ -11,6 +11,8 @@ from app.destinations.limits import TimeLimits
 from app.destinations.registry import load_destinations
 from app.dnsimple.adapter import DNSimple
 from app.dnsimple.quota import QuotaKeeper, Shares
+from app.endpoints.probing import Probes
+from app.endpoints.registry import Endpoint, load_endpoints
 from app.jobs.queue import Queue
 from app.storage.database import Database
 from app.storage.sealing import Sealer
@@ -32,6 +34,8 @@ class Services:
     sealer: Sealer
     webhook_secret: str
     time_limits: TimeLimits = field(default_factory=TimeLimits)
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    probes: Probes = field(default_factory=Probes)
 
     @property
     def account_id(self) -> int:
@@ -46,6 +50,7 @@ class Services:
 
 def build_services(settings: Settings) -> Services:
     """Open nothing yet but the secret files: connections are made when first used, after gunicorn has forked."""
+    destinations = load_destinations(settings.destinations_file, var_dir=settings.var_dir)
     database = Database(settings.database_url, pool_size=max(settings.worker_threads, settings.web_threads // 2) + 2)
     return Services(
         settings=settings,
@@ -66,7 +71,9 @@ def build_services(settings: Settings) -> Services:
                 shares=Shares(settings.quota_reserve_percent, settings.quota_unknown_percent),
             ),
         ),
-        destinations=load_destinations(settings.destinations_file, var_dir=settings.var_dir),
+        destinations=destinations,
+        endpoints=load_endpoints(settings.destinations_file, destinations),
+        probes=Probes(max(1, settings.worker_threads // 4)),
         sealer=Sealer(read_or_create(settings.kek_file, Sealer.new_key)),
         webhook_secret=(
             settings.webhook_secret.get_secret_value()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import exists, select, tuple_
 from sqlalchemy.orm import Session
 
+from app.certificates.proving import want_proven
 from app.certificates.story import tell
 from app.destinations.base import (
     Bundle,
@@ -61,6 +62,8 @@ def deliver(services: Services, claim: Claim) -> None:
         row.delivered_at = read_now(session) if receipt.outcome == "delivered" else None
         detail = f"{name}: {receipt.detail}"
         tell(session, receipt.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
+        if receipt.outcome == "delivered":
+            want_proven(services, session, certificate)
 
 
 def delivery_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001

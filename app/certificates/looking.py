@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.dnsimple.adapter import Deadline
 from app.services import Services
-from app.storage.models import Certificate, Order, StoryLine
+from app.storage.models import Certificate, EndpointSeen, Order, StoryLine
 
 _LOOK_SECONDS = 0.1
 _SETTLED = {"issued", "installed", "failed"}
@@ -36,8 +36,10 @@ def find_order(services: Services, order_id: str) -> tuple[Order, Certificate | 
         return order, certificate, _in_time(story.all())
 
 
-def find_certificate(services: Services, certificate_id: int) -> tuple[Certificate, list[StoryLine]] | None:
-    """A certificate with lineage and deliveries, and its story, from the order on."""
+def find_certificate(
+    services: Services, certificate_id: int
+) -> tuple[Certificate, list[StoryLine], list[EndpointSeen]] | None:
+    """A certificate with lineage and deliveries, its story, from the order on, and what shall serve it."""
     with services.database.read() as session:
         certificate = _certificate(session, certificate_id)
         if certificate is None:
@@ -45,7 +47,11 @@ def find_certificate(services: Services, certificate_id: int) -> tuple[Certifica
         about = StoryLine.certificate_id == certificate_id
         if certificate.order_id is not None:
             about |= StoryLine.order_id == certificate.order_id
-        return certificate, _in_time(session.scalars(select(StoryLine).where(about)).all())
+        seen = select(EndpointSeen).where(
+            EndpointSeen.lineage_id == certificate.lineage_id, EndpointSeen.certificate_id == certificate_id
+        )
+        endpoints = list(session.scalars(seen.order_by(EndpointSeen.endpoint)))
+        return certificate, _in_time(session.scalars(select(StoryLine).where(about)).all()), endpoints
 
 
 def list_certificates(

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.certificates.delivering import deliver, delivery_died
 from app.certificates.installing import install, installation_died
 from app.certificates.ordering import advance, order_died
+from app.certificates.proving import prove
 from app.certificates.pruning import prune
 from app.certificates.reconciling import reconcile
 from app.certificates.registering import register_webhook
@@ -38,4 +39,5 @@ HANDLERS = {
     "register_webhook": Handler(register_webhook),
     "reconcile": Handler(reconcile),
     "prune": Handler(prune),
+    "prove": Handler(prove),
 }
