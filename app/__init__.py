@@ -13,7 +13,7 @@ from app.cli import register_commands
 from app.errors import CertcourierError
 from app.logs import configure_logs
 from app.services import build_services
-from app.web import certificates, context, docs, errors, events, health, issue, logs
+from app.web import alarms, certificates, context, docs, errors, events, health, issue, logs
 from config import ConfigurationError, Settings, load_settings
 
 
@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     context.bind(app, build_services(settings))
     errors.register(app)
     logs.register(app)
-    for module in (issue, certificates, events, health, docs):
+    for module in (issue, certificates, events, health, docs, alarms):
         app.register_blueprint(module.blueprint)
     register_commands(app)
     return app

@@ -10,10 +10,11 @@ from app.destinations.base import Destination
 from app.destinations.limits import TimeLimits
 from app.destinations.registry import load_destinations
 from app.dnsimple.adapter import DNSimple
-from app.dnsimple.quota import QuotaKeeper, Shares
+from app.dnsimple.quota import QuotaKeeper, Shares, digest_token
 from app.endpoints.probing import Probes
 from app.endpoints.registry import Endpoint, load_endpoints
 from app.jobs.queue import Queue
+from app.notifying import Notifier, build_notifier
 from app.storage.database import Database
 from app.storage.sealing import Sealer
 from app.storage.secret_files import read_or_create
@@ -36,11 +37,17 @@ class Services:
     time_limits: TimeLimits = field(default_factory=TimeLimits)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     probes: Probes = field(default_factory=Probes)
+    notifier: Notifier = field(default_factory=Notifier)
 
     @property
     def account_id(self) -> int:
         """The DNSimple account that this installation serves."""
         return self.settings.dnsimple_account_id
+
+    @property
+    def token_digest(self) -> str:
+        """What stands for our DNSimple token in the quota's row."""
+        return digest_token(self.settings.dnsimple_api_token.get_secret_value())
 
     @property
     def webhook_url(self) -> str:
@@ -74,6 +81,7 @@ def build_services(settings: Settings) -> Services:
         destinations=destinations,
         endpoints=load_endpoints(settings.destinations_file, destinations),
         probes=Probes(max(1, settings.worker_threads // 4)),
+        notifier=build_notifier(settings),
         sealer=Sealer(read_or_create(settings.kek_file, Sealer.new_key)),
         webhook_secret=(
             settings.webhook_secret.get_secret_value()

@@ -130,7 +130,7 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         order = session.get(Order, known.order_id) if known and known.order_id else None
         domain = session.get(Domain, domain_id)
     if known is not None:
-        if known.installed_at is not None:
+        if known.installed_at is not None and known.sealed_key is not None:
             return None
         if known.domain_id not in {None, domain_id}:
             log.warning("event names another domain", certificate_id=certificate_id, domain_id=domain_id)
@@ -178,7 +178,7 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
         names=list(verified.names),
     )
     certificate = session.get_one(Certificate, target.certificate_id, with_for_update=True)
-    if certificate.installed_at is not None:
+    if certificate.installed_at is not None and certificate.sealed_key is not None:
         return  # another event's job was faster
     certificate.lineage_id = _lineage(session, services.account_id, target.domain, verified).id
     certificate.domain_id = target.domain_id

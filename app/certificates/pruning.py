@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from app.jobs.queue import Claim
 from app.services import Services
 from app.storage.clock import db_now
-from app.storage.models import Base, Event, IdempotencyKey, Job, Worker
+from app.storage.models import Alarm, Base, Event, IdempotencyKey, Job, Worker
 from app.storage.statements import changed_rows
 
 BATCH = 1000
@@ -19,6 +19,7 @@ def prune(services: Services, claim: Claim) -> None:
     before = db_now(-86400.0 * days)
     _delete(services, claim, Event, Event.received_at < before)
     _delete(services, claim, Job, Job.finished_at < before)
+    _delete(services, claim, Alarm, Alarm.resolved_at < before)
     _delete(services, claim, Worker, Worker.heard_at < db_now(-86400.0))
     _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
     with services.queue.finishing(claim):

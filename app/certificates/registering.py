@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import structlog
 
 from app.certificates.reconciling import catch_up
 from app.jobs.queue import Claim
 from app.services import WEBHOOK_PATH, Services
+from app.storage.clock import read_now
 from app.storage.models import Fact
 
 log = structlog.get_logger("certcourier")
 
 _FACT = "webhook_id"
+LOST_FACT = "webhook_lost"  # when it was last found suppressed or missing, and which of them
+CHECKED_FACT = "webhook_checked"  # when it was last known to be registered
 
 
 def register_webhook(services: Services, claim: Claim) -> None:
@@ -34,12 +39,15 @@ def register_webhook(services: Services, claim: Claim) -> None:
         with services.queue.checkpoint(claim) as session:
             session.merge(Fact(name=_FACT, value=str(kept.id)))
             if noted is not None and not good:
+                what = "suppressed" if any(hook.suppressed_at for hook in ours) else "missing"
                 log.warning("webhook was missing or suppressed", webhook_id=noted_id)
+                found = json.dumps({"at": read_now(session).isoformat(), "what": what})
+                session.merge(Fact(name=LOST_FACT, value=found))
                 catch_up(services, session)
     # Created first, deleted last: there is no moment in which nobody hears DNSimple.
     for hook in ours:
         if hook.id != kept.id:
             services.dnsimple.delete_webhook(hook.id)
             log.info("webhook removed", webhook_id=hook.id)
-    with services.queue.finishing(claim):
-        return
+    with services.queue.finishing(claim) as session:
+        session.merge(Fact(name=CHECKED_FACT, value=read_now(session).isoformat()))

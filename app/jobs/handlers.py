@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from app.certificates.alarming import alarms, notify
 from app.certificates.delivering import deliver, delivery_died
 from app.certificates.installing import install, installation_died
 from app.certificates.ordering import advance, order_died
@@ -40,4 +41,6 @@ HANDLERS = {
     "reconcile": Handler(reconcile),
     "prune": Handler(prune),
     "prove": Handler(prove),
+    "alarms": Handler(alarms),
+    "notify": Handler(notify),
 }

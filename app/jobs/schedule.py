@@ -27,6 +27,7 @@ SCHEDULE = (
     Every("reconcile", 300),
     Every("prune", 3600),
     Every("prove", 60),
+    Every("alarms", 60),
 )
 
 

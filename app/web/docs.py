@@ -22,6 +22,7 @@ _MODELS: list[type[BaseModel]] = [
     schemas.OrderDetail,
     schemas.CertificateDocument,
     schemas.CertificateDetail,
+    schemas.AlarmDocument,
 ]
 
 
@@ -65,6 +66,7 @@ def openapi_document() -> dict[str, Any]:
             "/certificates/{certificate_id}": {
                 "get": _one("showCertificate", "certificate_id", "integer", "One certificate", "CertificateDetail")
             },
+            "/alarms": {"get": _alarms()},
             "/dnsimple/events/{secret}": {"post": _event()},
             "/healthz": {"get": _health("healthz", "Whether this process answers", {})},
             "/readyz": {
@@ -213,6 +215,21 @@ def _one(operation: str, parameter: str, kind: str, summary: str, model: str) ->
         "responses": {
             "200": {"description": "With its story and deliveries.", "content": _data(_ref(model))},
             **_problems(_NO_TOKEN, _NO_SCOPE, ("404", "There is none with this ID.")),
+        },
+    }
+
+
+def _alarms() -> dict[str, Any]:
+    return {
+        "operationId": "listAlarms",
+        "summary": "What is wrong now",
+        "description": "Found anew every minute; empty when all is well.",
+        "responses": {
+            "200": {
+                "description": "With what to do about each.",
+                "content": _data({"type": "array", "items": _ref("AlarmDocument")}),
+            },
+            **_problems(_NO_TOKEN, _NO_SCOPE),
         },
     }
 

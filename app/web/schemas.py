@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.certificates.ordering import OrderRequest
-from app.storage.models import Certificate, EndpointSeen, Order, StoryLine
+from app.storage.models import Alarm, Certificate, EndpointSeen, Order, StoryLine
 
 
 def _split_names(value: object) -> object:
@@ -134,6 +134,23 @@ class CertificateDetail(CertificateDocument):
     chain_pem: str | None
     endpoints: list[EndpointDocument] = Field(description="Empty once a newer certificate of the lineage took over.")
     story: list[StepDocument]
+
+
+class AlarmDocument(BaseModel):
+    """Something that is wrong now."""
+
+    id: int | None = Field(description="Null for what the web server itself has just found: no worker is at work.")
+    kind: str
+    subject: str = Field(description="Which certificate, endpoint, job or worker; with `kind` it names the problem.")
+    since: datetime
+    last_told: datetime | None = Field(description="When a message about it was last put on its way.")
+    detail: str
+    remedy: str = Field(description="What to do.")
+
+
+def alarm_document(alarm: Alarm) -> dict[str, Any]:
+    """An alarm as JSON."""
+    return AlarmDocument.model_validate(alarm, from_attributes=True).model_dump(mode="json")
 
 
 def order_document(order: Order, certificate: Certificate | None) -> dict[str, Any]:

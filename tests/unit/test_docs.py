@@ -11,9 +11,12 @@ import click
 import pytest
 
 from app.certificates.names import resolve_names
+from app.certificates.problems import KINDS as KINDS_OF_ALARMS
 from app.certificates.receiving import _INSTALLS
 from app.cli import GROUPS, worker
 from app.destinations.registry import KINDS, all_kinds, load_destinations
+from app.endpoints.registry import Endpoint, load_endpoints
+from app.endpoints.starttls import BEGIN
 from app.jobs.handlers import HANDLERS
 from app.web.docs import openapi_document
 from config import settings_table
@@ -77,11 +80,26 @@ def test_every_field_of_a_destination_is_documented() -> None:
 
 
 def test_the_example_of_destinations_works(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", DOCS["destinations.md"], re.DOTALL)
+    example, endpoints = re.findall(r"```toml\n(.*?)```", DOCS["destinations.md"], re.DOTALL)
     tomllib.loads(example)
     file = tmp_path / "destinations.toml"
-    file.write_text(example)
-    assert list(load_destinations(file, var_dir=tmp_path)) == ["web", "mail"]
+    file.write_text(example + endpoints)
+    destinations = load_destinations(file, var_dir=tmp_path)
+    assert list(destinations) == ["web", "mail"]
+    assert list(load_endpoints(file, destinations)) == ["web", "customers", "smtp"]
+
+
+def test_every_field_of_an_endpoint_is_documented() -> None:
+    section = DOCS["destinations.md"].partition("## Endpoints")[2]
+    for field in Endpoint.model_fields:
+        assert f"| `{field}` |" in section, field
+    for protocol in BEGIN:
+        assert f"`{protocol}`" in section
+
+
+def test_every_kind_of_alarm_is_documented() -> None:
+    for kind in KINDS_OF_ALARMS:
+        assert f"| `{kind}` |" in DOCS["operations.md"]
 
 
 def test_the_examples_of_orders_are_orders() -> None:
