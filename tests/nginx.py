@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
+import psutil
 import pytest
 
 from tests.e2e.stack import free_port, wait_until
@@ -60,8 +61,11 @@ class Nginx:
         self._process.wait(10)
 
     def reload(self, expected: bytes) -> None:
-        """As `nginx -s reload`; returns when the leaf `expected`, DER, is served."""
+        """As `nginx -s reload`; returns when the leaf `expected`, DER, is served by all that listen."""
+        assert self._process is not None
+        before = psutil.Process(self._process.pid).children()
         subprocess.run([str(self._program), "-c", str(self._file), "-s", "reload"], check=True, capture_output=True)
+        wait_until(lambda: not any(worker.is_running() for worker in before), "the old workers have ended")
         wait_until(lambda: self.served() == expected, "the new certificate is served")
 
     def served(self) -> bytes | None:

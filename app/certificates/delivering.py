@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import exists, select, tuple_
 from sqlalchemy.orm import Session
 
@@ -20,7 +22,7 @@ from app.jobs.queue import Claim
 from app.services import Services
 from app.storage.clock import read_now
 from app.storage.models import Certificate, Delivery, Lineage
-from app.storage.statements import insert_once
+from app.storage.statements import insert_many_once, insert_once
 
 # With pauses of up to an hour: about two days.
 _MOST_ATTEMPTS = 56
@@ -36,6 +38,20 @@ def want_delivered(services: Services, session: Session, certificate_id: int, de
         key=f"deliver:{certificate_id}:{destination}",
         max_attempts=_MOST_ATTEMPTS,
     )
+
+
+def want_many_delivered(
+    services: Services, session: Session, certificate_ids: Iterable[int], destination: str
+) -> list[str]:
+    """The same for many certificates; returns the keys of their jobs."""
+    jobs = {
+        f"deliver:{number}:{destination}": {"certificate_id": number, "destination": destination}
+        for number in certificate_ids
+    }
+    rows = [{**args, "state": "pending"} for args in jobs.values()]
+    insert_many_once(session, Delivery, rows, "certificate_id")
+    services.queue.enqueue_many(session, "deliver", jobs, max_attempts=_MOST_ATTEMPTS)
+    return list(jobs)
 
 
 def deliver(services: Services, claim: Claim) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.certificates.reconciling import renewal_expected_at
@@ -207,8 +207,9 @@ def _webhook(services: Services, session: Session, now: datetime) -> Iterator[Pr
                 "see why DNSimple's events were answered with anything but 200: the web server's log, and whatever "
                 "stands before it",
             )
-    oldest = session.scalar(select(Worker.started_at).order_by(Worker.started_at).limit(1))
-    since = datetime.fromisoformat(checked.value) if checked else (oldest or now)
+    # A worker that has just been started has yet to look.
+    started = session.scalar(select(func.max(Worker.started_at))) or now
+    since = max(datetime.fromisoformat(checked.value), started) if checked else started
     if now - since > _WEBHOOK_UNSEEN:
         yield Problem(
             "webhook_unchecked",

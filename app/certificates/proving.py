@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from cryptography import x509
@@ -25,7 +26,7 @@ from app.jobs.queue import Claim, Postpone, Priority
 from app.services import Services
 from app.storage.clock import db_now, read_now
 from app.storage.models import Certificate, Delivery, EndpointSeen, Fact, Lineage
-from app.storage.statements import insert_once
+from app.storage.statements import insert_many_once, insert_once
 
 log = structlog.get_logger("certcourier")
 
@@ -34,7 +35,7 @@ _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # in the time of grace
 _LATE_PAUSES = (60.0, 300.0, 900.0, 3600.0)  # when another certificate is served for longer than that
 _DAY = 86400.0
 _SOME = 20
-_BATCH = 500
+_BATCH = 200
 _FACT = "endpoints"  # digest of the endpoints that the table knows
 
 
@@ -65,7 +66,7 @@ def want_proven(services: Services, session: Session, certificate: Certificate) 
     for endpoint in services.endpoints.values():
         watched = endpoint.watches(lineage.name, certificate.names)
         if watched and _is_delivered(services, session, endpoint, certificate):
-            _arm(session, endpoint, certificate, again=True)
+            _arm(session, endpoint, certificate)
             _wake(services, session, endpoint.name, _PAUSES[0])
 
 
@@ -204,10 +205,10 @@ def _wake(services: Services, session: Session, endpoint: str, delay: float) -> 
         services.queue.hasten(session, [key], delay=delay)
 
 
-def _arm(session: Session, endpoint: Endpoint, certificate: Certificate, *, again: bool) -> None:
-    """Have the endpoint looked at for this certificate. `again`: also where it has been looked at for it before."""
-    now = read_now(session)
-    fresh = {
+def _fresh_row(endpoint: Endpoint, certificate: Certificate, now: datetime) -> dict[str, Any]:
+    return {
+        "lineage_id": certificate.lineage_id,
+        "endpoint": endpoint.name,
         "certificate_id": certificate.id,
         "state": "delivered",
         "since": now,
@@ -216,24 +217,32 @@ def _arm(session: Session, endpoint: Endpoint, certificate: Certificate, *, agai
         "give_up_at": now + timedelta(seconds=endpoint.grace_seconds),
         "next_at": now + timedelta(seconds=_PAUSES[0]),
     }
-    key = {"lineage_id": certificate.lineage_id, "endpoint": endpoint.name}
-    if insert_once(session, EndpointSeen, **key, **fresh):
+
+
+def _arm(session: Session, endpoint: Endpoint, certificate: Certificate) -> None:
+    """Have the endpoint looked at for this certificate, also where it has been looked at for it before."""
+    fresh = _fresh_row(endpoint, certificate, read_now(session))
+    if insert_once(session, EndpointSeen, **fresh):
         return
     row = session.get_one(EndpointSeen, (certificate.lineage_id, endpoint.name), with_for_update=True)
     known = session.get_one(Certificate, row.certificate_id)
     if _age(known) < _age(certificate):
         for field, value in fresh.items():
             setattr(row, field, value)
-    elif known.id == certificate.id and again:
-        row.next_at = now + timedelta(seconds=_PAUSES[0])
+    elif known.id == certificate.id:
+        row.next_at = fresh["next_at"]
 
 
 def _is_delivered(services: Services, session: Session, endpoint: Endpoint, certificate: Certificate) -> bool:
+    where = Delivery.certificate_id == certificate.id, Delivery.state == "delivered"
+    return _has_all(services, endpoint, certificate, set(session.scalars(select(Delivery.destination).where(*where))))
+
+
+def _has_all(services: Services, endpoint: Endpoint, certificate: Certificate, delivered: set[str]) -> bool:
     """Whether every destination that the endpoint reads from holds the certificate."""
     takers = {name for name, one in services.destinations.items() if one.config.takes(certificate.names)}
     needed = takers & set(endpoint.after) if endpoint.after else takers
-    where = Delivery.certificate_id == certificate.id, Delivery.state == "delivered"
-    return bool(needed) and needed <= set(session.scalars(select(Delivery.destination).where(*where)))
+    return bool(needed) and needed <= delivered
 
 
 def _learn_endpoints(services: Services, claim: Claim) -> None:
@@ -251,8 +260,7 @@ def _learn_endpoints(services: Services, claim: Claim) -> None:
     while anything:
         with services.queue.checkpoint(claim) as session:
             newest = _newest_delivered(session, last)
-            for lineage, certificate in newest:
-                _match(services, session, lineage, certificate)
+            _match(services, session, newest)
         if not newest:
             break
         last = newest[-1][0].id
@@ -262,14 +270,22 @@ def _learn_endpoints(services: Services, claim: Claim) -> None:
     log.info("endpoints learned", endpoints=list(services.endpoints))
 
 
-def _match(services: Services, session: Session, lineage: Lineage, certificate: Certificate) -> None:
+def _match(services: Services, session: Session, newest: Sequence[tuple[Lineage, Certificate]]) -> None:
+    delivered: dict[int, set[str]] = {certificate.id: set() for _, certificate in newest}
+    where = Delivery.certificate_id.in_(delivered), Delivery.state == "delivered"
+    for number, destination in session.execute(select(Delivery.certificate_id, Delivery.destination).where(*where)):
+        delivered[number].add(destination)
+    now = read_now(session)
     for endpoint in services.endpoints.values():
-        if not endpoint.watches(lineage.name, certificate.names):
-            row = session.get(EndpointSeen, (lineage.id, endpoint.name))
-            if row is not None:
-                session.delete(row)
-        elif _is_delivered(services, session, endpoint, certificate):
-            _arm(session, endpoint, certificate, again=False)
+        rows, others = [], []
+        for lineage, certificate in newest:
+            if not endpoint.watches(lineage.name, certificate.names):
+                others.append(lineage.id)
+            elif _has_all(services, endpoint, certificate, delivered[certificate.id]):
+                rows.append(_fresh_row(endpoint, certificate, now))
+        insert_many_once(session, EndpointSeen, rows, "lineage_id")
+        unwatched = EndpointSeen.endpoint == endpoint.name, EndpointSeen.lineage_id.in_(others)
+        session.execute(delete(EndpointSeen).where(*unwatched))
 
 
 def _newest_delivered(session: Session, after: int) -> list[tuple[Lineage, Certificate]]:

@@ -5,18 +5,18 @@ All of it is enqueued in small commits, so that nobody waits for it and a second
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
-from app.certificates.delivering import want_delivered
-from app.certificates.installing import want_installed
+from app.certificates.delivering import want_many_delivered
+from app.certificates.installing import Wanted, want_many_installed
 from app.errors import PermanentError
 from app.services import Services
 from app.storage.models import Certificate, Delivery, Job, Lineage
-from app.storage.statements import insert_once
+from app.storage.statements import insert_many_once
 
 BATCH = 100
 _UNFINISHED = ("pending", "failed")
@@ -74,8 +74,8 @@ def retry(
         with services.database.write() as session:
             query = select(Delivery).where(*_wanted(ids, state, destination), Delivery.id > last)
             rows = session.scalars(query.order_by(Delivery.id).limit(BATCH).with_for_update()).all()
-            for row in rows:
-                _owe(services, session, row.certificate_id, row.destination)
+            for name in sorted({row.destination for row in rows}):
+                _owe(services, session, {row.certificate_id for row in rows if row.destination == name}, name)
         if not rows:
             return
         last = rows[-1].id
@@ -104,15 +104,13 @@ def redeliver(services: Services, wish: Wish) -> Iterator[Progress]:
     while True:
         with services.database.write() as session:
             newest = _newest(session, wish, last)
-            owed = 0
-            for certificate in newest:
-                if destination.config.takes(certificate.names) and _is_missing(session, certificate.id, wish):
-                    _owe_certificate(services, session, certificate, wish.destination)
-                    owed += 1
+            owed = _missing(session, [one for one in newest if destination.config.takes(one.names)], wish)
+            _owe(services, session, {one.id for one in owed if one.sealed_key is not None}, wish.destination)
+            _fetch_again(services, session, [one for one in owed if one.sealed_key is None], wish.destination)
         if not newest:
             return
         last = newest[-1].lineage_id or 0
-        yield Progress(len(newest), owed)
+        yield Progress(len(newest), len(owed))
 
 
 def _filters(state: str | None, destination: str | None) -> list[ColumnElement[bool]]:
@@ -129,38 +127,40 @@ def _wanted(ids: Sequence[int], state: str | None, destination: str | None) -> l
     return [Delivery.state.in_(_UNFINISHED), *ours, *_filters(state, destination)]
 
 
-def _owe(services: Services, session: Session, certificate_id: int, destination: str) -> None:
-    """The delivery's job begins now, afresh or early; one that was given up needs no attention any more."""
-    given_up = update(Job).where(
-        Job.kind == "deliver",
-        Job.state == "dead",
-        Job.args["certificate_id"].as_integer() == certificate_id,
-        Job.args["destination"].as_string() == destination,
+def _owe(services: Services, session: Session, certificate_ids: Collection[int], destination: str) -> None:
+    """Their jobs begin now, afresh or early; those that were given up need no attention any more."""
+    dead = session.execute(select(Job.id, Job.args).where(Job.kind == "deliver", Job.state == "dead"))
+    ours = [
+        number
+        for number, args in dead
+        if args.get("destination") == destination and args.get("certificate_id") in certificate_ids
+    ]
+    session.execute(update(Job).where(Job.id.in_(ours)).values(state="cancelled"))
+    _pending(session, certificate_ids, destination)
+    keys = want_many_delivered(services, session, certificate_ids, destination)
+    services.queue.hasten(session, keys)
+
+
+def _pending(session: Session, certificate_ids: Collection[int], destination: str) -> None:
+    delivery = Delivery.certificate_id.in_(certificate_ids), Delivery.destination == destination
+    session.execute(update(Delivery).where(*delivery).values(state="pending", detail=None))
+
+
+def _fetch_again(services: Services, session: Session, certificates: Sequence[Certificate], destination: str) -> None:
+    """Their private keys are not kept any more. What is installed is owed to every destination, so to this one too."""
+    rows = [{"certificate_id": one.id, "destination": destination, "state": "pending"} for one in certificates]
+    insert_many_once(session, Delivery, rows, "certificate_id")
+    _pending(session, [one.id for one in certificates], destination)
+    want_many_installed(services, session, [Wanted(one.id, one.domain_id) for one in certificates if one.domain_id])
+
+
+def _missing(session: Session, certificates: Sequence[Certificate], wish: Wish) -> list[Certificate]:
+    query = select(Delivery.certificate_id, Delivery.state).where(
+        Delivery.certificate_id.in_([one.id for one in certificates]), Delivery.destination == wish.destination
     )
-    session.execute(given_up.values(state="cancelled"), execution_options={"synchronize_session": False})
-    _pending(session, certificate_id, destination)
-    want_delivered(services, session, certificate_id, destination)
-    services.queue.hasten(session, [f"deliver:{certificate_id}:{destination}"])
-
-
-def _pending(session: Session, certificate_id: int, destination: str) -> None:
-    values = {"certificate_id": certificate_id, "destination": destination}
-    if not insert_once(session, Delivery, **values, state="pending"):
-        session.execute(update(Delivery).filter_by(**values).values(state="pending", detail=None))
-
-
-def _owe_certificate(services: Services, session: Session, certificate: Certificate, destination: str) -> None:
-    if certificate.sealed_key is None and certificate.domain_id is not None:
-        _pending(session, certificate.id, destination)
-        want_installed(services, session, certificate_id=certificate.id, domain_id=certificate.domain_id)
-    else:
-        _owe(services, session, certificate.id, destination)
-
-
-def _is_missing(session: Session, certificate_id: int, wish: Wish) -> bool:
-    query = select(Delivery.state).filter_by(certificate_id=certificate_id, destination=wish.destination)
-    state = session.scalar(query)
-    return state is None or state == "failed" or (wish.again and state != "pending")
+    states = dict(session.execute(query).all())
+    left_alone = {"pending"} if wish.again else {"pending", "delivered", "superseded"}
+    return [one for one in certificates if states.get(one.id) not in left_alone]
 
 
 def _chosen(session: Session, wish: Wish) -> list[ColumnElement[bool]]:

@@ -101,9 +101,13 @@ class Queue:
             self._ring(session)
         return added
 
-    def enqueue_many(self, session: Session, kind: str, args_by_key: Mapping[str, dict[str, Any]]) -> None:
+    def enqueue_many(
+        self, session: Session, kind: str, args_by_key: Mapping[str, dict[str, Any]], *, max_attempts: int = 20
+    ) -> None:
         """Add many jobs that are due at once, each under its key, as `enqueue` does."""
-        rows = [{"kind": kind, "args": args, "key": key} for key, args in args_by_key.items()]
+        rows = [
+            {"kind": kind, "args": args, "key": key, "max_attempts": max_attempts} for key, args in args_by_key.items()
+        ]
         if insert_many_once(session, Job, rows, "key"):
             self._ring(session)
 

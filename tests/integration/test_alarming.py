@@ -329,13 +329,17 @@ def test_a_suppressed_webhook_is_told_although_it_was_mended_at_once(
     assert open_kinds(client) == ["webhook_lost"]
 
 
-def test_a_webhook_that_cannot_be_looked_at_is_an_alarm(services: Services, client: FlaskClient) -> None:
+@pytest.mark.parametrize(("started", "found"), [(-2000, ["webhook_unchecked"]), (-60, [])])
+def test_a_webhook_that_cannot_be_looked_at_is_an_alarm_once_a_worker_has_tried(
+    services: Services, client: FlaskClient, started: float, found: list[str]
+) -> None:
+    write(services, worker(-1, started))
     register(services)
     with services.database.write() as session:
         seen = read_now(session) - timedelta(minutes=16)
         session.execute(update(Fact).where(Fact.name == "webhook_checked").values(value=seen.isoformat()))
     watch(services)
-    assert open_kinds(client) == ["webhook_unchecked"]
+    assert open_kinds(client) == found
 
 
 def quota(**values: Any) -> Any:

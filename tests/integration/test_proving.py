@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 
 from app.certificates import proving
 from app.destinations.files import FilesConfig, FilesDestination
-from app.endpoints.probing import Probes
+from app.endpoints.probing import Probes, Sighting
 from app.endpoints.registry import Endpoint
 from app.services import Services
 from app.storage.clock import db_now
@@ -24,6 +24,7 @@ from tests.harness import drain, jobs, make_due
 from tests.integration.test_installing import order, tell
 from tests.nginx import Nginx
 from tests.simulator_process import Simulator
+from tests.x509 import Authority
 
 
 def with_endpoints(services: Services, *endpoints: Endpoint) -> Services:
@@ -213,6 +214,31 @@ def test_while_all_places_are_taken_a_look_is_put_off(proved: Services, first: i
     assert (job.state, job.last_error) == ("ready", "other endpoints are being looked at")
     with proved.database.read() as session:
         assert session.scalar(select(EndpointSeen.checked_at)) is None
+
+
+def test_one_address_of_several_that_did_not_reload_is_enough(proved: Services, first: int) -> None:
+    run_periodic(proved)
+    good = Sighting("10.0.0.1:443", leaf(proved, first))
+    other = x509.load_pem_x509_certificate(Authority().issue("www.example.com").leaf.encode())
+    bad = Sighting("10.0.0.2:443", other.public_bytes(Encoding.DER))
+    silent = Sighting("10.0.0.3:443", None, "Connection refused")
+    with proved.database.read() as session:
+        row = session.scalars(select(EndpointSeen)).one()
+        verdicts = [proving._judge(session, row, seen) for seen in ([good], [good, silent], [good, silent, bad])]
+    assert [verdict.state for verdict in verdicts] == ["served", "unreachable", "stale"]
+    assert verdicts[2].detail.startswith("10.0.0.2:443 serves a certificate that is not from here")
+
+
+def test_a_successor_that_is_served_early_is_not_stale(
+    client: FlaskClient, proved: Services, services: Services, simulator: Simulator, domain: str, first: int
+) -> None:
+    run_periodic(proved)
+    new = renew(client, services, simulator, domain, first)  # as if its delivery were not complete yet
+    with proved.database.read() as session:
+        row = session.scalars(select(EndpointSeen)).one()
+        assert row.certificate_id == first
+        verdict = proving._judge(session, row, [Sighting("10.0.0.1:443", leaf(proved, new))])
+    assert (verdict.state, verdict.detail) == ("served", f"10.0.0.1:443 serves its successor, certificate {new}")
 
 
 def test_pauses_grow_while_another_certificate_is_served(
