@@ -15,6 +15,10 @@ from app.destinations.files import FilesConfig, FilesDestination
 # Loaded when the destinations file names them: their libraries are large.
 KINDS = {
     "files": "app.destinations.files:FilesDestination",
+    "vault": "app.destinations.vault:VaultDestination",
+    "kubernetes": "app.destinations.kubernetes:KubernetesDestination",
+    "aws-acm": "app.destinations.aws_acm:AcmDestination",
+    "aws-secrets": "app.destinations.aws_secrets:SecretsManagerDestination",
 }
 ENTRY_POINTS = "certcourier.destinations"
 

@@ -29,6 +29,11 @@ def read_or_create(path: Path, make: Callable[[], str]) -> str:
             pass
         finally:
             Path(temporary).unlink()
+    return read_existing(path)
+
+
+def read_existing(path: Path) -> str:
+    """The secret in a file that somebody else made. Raises `PermanentError` when others may read it, or `OSError`."""
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise PermanentError(f"{path} can be read by others: run `chmod 600 {path}`")
     return path.read_text().strip()
