@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004, botocore's
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
@@ -110,7 +111,7 @@ class Aws:
             raise DestinationUnavailableError(
                 f"{where}: TLS failed; check AWS_CA_BUNDLE and what stands between"
             ) from None
-        except (HTTPClientError, CredentialRetrievalError) as error:
+        except (ConnectionError, HTTPClientError, CredentialRetrievalError) as error:
             raise DestinationUnavailableError(
                 f"{where}: no answer ({type(error).__name__}); check the network and endpoint_url"
             ) from None

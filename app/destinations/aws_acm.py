@@ -1,7 +1,8 @@
 """Certificates imported into AWS Certificate Manager, a renewal into the same ARN, so that what uses it goes on.
 
-ACM has no conditional import. So a delivery first announces its version by a tag, then imports, then looks again: an older
-certificate that came over a newer one at the same instant never goes unnoticed. Deliveries of one process take turns.
+ACM has no conditional import. So a delivery first announces its version by a tag, then imports, then looks again: an
+older certificate that came over a newer one at the same instant never goes unnoticed. Deliveries of one process take
+turns.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Certificates as secrets of AWS Secrets Manager.
 
 One secret per slot. A version's ID is made from the certificate, so writing it twice is writing it once, and what is
-there is known without reading a secret. A version is added first, under a label of ours; then `AWSCURRENT` is moved to it
-from the version that was seen to hold it, which AWS refuses when it has moved meanwhile.
+there is known without reading a secret. A version is added first, under a label of ours; then `AWSCURRENT` is moved to
+it from the version that was seen to hold it, which AWS refuses when it has moved meanwhile.
 """
 
 from __future__ import annotations
@@ -109,14 +109,12 @@ class SecretsManagerDestination:
 
     def _own(self, secret: dict[str, Any], name: str, slot: str) -> None:
         if secret.get("DeletedDate"):
-            raise DestinationRefusedError(
-                f"{name} is scheduled for deletion in AWS; restore the secret there, then retry"
-            )
+            raise DestinationRefusedError(f"{name} is scheduled for deletion in AWS; restore it there, then retry")
         tags = {tag["Key"]: tag["Value"] for tag in secret.get("Tags", [])}
         if tags.get(SLOT_TAG) != slot:
             raise DestinationRefusedError(
-                f"{name} is there but not Certcourier's: it has no tag {SLOT_TAG}={slot}; choose another secret_name, or "
-                "give it the tag"
+                f"{name} is there but not Certcourier's: it has no tag {SLOT_TAG}={slot}; choose another secret_name, "
+                "or give it the tag"
             )
 
 

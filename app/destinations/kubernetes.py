@@ -102,26 +102,31 @@ class KubernetesDestination:
         if found.get("data") == wanted["data"] and _has(found, wanted):
             return Receipt("delivered", self._at(name))
         wanted["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
-        done = self._unless_conflict(
-            lambda core, **options: core.patch_namespaced_secret(
-                name,
-                self._config.namespace,
-                wanted,
-                field_manager=_MANAGER,
-                force=True,  # the secret is ours, whoever else has changed a field of it
-                _content_type="application/apply-patch+yaml",
-                **options,
-            )
-        )
+        done = self._unless_conflict(lambda core, **options: self._apply(core, name, wanted, options))
         return Receipt("delivered", self._at(name)) if done else None
+
+    def _apply(self, core: Any, name: str, wanted: dict[str, Any], options: dict[str, Any]) -> Any:
+        """Server-side apply. `patch_namespaced_secret` cannot be told that this is the kind of patch."""
+        return core.api_client.call_api(
+            "/api/v1/namespaces/{namespace}/secrets/{name}",
+            "PATCH",
+            {"namespace": self._config.namespace, "name": name},
+            # Forced: the secret is ours, whoever else has changed a field of it.
+            [("fieldManager", _MANAGER), ("force", "true")],
+            {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"},
+            body=wanted,
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            **options,
+        )
 
     def _own(self, found: dict[str, Any], name: str, slot: str) -> None:
         labels = found["metadata"].get("labels") or {}
         lineage = _annotations(found).get(_LINEAGE)
         if not _MANAGED_BY.items() <= labels.items() or lineage != slot or found.get("type") != "kubernetes.io/tls":
             raise DestinationRefusedError(
-                f"{self._at(name)} is there but not Certcourier's for {slot} (its lineage: {lineage or 'none'}); delete "
-                "it, or choose another secret_name"
+                f"{self._at(name)} is there but not Certcourier's for {slot} (its lineage: {lineage or 'none'}); "
+                "delete it, or choose another secret_name"
             )
 
     def _read(self, name: str) -> dict[str, Any] | None:
@@ -131,7 +136,7 @@ class KubernetesDestination:
             if error.status == 404:
                 return None
             raise
-        found: dict[str, Any] = json.loads(answer.data)
+        found: dict[str, Any] = json.loads(answer)
         return found
 
     def _unless_conflict(self, action: Callable[..., Any]) -> bool:
@@ -143,16 +148,19 @@ class KubernetesDestination:
             raise
         return True
 
-    def _call(self, action: Callable[..., Any]) -> Any:
+    def _call(self, action: Callable[..., Any]) -> bytes:
+        """The answer's body, not parsed. A login that is refused is made again once."""
         client = self._client()
         seconds = min(self._config.timeout_seconds, 30.0)
         options = {"_request_timeout": seconds, "_preload_content": False}
         try:
-            return action(api.CoreV1Api(client), **options)
+            answer = action(api.CoreV1Api(client), **options)
         except api.ApiException as error:
             if error.status != 401:
                 raise
-        return action(api.CoreV1Api(self._client(instead_of=client)), **options)
+            answer = action(api.CoreV1Api(self._client(instead_of=client)), **options)
+        body: bytes = answer.data
+        return body
 
     def _client(self, instead_of: Any = None) -> Any:
         with self._lock:
@@ -198,13 +206,13 @@ class KubernetesDestination:
             ) from None
         except ConfigException:
             raise DestinationRefusedError(
-                f"destination {self._config.name}: no login; set kubeconfig and context to a valid file, or run in a pod "
-                "with a service account"
+                f"destination {self._config.name}: no login; set kubeconfig and context to a valid file, or run in a "
+                "pod with a service account"
             ) from None
 
     def _translated(self, error: api.ApiException, name: str) -> DestinationRefusedError | DestinationUnavailableError:
         at = self._at(name)
-        if error.status == 0 or error.status == 429 or error.status >= 500:
+        if error.status in {0, 429} or error.status >= 500:
             after = (error.headers or {}).get("Retry-After") or ""
             return DestinationUnavailableError(
                 f"{at}: the API server cannot answer now ({error.status}); trying again later",
@@ -233,8 +241,9 @@ def secret_name(template: str, slot: str) -> str:
 
     What is too long or no DNS name is cut and ends in a digest.
     """
+    fill(template, slot)
     readable = f"{slot.removeprefix('_wildcard.')}.wildcard" if slot.startswith("_wildcard.") else slot
-    name = fill(template, slot).replace(slot, readable)
+    name = template.replace("{slot}", readable)
     if len(name) <= _LONGEST_NAME and _DNS_NAME.fullmatch(name):
         return name
     digest = hashlib.sha256(slot.encode()).hexdigest()[:12]
