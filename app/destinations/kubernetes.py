@@ -193,10 +193,6 @@ class KubernetesDestination:
         except api.ApiException as error:
             raise self._translated(error, name) from None
         except urllib3.exceptions.HTTPError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise DestinationRefusedError(
-                    f"{self._at(name)}: the API server's certificate is not trusted; check the kubeconfig's authority"
-                ) from None
             raise DestinationUnavailableError(
                 f"{self._at(name)}: the API server does not answer ({type(error).__name__}); check that it runs"
             ) from None
@@ -212,6 +208,10 @@ class KubernetesDestination:
 
     def _translated(self, error: api.ApiException, name: str) -> DestinationRefusedError | DestinationUnavailableError:
         at = self._at(name)
+        if error.status == 0 and "CERTIFICATE_VERIFY_FAILED" in str(error.reason):
+            return DestinationRefusedError(
+                f"{at}: the API server's certificate is not trusted; check the kubeconfig's authority"
+            )
         if error.status in {0, 429} or error.status >= 500:
             after = (error.headers or {}).get("Retry-After") or ""
             return DestinationUnavailableError(

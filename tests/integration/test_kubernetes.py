@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config
 
 from app.destinations.base import Destination, DestinationRefusedError, DestinationUnavailableError
 from app.destinations.kubernetes import secret_name
 from app.destinations.remote import version_text
-from tests.standins.clusters import Namespace, kubernetes_cluster, with_token
+from tests.standins.clusters import Namespace, kubernetes_cluster, tls_cluster, with_token
 from tests.standins.deliveries import bundle, end_delivery, open_destination, race, start_delivery, write_destination
 from tests.standins.gate import Gate
 
@@ -196,7 +197,7 @@ def test_a_lost_answer_changes_nothing(kubernetes: Kubernetes, gate: Gate) -> No
 @pytest.mark.parametrize("status", [429, 500, 503, 504])
 def test_a_server_in_trouble_is_tried_again_when_it_says(kubernetes: Kubernetes, gate: Gate, status: int) -> None:
     destination = kubernetes.open(kubeconfig=kubernetes.login("through", server=gate.url))
-    gate.answer(status, json.dumps({"kind": "Status", "code": status}).encode(), **{"Retry-After": "7"})
+    gate.answer(status, json.dumps({"kind": "Status", "code": status}).encode(), {"Retry-After": "7"})
     with pytest.raises(DestinationUnavailableError) as caught:
         destination.deliver(bundle(1))
     assert caught.value.retry_after == 7.0
@@ -254,6 +255,32 @@ def test_every_lineage_gets_a_valid_name_of_its_own(slot: str) -> None:
         assert len(name) <= 253
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", name)
         assert name != secret_name(template, slot.replace("_", "-") if "_" in slot else "c" + slot[1:])
+
+
+def test_in_a_pod_the_tokens_file_is_used_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tls_cluster(tmp_path) as (admin, port, authority):
+        pod = Kubernetes(Namespace(admin, documented_rules()), tmp_path)
+        token = tmp_path / "token"
+        token.write_text("ended")
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+        monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+        monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(authority))
+        destination = pod.open(kubeconfig=None)
+        with pytest.raises(DestinationRefusedError, match="does not accept the login"):
+            destination.deliver(bundle(1))
+        token.write_text(pod.namespace.token())
+        assert destination.deliver(bundle(1)).outcome == "delivered"
+        assert pod.pems() == pems_of(1)
+        pod.namespace.delete()
+
+
+def test_a_server_whose_certificate_is_not_trusted_is_refused(tmp_path: Path) -> None:
+    with tls_cluster(tmp_path) as (admin, port, _):
+        stranger = with_token(admin, tmp_path / "stranger", "any", server=f"https://localhost:{port}")
+        file = write_destination(tmp_path, kind="kubernetes", kubeconfig=str(stranger), namespace="some")
+        with pytest.raises(DestinationRefusedError, match="is not trusted; check the kubeconfig's authority"):
+            open_destination(file).deliver(bundle(1))
 
 
 def test_without_a_kubeconfig_it_has_to_be_a_pod(kubernetes: Kubernetes) -> None:

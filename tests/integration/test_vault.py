@@ -288,6 +288,7 @@ def test_what_the_operator_set_for_a_secret_stays(vault: Vault) -> None:
     found = kv.read_secret_metadata(f"certcourier/{SLOT}", mount_point=vault.mount)["data"]
     assert (found["max_versions"], found["delete_version_after"]) == (3, "720h0m0s")
     assert found["custom_metadata"]["lineage"] == SLOT
+    assert found["custom_metadata"]["owner"] == "shop"
 
 
 def test_a_mount_that_is_missing_is_named(vault: Vault) -> None:

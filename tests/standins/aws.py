@@ -1,8 +1,8 @@
 """AWS by moto's server mode, with what moto does otherwise than AWS put right: `python -m tests.standins.aws PORT`.
 
 Importing into an ARN keeps its tags, as "Reimport a certificate" in ACM's user guide says; a serial number is shown in
-hex with colons, as DescribeCertificate does; what IAM refuses is told in the protocol of the service. Calls are answered one at a time, so that checks and changes are one
-step.
+hex with colons, as DescribeCertificate does; what IAM refuses is told in JSON, as both services do. Calls are answered
+one at a time, so that what moto checks still holds when it changes something.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def _correct() -> None:
         answer["Certificate"]["Serial"] = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
         return answer
 
-    AWSCertificateManagerBackend.import_certificate = import_certificate
-    CertBundle.describe = describe
+    setattr(AWSCertificateManagerBackend, "import_certificate", import_certificate)  # noqa: B010, as mypy wants it
+    setattr(CertBundle, "describe", describe)  # noqa: B010, likewise
 
 
 def main() -> None:
-    from moto.server import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415, only in the server
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415, only in the server
     from werkzeug.serving import run_simple  # noqa: PLC0415, likewise
     from werkzeug.wrappers import Response  # noqa: PLC0415, likewise
 

@@ -17,18 +17,20 @@ from kubernetes import config as login
 
 from tests.e2e.stack import free_port
 from tests.standins.server import ServerProcess
+from tests.x509 import Authority, pem
 
 _ADMIN = "admin-token-of-the-tests"
 
 
-def write_kubeconfig(file: Path, server: str, token: str) -> Path:
-    """For a server that is reached by plain HTTP."""
+def write_kubeconfig(file: Path, server: str, token: str, authority: Path | None = None) -> Path:
+    """A new one, with one context."""
+    cluster = {"server": server} | ({"certificate-authority": str(authority)} if authority else {})
     content = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "clusters": [{"name": "test", "cluster": {"server": server}}],
+        "clusters": [{"name": "test", "cluster": cluster}],
         "users": [{"name": "test", "user": {"token": token}}],
     }
     return _write(file, content)
@@ -67,6 +69,26 @@ def kubernetes_cluster(folder: Path) -> Iterator[Path]:
 
     with ServerProcess(command, ready=is_ready, log=folder / "kubernetes.log"):
         yield write_kubeconfig(folder / "admin", server, _ADMIN)
+
+
+@contextmanager
+def tls_cluster(folder: Path) -> Iterator[tuple[Path, int, Path]]:
+    """The stand-in with TLS: the administrator's kubeconfig, the port on localhost, and its authority's certificate."""
+    authority, port = Authority(), free_port()
+    issued = authority.issue("localhost")
+    texts = {"ca.pem": pem(authority.root), "cert.pem": issued.leaf + "".join(issued.chain), "key.pem": issued.key}
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    command = [sys.executable, "-m", "tests.standins.kubernetes", str(port), _ADMIN]
+    command += [str(folder / "cert.pem"), str(folder / "key.pem")]
+    server = f"https://localhost:{port}"
+
+    def is_ready() -> bool:
+        url = f"{server}/api/v1/namespaces/x/secrets/x"
+        return requests.get(url, timeout=5, verify=str(folder / "ca.pem")).status_code == 401
+
+    with ServerProcess(command, ready=is_ready, log=folder / "kubernetes.log"):
+        yield write_kubeconfig(folder / "admin", server, _ADMIN, folder / "ca.pem"), port, folder / "ca.pem"
 
 
 class Namespace:

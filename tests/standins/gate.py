@@ -82,9 +82,9 @@ class Gate:
         """Let so many calls pass, then carry the next one out without giving its answer back."""
         self._lose_at = len(self.calls) + calls
 
-    def answer(self, status: int, body: bytes, times: int = 1, **headers: str) -> None:
-        """Answer the next calls here."""
-        self._answers += [(status, body, headers)] * times
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """Answer the next call here."""
+        self._answers.append((status, body, headers or {}))
 
     def before_call(self, name: str, action: Callable[[], Any]) -> None:
         """Do something else just before the next call with this in its name is carried out."""

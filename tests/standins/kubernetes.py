@@ -1,9 +1,10 @@
 """A stand-in for the Kubernetes API server, as far as secrets go: `python -m tests.standins.kubernetes PORT TOKEN`.
 
-No package that we can install brings kube-apiserver. This follows the API's reference ("API Concepts",
-"Server-Side Apply", "Secrets", "Using RBAC Authorization"): create, read and apply of secrets with resourceVersion,
-field managers and conflicts, validation, 401, 403, 404, 409, 415, 422; and namespaces, service accounts, their tokens, roles
-and bindings as far as a test needs them to set the scene by the same calls as on a real cluster.
+No package that we can install brings kube-apiserver. This follows the API's reference ("API Concepts", "Server-Side
+Apply", "Secrets", "Using RBAC Authorization"): create, read and apply of secrets with resourceVersion, field managers
+and conflicts, validation, 401, 403, 404, 409, 415, 422; and namespaces, service accounts, their tokens, roles and
+bindings as far as a test needs them to set the scene by the same calls as on a real cluster. With two more arguments,
+the files of a certificate and its key, it speaks TLS.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Cluster:
 
     def authenticate(self, header: str) -> tuple[str, str] | None:
         """The service account, None for the administrator."""
-        token = header.removeprefix("Bearer ")
-        if token not in self.accounts:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or token not in self.accounts:
             raise _RefusedError(401, "Unauthorized", "Unauthorized")
         return self.accounts[token]
 
@@ -235,7 +236,9 @@ def create_app(cluster: Cluster) -> Flask:  # noqa: C901, one route after the ot
 
 
 def main() -> None:
-    run_simple("127.0.0.1", int(sys.argv[1]), create_app(Cluster(sys.argv[2])), threaded=True)
+    port, token, *tls = sys.argv[1:]
+    context = (tls[0], tls[1]) if tls else None
+    run_simple("127.0.0.1", int(port), create_app(Cluster(token)), threaded=True, ssl_context=context)
 
 
 if __name__ == "__main__":
