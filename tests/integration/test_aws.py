@@ -309,6 +309,20 @@ def test_writers_of_a_secret_that_race_leave_the_newest(secrets: Aws) -> None:
         assert same(secrets.held(slot), bundle(8, slot))
 
 
+@pytest.mark.parametrize("call", ["PutSecretValue", "UpdateSecretVersionStage"])
+def test_a_newer_secret_written_between_two_calls_stays(secrets: Aws, gate: Gate, call: str) -> None:
+    secrets.open().deliver(bundle(1))
+    gate.before_call(call, lambda: secrets.open().deliver(bundle(3)))
+    assert secrets.open(endpoint_url=gate.url).deliver(bundle(2)).outcome == "superseded"
+    assert same(secrets.held(), bundle(3))
+
+
+def test_a_newer_secret_made_between_looking_and_making_stays(secrets: Aws, gate: Gate) -> None:
+    gate.before_call("CreateSecret", lambda: secrets.open().deliver(bundle(3)))
+    assert secrets.open(endpoint_url=gate.url).deliver(bundle(2)).outcome == "superseded"
+    assert same(secrets.held(), bundle(3))
+
+
 def test_a_secret_of_somebody_else_is_left_alone(secrets: Aws) -> None:
     secrets.client("secretsmanager").create_secret(Name=f"certcourier/{SLOT}", SecretString="theirs")
     with pytest.raises(DestinationRefusedError, match="not Certcourier's"):

@@ -160,6 +160,14 @@ def test_a_newer_version_written_between_reading_and_writing_stays(vault: Vault,
     assert vault.read()["data"] == secret_document(bundle(3))
 
 
+def test_metadata_never_stays_behind_when_a_newer_version_overtakes_it(vault: Vault, gate: Gate) -> None:
+    gate.before_call("POST /v1/" + vault.mount + "/metadata", lambda: vault.open().deliver(bundle(3)))
+    vault.open(address=gate.url).deliver(bundle(2))
+    found = vault.read()
+    assert found["data"]["fingerprint"] == bundle(3).fingerprint
+    assert found["metadata"]["custom_metadata"]["fingerprint"] == bundle(3).fingerprint
+
+
 @pytest.mark.parametrize("calls", range(4))
 def test_killed_between_any_two_calls_it_is_delivered_again(vault: Vault, gate: Gate, calls: int) -> None:
     vault.open().deliver(bundle(1))
