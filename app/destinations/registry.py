@@ -18,6 +18,10 @@ KINDS = {
     "ssh": "app.destinations.ssh:SshDestination",
     "webhook": "app.destinations.webhook:WebhookDestination",
     "command": "app.destinations.command:CommandDestination",
+    "vault": "app.destinations.vault:VaultDestination",
+    "kubernetes": "app.destinations.kubernetes:KubernetesDestination",
+    "aws-acm": "app.destinations.aws_acm:AcmDestination",
+    "aws-secrets": "app.destinations.aws_secrets:SecretsManagerDestination",
 }
 ENTRY_POINTS = "certcourier.destinations"
 
