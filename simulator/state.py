@@ -74,6 +74,10 @@ class Certificate:
     chain: list[str] = field(default_factory=list)
     private_key: str | None = None
     renewed: bool = False
+    renews: int | None = None
+    by_hand: bool = False
+    retry_at: float = 0.0
+    serial: str = ""
 
     def document(self) -> dict[str, Any]:
         """As API and webhook show it: `csr` and both expiries are null until it is issued."""
