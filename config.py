@@ -104,6 +104,22 @@ class Settings(BaseSettings):
     reconcile_percent: float = Field(
         3.5, ge=0, le=50, description="Share of DNSimple's hourly calls for finding certificates whose event was lost."
     )
+    renew_by_us: Literal["never", "without_auto_renew", "overdue"] = Field(
+        "never",
+        description="Which certificates Certcourier renews itself: none; those without auto-renewal; or also those "
+        "that DNSimple should have renewed and has not.",
+    )
+    ari_url: str | None = Field(
+        None,
+        description="`renewalInfo` of the certification authority's ACME directory (RFC 9773), for Let's Encrypt "
+        "`https://acme-v02.api.letsencrypt.org/acme/renewal-info`: certificates that it wants replaced early, before "
+        "it revokes them, are renewed by Certcourier, whatever `RENEW_BY_US` says.",
+    )
+    keep_removed_keys: bool = Field(
+        True,
+        description="Whether our sealed copy of a private key stays when it is removed at DNSimple; without it the "
+        "certificate cannot be delivered again.",
+    )
     idempotency_key_hours: PositiveInt = Field(24, description="How long an Idempotency-Key is remembered.")
     history_days: int = Field(
         90,
@@ -131,9 +147,11 @@ class Settings(BaseSettings):
                 raise ValueError("must be at least 32 characters of A-Z a-z 0-9 - _")
         return value
 
-    @field_validator("dnsimple_base_url", "public_url")
+    @field_validator("dnsimple_base_url", "public_url", "ari_url")
     @classmethod
-    def _url(cls, value: str) -> str:
+    def _url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         value = value.rstrip("/")
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:

@@ -27,7 +27,8 @@ _MOST_ATTEMPTS = 56
 
 def want_delivered(services: Services, session: Session, certificate_id: int, destination: str) -> None:
     """Owe the certificate to the destination, in the caller's transaction."""
-    insert_once(session, Delivery, certificate_id=certificate_id, destination=destination, state="pending")
+    if not insert_once(session, Delivery, certificate_id=certificate_id, destination=destination, state="pending"):
+        _row(session, certificate_id, destination).state = "pending"  # another certificate under the same ID
     services.queue.enqueue(
         session,
         "deliver",
@@ -88,8 +89,12 @@ def _has_newer(session: Session, certificate: Certificate) -> bool:
 
 
 def _bundle(services: Services, certificate: Certificate, lineage: Lineage) -> Bundle:
-    assert certificate.sealed_key is not None  # noqa: S101, committed together with the delivery
-    assert certificate.not_before is not None  # noqa: S101, likewise
+    if certificate.sealed_key is None:
+        raise DestinationRefusedError(
+            f"the private key of certificate {certificate.id} was removed at DNSimple, and here because of "
+            "KEEP_REMOVED_KEYS; order the certificate anew"
+        )
+    assert certificate.not_before is not None  # noqa: S101, committed together with the delivery
     return Bundle(
         slot=lineage.name,
         version=Version(certificate.not_before, certificate.id),

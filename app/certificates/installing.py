@@ -34,11 +34,17 @@ _NOT_YET_MOST = 25
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A certificate that we were told of, by which event if by one."""
+    """A certificate that we were told of, by which event if by one. `again`: it is another one under the same ID."""
 
     certificate_id: int
     domain_id: int
     event_id: str | None = None
+    again: bool = False
+
+    @property
+    def key(self) -> str:
+        """One job at a time has it."""
+        return f"{'reissue' if self.again else 'install'}:{self.domain_id}:{self.certificate_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def want_installed(
 
 def want_many_installed(services: Services, session: Session, wanted: Iterable[Wanted]) -> None:
     """The same for many certificates."""
-    jobs = {f"install:{one.domain_id}:{one.certificate_id}": asdict(one) for one in wanted}
+    jobs = {one.key: asdict(one) for one in wanted}
     services.queue.enqueue_many(session, "install", jobs)
 
 
@@ -130,12 +136,13 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         order = session.get(Order, known.order_id) if known and known.order_id else None
         domain = session.get(Domain, domain_id)
     if known is not None:
-        if known.installed_at is not None:
+        if known.installed_at is not None and not claim.args.get("again"):
             return None
         if known.domain_id not in {None, domain_id}:
             log.warning("event names another domain", certificate_id=certificate_id, domain_id=domain_id)
             return None
-        purpose = Purpose.INTERACTIVE if order else Purpose.BACKGROUND
+        somebody_waits = order is not None and order.renews_certificate_id is None
+        purpose = Purpose.INTERACTIVE if somebody_waits else Purpose.BACKGROUND
         # Before DNSimple's answer to our order has told us the domain's ID, the event's word for it has to be checked.
         reference = known.domain if known.domain_id else domain_id
         return _Target(certificate_id, known.domain, domain_id, reference, order, purpose)
@@ -178,7 +185,7 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
         names=list(verified.names),
     )
     certificate = session.get_one(Certificate, target.certificate_id, with_for_update=True)
-    if certificate.installed_at is not None:
+    if certificate.installed_at is not None and certificate.fingerprint == verified.fingerprint:
         return  # another event's job was faster
     certificate.lineage_id = _lineage(session, services.account_id, target.domain, verified).id
     certificate.domain_id = target.domain_id

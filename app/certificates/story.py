@@ -25,6 +25,12 @@ Step = Literal[
     "delivered",
     "superseded",
     "failed",
+    "early renewal",
+    "renewal ordered",
+    "left",
+    "auto-renewal failed",
+    "auto-renewal changed",
+    "private key removed",
 ]
 
 

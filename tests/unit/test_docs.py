@@ -11,7 +11,7 @@ import click
 import pytest
 
 from app.certificates.names import resolve_names
-from app.certificates.receiving import _INSTALLS
+from app.certificates.receiving import ACTED_ON
 from app.cli import GROUPS, worker
 from app.destinations.registry import KINDS, all_kinds, load_destinations
 from app.jobs.handlers import HANDLERS
@@ -50,7 +50,7 @@ def test_every_command_is_documented() -> None:
 
 
 def test_every_event_that_is_acted_on_is_documented() -> None:
-    for name in _INSTALLS:
+    for name in ACTED_ON:
         assert f"`{name}`" in DOCS["api.md"]
 
 
