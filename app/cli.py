@@ -7,12 +7,12 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from app.certificates.readiness import check_destinations, claim_installation
-from app.commands import db, jobs, tokens, webhooks
+from app.commands import certificates, db, jobs, tokens, webhooks
 from app.commands.output import current_services
 from app.errors import CertcourierError
 from app.jobs.worker import Worker
 
-GROUPS = (db.group, tokens.group, webhooks.group, jobs.group)
+GROUPS = (db.group, tokens.group, webhooks.group, jobs.group, certificates.group)
 
 
 def register_commands(app: Flask) -> None:

@@ -151,14 +151,14 @@ def _look(services: Services, claim: Claim, look: _Look) -> None:
 
 def take_stock(services: Services, session: Session, remotes: list[RemoteCertificate]) -> list[int]:
     """Want what is missing of a domain's certificates, newest first, in the caller's transaction; their IDs."""
-    missing = _missing(session, remotes)
+    missing = find_missing(session, remotes)
     for remote in missing:
         want_installed(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
         log.warning("certificate found by looking", certificate_id=remote.id, common_name=remote.common_name)
     return [remote.id for remote in missing]
 
 
-def _missing(session: Session, remotes: list[RemoteCertificate]) -> list[RemoteCertificate]:
+def find_missing(session: Session, remotes: list[RemoteCertificate]) -> list[RemoteCertificate]:
     """The newest usable certificate for each set of names, unless it is installed. What was given up is not usable."""
     now = read_now(session)
     given_up = {

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.certificates.asking import ask_authority
 from app.certificates.delivering import deliver, delivery_died
 from app.certificates.heeding import heed
+from app.certificates.importing import import_died, import_domain, list_import
 from app.certificates.installing import install, installation_died
 from app.certificates.ordering import advance, order_died
 from app.certificates.pruning import prune
@@ -42,6 +43,8 @@ HANDLERS = {
     "reconcile": Handler(reconcile),
     "prune": Handler(prune),
     "heed": Handler(heed),
+    "import": Handler(list_import, import_died),
+    "import_domain": Handler(import_domain, import_died),
     "renew": Handler(renew),
     "ask_authority": Handler(ask_authority),
 }
