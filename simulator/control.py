@@ -55,6 +55,7 @@ def show_state() -> Response:
             "certificates": dict(Counter(certificate.state for certificate in state.certificates.values())),
             "webhooks": [webhook.document() | {"failures": webhook.failures} for webhook in state.webhooks.values()],
             "deliveries_owed": len(state.deliveries),
+            "idle": world().issuer.is_idle(),
         })  # fmt: skip
 
 
@@ -172,7 +173,11 @@ def add_fault() -> Response:
 def show_faults() -> Response:
     dice = world().dice
     thrown = {name: times for name, times in dice.thrown.items() if times}
-    return jsonify({"seed": dice.seed, "rates": dice.rates, "thrown": thrown, "to_come": world().faults.to_come()})
+    state = world().state
+    with state.lock:
+        mishaps = {state.domains[number].name: count for number, count in state.mishaps.items()}
+    known = {"seed": dice.seed, "rates": dice.rates, "thrown": thrown, "to_come": world().faults.to_come()}
+    return jsonify(known | {"mishaps": mishaps})
 
 
 @blueprint.post("/rates")

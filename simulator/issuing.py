@@ -33,6 +33,7 @@ class Issuer:
         self._renewals: list[tuple[float, int]] = []
         self._changed = threading.Condition(state.lock)
         self._stopping = False
+        self._at_hand = False
         self._thread = threading.Thread(target=self._run, name="issuer", daemon=True)
 
     def start(self) -> None:
@@ -75,6 +76,12 @@ class Issuer:
             self._schedule_renewals()
             self._changed.notify()
 
+    def is_idle(self) -> bool:
+        """Whether all that was due by now is issued, or has failed."""
+        with self._changed:
+            now = self._clock.now()
+            return not self._at_hand and not any(heap and heap[0][0] <= now for heap in (self._due, self._renewals))
+
     def renew(self, old: Certificate, *, issue: Literal["now", "later"] = "later") -> Certificate:
         """A successor as auto-renewal orders it: new ID, new key, same names; nothing that is shown links the two."""
         with self._changed:
@@ -113,7 +120,9 @@ class Issuer:
                     wait = min(next_times) - self._clock.now() if next_times else _LOOK_SECONDS
                     self._changed.wait(min(max(wait, 0.001), _LOOK_SECONDS))
                     continue
+                self._at_hand = True
             self._finish(due)
+            self._at_hand = False
 
     def _take_due(self) -> Certificate | None:
         if self._due and self._due[0][0] <= self._clock.now():
@@ -130,6 +139,7 @@ class Issuer:
         elif outcome != "requesting":
             with self._changed:
                 certificate.state = outcome
+                self._state.mishaps[certificate.domain_id] += 1
                 certificate.updated_at = self._clock.now()
                 self._state.save(certificate)  # and no event: none is documented (contract, section 2.5)
                 self._renewal_failed(certificate)

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import threading
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,7 @@ class State:
         self.webhooks: dict[int, Webhook] = {}
         self.deliveries: dict[int, Delivery] = {}
         self.domain_ids: dict[str, int] = {}
+        self.mishaps: Counter[int] = Counter()
         self._next: dict[str, int] = dict(_FIRST_IDS)
         self._file = _open(path) if path else None
         self.authority = self._load()
