@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import select
@@ -22,14 +23,17 @@ from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import read_now
-from app.storage.models import Certificate, Domain, Event, Lineage, Order
+from app.storage.models import Certificate, Domain, Event, Job, Lineage, Order
 from app.storage.statements import insert_once
 
 log = structlog.get_logger("certcourier")
 
-# 428 can still come for a while after `issued` (contract, section 2.4). About three hours in all.
+# 428 can still come for a while after `issued` (contract, section 2.4). About three hours in all, and not much longer
+# when the pauses were: a certificate of six days has no week for it.
 _NOT_YET_PAUSES = (2, 4, 8, 15, 30, 60, 120, 300, 600)
 _NOT_YET_MOST = 25
+_NOT_YET_FEWEST = 5
+_NOT_YET_LONGEST = timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def install(services: Services, claim: Claim) -> None:
             download = dnsimple.download(target.reference, target.certificate_id)
             key = dnsimple.private_key(target.reference, target.certificate_id)
     except NotIssuedYetError as error:
-        if claim.postponed >= _NOT_YET_MOST:
+        if _is_given_up(services, claim):
             raise VerificationError(f"{error}: DNSimple still does not hand it out after some hours") from error
         pause = _NOT_YET_PAUSES[min(claim.postponed, len(_NOT_YET_PAUSES) - 1)]
         raise Postpone(pause, str(error)) from error
@@ -127,6 +131,13 @@ def installation_died(services: Services, session: Session, claim: Claim, error:
     if order is not None and order.state in {"requested", "issued"}:
         title = "The certificate could not be installed"
         fail_order(session, order, {"type": "installation-failed", "title": title, "detail": error})
+
+
+def _is_given_up(services: Services, claim: Claim) -> bool:
+    with services.database.read() as session:
+        age = read_now(session) - session.get_one(Job, claim.id).created_at
+    most = _NOT_YET_FEWEST if age > _NOT_YET_LONGEST else _NOT_YET_MOST
+    return claim.postponed >= most
 
 
 def _target(services: Services, claim: Claim) -> _Target | None:

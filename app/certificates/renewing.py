@@ -6,7 +6,8 @@ of ours is an order like any other (`app.certificates.ordering`), so that it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -90,8 +91,8 @@ class _Candidate:
 
 def renew(services: Services, claim: Claim) -> None:
     """Order the renewals that are due, the most urgent first, never more at once than the quota can bear."""
-    with services.database.read() as session:
-        due = list(islice(_due(session, services.settings.renew_by_us), _room(services, session)))
+    with services.database.read() as session, closing(_due(session, services.settings.renew_by_us)) as candidates:
+        due = list(islice(candidates, _room(services, session)))
     for certificate_id, why in due:
         with services.queue.checkpoint(claim) as session:
             order_renewal(services, session, session.get_one(Certificate, certificate_id), why)
@@ -149,12 +150,13 @@ def is_newest() -> ColumnElement[bool]:
     return and_(Certificate.installed_at.is_not(None), ~has_newer)
 
 
-def _due(session: Session, policy: str) -> Iterator[tuple[int, str]]:
+def _due(session: Session, policy: str) -> Generator[tuple[int, str]]:
     now = read_now(session)
-    for row in session.execute(_candidates(now, policy).execution_options(yield_per=1000)):
-        why = _Candidate(*row).why_now(now, policy)
-        if why is not None:
-            yield row[0], why
+    with session.execute(_candidates(now, policy).execution_options(yield_per=1000)) as rows:
+        for row in rows:
+            why = _Candidate(*row).why_now(now, policy)
+            if why is not None:
+                yield row[0], why
 
 
 def _candidates(now: datetime, policy: str) -> Any:

@@ -57,7 +57,7 @@ class Ledger:
             self.now = now
             for slot in self.slots.values():
                 if slot.not_after <= now:
-                    slot.expired += 1
+                    slot.expired, slot.lowest = slot.expired + 1, 0.0
                     slot.not_after = datetime.max.replace(tzinfo=now.tzinfo)
 
     def _write(self, bundle: Bundle, not_before: datetime, not_after: datetime) -> None:
