@@ -23,7 +23,8 @@ from app.destinations.base import (
     Receipt,
     Version,
 )
-from app.destinations.remote import fill, parse_version, version_text
+from app.destinations.remote import fill
+from app.destinations.slots import parse_version, version_text
 
 # Unless asked for, ListCertificates leaves out all but RSA keys of 1024 and 2048 bits.
 _KEY_TYPES = ["RSA_2048", "RSA_1024", "RSA_3072", "RSA_4096", "EC_prime256v1", "EC_secp384r1", "EC_secp521r1"]

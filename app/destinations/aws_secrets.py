@@ -21,7 +21,8 @@ from app.destinations.base import (
     Receipt,
     Version,
 )
-from app.destinations.remote import MOST_RACES, SlotTemplate, fill, parse_version, secret_document, version_text
+from app.destinations.remote import MOST_RACES, SlotTemplate, fill, secret_document
+from app.destinations.slots import parse_version, version_text
 
 _COMING = "certcourier-coming"
 

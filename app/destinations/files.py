@@ -15,7 +15,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -32,11 +31,8 @@ from app.destinations.base import (
 )
 from app.destinations.layouts import HAProxy, Layout, Pkcs12, Separate, Traefik
 from app.destinations.ownership import Ownership
+from app.destinations.slots import check_slot, parse_version, version_text
 
-# Lineage names are made by us from host names; this is the second lock on the same door.
-_SAFE_SLOT = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,253}[a-z0-9])?")
-_TIME = "%Y%m%dT%H%M%SZ"
-_VERSION = re.compile(r"(\d{8}T\d{6}Z)-(\d+)")
 _MAY_WRITE = (
     "let this process write there and, where `owner` or `group` is set, give files away: run it as root, or as that "
     "user and a member of that group"
@@ -162,7 +158,7 @@ class FilesDestination:
         held = _current(slot)
         if held is not None and held > bundle.version:
             return Receipt("superseded", f"{slot} holds certificate {held.certificate_id}, which is newer")
-        version = slot / "versions" / _folder_name(bundle.version)
+        version = slot / "versions" / version_text(bundle.version)
         _clear_leftovers(slot)
         if not self._holds(version, bundle):
             _write_version(version, self._layout.render(bundle), self._layout.files, ownership)
@@ -193,17 +189,13 @@ class FilesDestination:
         fsync_folder(self._root)
 
     def _drop_old(self, slot: Path, current: Path) -> None:
-        older = sorted(
-            (path for path in (slot / "versions").iterdir() if _VERSION.fullmatch(path.name) and path != current),
-            key=lambda path: _parse(path.name),
-        )
+        found = ((parse_version(path.name), path) for path in (slot / "versions").iterdir() if path != current)
+        older = [path for _, path in sorted((version, path) for version, path in found if version is not None)]
         for path in older[: max(0, len(older) - self._config.keep_versions)]:
             shutil.rmtree(path)
 
     def _folder(self, slot: str) -> Path:
-        if not _SAFE_SLOT.fullmatch(slot) or ".." in slot:
-            raise DestinationRefusedError(f"{slot!r} cannot be the name of a folder")
-        return self._root / slot
+        return self._root / check_slot(slot)
 
 
 def _layout(config: FilesConfig) -> Layout:
@@ -247,20 +239,9 @@ def _give_version(version: Path, secret: Mapping[str, bool], own: Ownership) -> 
 
 def _current(slot: Path) -> Version | None:
     try:
-        return _parse((slot / "current").readlink().name)
-    except (FileNotFoundError, ValueError):
+        return parse_version((slot / "current").readlink().name)
+    except FileNotFoundError:
         return None
-
-
-def _folder_name(version: Version) -> str:
-    return f"{version.not_before.astimezone(UTC).strftime(_TIME)}-{version.certificate_id}"
-
-
-def _parse(name: str) -> Version:
-    match = _VERSION.fullmatch(name)
-    if match is None:
-        raise ValueError(name)
-    return Version(datetime.strptime(match[1], _TIME).replace(tzinfo=UTC), int(match[2]))
 
 
 def _clear_leftovers(slot: Path) -> None:

@@ -30,7 +30,8 @@ from app.destinations.base import (
     Receipt,
     Version,
 )
-from app.destinations.remote import MOST_RACES, SlotTemplate, fill, parse_version, version_text
+from app.destinations.remote import MOST_RACES, SlotTemplate, fill
+from app.destinations.slots import parse_version, version_text
 
 _MANAGER = "certcourier"
 _MANAGED_BY = {"app.kubernetes.io/managed-by": _MANAGER}

@@ -21,7 +21,6 @@ import secrets
 import stat
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from asyncssh import (
     FXF_CREAT,
@@ -36,12 +35,10 @@ from asyncssh import (
 )
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY
 
-from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError, Version
+from app.destinations.base import Bundle, DestinationUnavailableError, Version
+from app.destinations.slots import check_slot, parse_version, version_text
 
 FILES = ("fullchain.pem", "privkey.pem", "cert.pem", "chain.pem")
-_SAFE_SLOT = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,253}[a-z0-9])?")
-_TIME = "%Y%m%dT%H%M%SZ"
-_VERSION = re.compile(r"(\d{8}T\d{6}Z)-(\d+)")
 _LEFTOVER = re.compile(r"\.(?:turn|new|old|link)-(\d{8}T\d{6}Z-\d+)-[0-9a-f]+")
 _MOST_BYTES = 1_000_000  # more than any certificate: what else is in such a file is not ours
 _POLL_SECONDS = 0.1
@@ -52,17 +49,15 @@ class RemoteSlot:
     """One slot, over an open SFTP session. `patience` is how many seconds a writer's turn may last."""
 
     def __init__(self, sftp: SFTPClient, root: str, slot: str, *, patience: float) -> None:
-        if not _SAFE_SLOT.fullmatch(slot) or ".." in slot:
-            raise DestinationRefusedError(f"{slot!r} cannot be the name of a folder")
         self._sftp = sftp
-        self._path = posixpath.join(root, slot)
+        self._path = posixpath.join(root, check_slot(slot))
         self._patience = patience
 
     async def current(self) -> Version | None:
         """Which version `current` points to."""
         try:
-            return _parse(posixpath.basename(await self._sftp.readlink(self._at("current"))))
-        except (SFTPNoSuchFile, ValueError):
+            return parse_version(posixpath.basename(await self._sftp.readlink(self._at("current"))))
+        except SFTPNoSuchFile:
             return None
 
     async def put(self, bundle: Bundle, *, keep: int) -> Version | None:
@@ -70,7 +65,7 @@ class RemoteSlot:
         held = await self.current()
         if held is not None and held > bundle.version:
             return held
-        mark = f"{_folder_name(bundle.version)}-{secrets.token_hex(4)}"
+        mark = f"{version_text(bundle.version)}-{secrets.token_hex(4)}"
         await self._sftp.makedirs(self._at("versions"), SFTPAttrs(permissions=0o755), exist_ok=True)
         try:
             held = await self._put(bundle, mark)
@@ -86,7 +81,7 @@ class RemoteSlot:
         return held
 
     async def _put(self, bundle: Bundle, mark: str) -> Version | None:
-        version = _folder_name(bundle.version)
+        version = version_text(bundle.version)
         if not await self._holds(version, bundle):
             await self._write(version, mark, bundle)
         held = await self._flip(version, mark, bundle.version)
@@ -181,17 +176,18 @@ class RemoteSlot:
             await self._sftp.posix_rename(temporary, self._at(name))
 
     async def _drop_old(self, current: Version, keep: int) -> None:
-        found = [_parse(name) for name in await self._names(self._at("versions")) if _VERSION.fullmatch(name)]
-        older = sorted(version for version in found if version < current)
+        found = map(parse_version, await self._names(self._at("versions")))
+        older = sorted(version for version in found if version is not None and version < current)
         for version in older[: max(0, len(older) - keep)]:
-            await self._remove_tree(self._at("versions", _folder_name(version)))
+            await self._remove_tree(self._at("versions", version_text(version)))
 
     async def _clear_leftovers(self, ours: Version) -> None:
         """What killed writers left of this version and of older ones. A living writer of one would come too late."""
         for folder in ("", "versions"):
             for name in await self._names(self._at(folder)):
                 match = _LEFTOVER.fullmatch(name)
-                if match is not None and _parse(match[1]) <= ours:
+                version = parse_version(match[1]) if match is not None else None
+                if version is not None and version <= ours:
                     await self._remove_tree(self._at(folder, name))
 
     async def _names(self, path: str) -> set[str]:
@@ -234,14 +230,3 @@ def contents(bundle: Bundle) -> dict[str, str]:
 
 def _overtaken(path: str) -> DestinationUnavailableError:
     return DestinationUnavailableError(f"{path}: another writer took our turn; it is tried again", retry_after=1.0)
-
-
-def _folder_name(version: Version) -> str:
-    return f"{version.not_before.astimezone(UTC).strftime(_TIME)}-{version.certificate_id}"
-
-
-def _parse(name: str) -> Version:
-    match = _VERSION.fullmatch(name)
-    if match is None:
-        raise ValueError(name)
-    return Version(datetime.strptime(match[1], _TIME).replace(tzinfo=UTC), int(match[2]))

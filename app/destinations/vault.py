@@ -26,14 +26,8 @@ from app.destinations.base import (
     Receipt,
     Version,
 )
-from app.destinations.remote import (
-    MOST_RACES,
-    SlotTemplate,
-    fill,
-    parse_version,
-    read_login,
-    secret_document,
-)
+from app.destinations.remote import MOST_RACES, SlotTemplate, fill, read_login, secret_document
+from app.destinations.slots import parse_version
 
 _UNAVAILABLE = (
     vault_errors.VaultDown,

@@ -86,16 +86,7 @@ def newest(session: Session, count: int) -> Sequence[AuditEntry]:
 
 def document(entry: AuditEntry) -> dict[str, Any]:
     """An entry as it is exported: what was hashed, and the hashes, so that a reader can follow the chain."""
-    return {
-        "number": entry.id,
-        "at": _instant(entry.at),
-        "actor": entry.actor,
-        "action": entry.action,
-        "subject": entry.subject,
-        "detail": json.loads(entry.detail),
-        "previous_hash": entry.previous_hash,
-        "hash": entry.hash,
-    }
+    return _content(entry) | {"hash": entry.hash}
 
 
 def verify(session: Session, *, known: Head | None = None) -> Head:
@@ -178,7 +169,11 @@ def _one_snapshot(session: Session) -> dict[str, Any]:
 
 
 def _digest(entry: AuditEntry) -> str:
-    content = {
+    return hashlib.sha256(_canonical(_content(entry)).encode()).hexdigest()
+
+
+def _content(entry: AuditEntry) -> dict[str, Any]:
+    return {
         "number": entry.id,
         "at": _instant(entry.at),
         "actor": entry.actor,
@@ -187,7 +182,6 @@ def _digest(entry: AuditEntry) -> str:
         "detail": json.loads(entry.detail),
         "previous_hash": entry.previous_hash,
     }
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
 def _canonical(value: Any) -> str:

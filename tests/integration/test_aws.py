@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from app.destinations.base import Bundle, Destination, DestinationRefusedError, DestinationUnavailableError
-from app.destinations.remote import secret_document, version_text
+from app.destinations.remote import secret_document
+from app.destinations.slots import version_text
 from tests.standins.aws import aws_server
 from tests.standins.deliveries import bundle, end_delivery, open_destination, race, start_delivery, write_destination
 from tests.standins.gate import Gate

@@ -16,7 +16,7 @@ from kubernetes.config import incluster_config
 
 from app.destinations.base import Destination, DestinationRefusedError, DestinationUnavailableError
 from app.destinations.kubernetes import secret_name
-from app.destinations.remote import version_text
+from app.destinations.slots import version_text
 from tests.standins.clusters import Namespace, kubernetes_cluster, tls_cluster, with_token
 from tests.standins.deliveries import bundle, end_delivery, open_destination, race, start_delivery, write_destination
 from tests.standins.gate import Gate

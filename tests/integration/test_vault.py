@@ -313,7 +313,7 @@ def test_a_secret_file_that_others_can_read_is_refused_by_the_check(vault: Vault
     with pytest.raises(DestinationRefusedError, match="chmod 600"):
         vault.open().check()
     (vault.folder / "token").unlink()
-    with pytest.raises(DestinationRefusedError, match=r"token_file .*No such file"):
+    with pytest.raises(DestinationRefusedError, match=r"token_file: .*No such file"):
         vault.open().check()
 
 
