@@ -1,7 +1,7 @@
 """The pictures of the documentation: `make pictures` writes docs/images/*.svg; a test compares.
 
-Plain SVG without fonts or scripts of anybody else, and with a ground of its own, so that it can be read on any page, light
-or dark.
+Plain SVG without fonts or scripts of anybody else, and with a ground of its own, so that it can be read on any page,
+light or dark.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
 _STYLE = """\
 svg { font: 14px system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif; }
 .ground { fill: #ffffff; stroke: #d0d7de; } .group { fill: #f6f8fa; stroke: #afb8c1; stroke-dasharray: 4 3; }
-.box { fill: #ddf4ff; stroke: #0969da; } .ours { fill: #dafbe1; stroke: #1a7f37; } .note { fill: #fff8c5; stroke: #bf8700; }
+.box { fill: #ddf4ff; stroke: #0969da; } .ours { fill: #dafbe1; stroke: #1a7f37; }
+.note { fill: #fff8c5; stroke: #bf8700; }
 text { fill: #1f2328; } .small { font-size: 12px; } .strong { font-weight: 600; }
-.line { stroke: #57606a; stroke-width: 1.5; fill: none; } .lane { stroke: #afb8c1; stroke-dasharray: 3 4; } .head { fill: #57606a; }
+.line { stroke: #57606a; stroke-width: 1.5; fill: none; } .lane { stroke: #afb8c1; stroke-dasharray: 3 4; }
+.head { fill: #57606a; }
 @media (prefers-color-scheme: dark) {
 .ground { fill: #0d1117; stroke: #30363d; } .group { fill: #161b22; stroke: #6e7681; }
-.box { fill: #0c2d6b; stroke: #58a6ff; } .ours { fill: #04260f; stroke: #3fb950; } .note { fill: #341a00; stroke: #d29922; }
+.box { fill: #0c2d6b; stroke: #58a6ff; } .ours { fill: #04260f; stroke: #3fb950; }
+.note { fill: #341a00; stroke: #d29922; }
 text { fill: #e6edf3; } .line { stroke: #9198a1; } .lane { stroke: #6e7681; } .head { fill: #9198a1; }
 }"""
 
@@ -92,10 +95,10 @@ def way() -> Picture:
         900,
         560,
         "The way of a certificate",
-        "Provisioning orders at Certcourier, which records the order, buys and requests the certificate at DNSimple and "
-        "answers 202. DNSimple's webhook announces the certificate; event and job are committed together and answered "
-        "with 200. Certcourier downloads certificate and private key by ID, verifies them, and puts them in place on "
-        "your servers by one atomic flip. A renewal begins at the webhook.",
+        "Provisioning orders at Certcourier, which records the order, buys and requests the certificate at DNSimple "
+        "and answers 202. DNSimple's webhook announces the certificate; event and job are committed together and "
+        "answered with 200. Certcourier downloads certificate and private key by ID, verifies them, and puts them in place "
+        "on your servers by one atomic flip. A renewal begins at the webhook.",
     )
     lanes = {"provisioning": 90, "certcourier": 340, "dnsimple": 600, "servers": 810}
     names = {
@@ -144,8 +147,8 @@ def architecture() -> Picture:
         "Certcourier on several hosts",
         "Your provisioning system and DNSimple's webhook reach the web processes of any host through a proxy that ends "
         "TLS. Web processes commit orders and events with their jobs to one PostgreSQL database; workers of any host "
-        "claim the jobs, ask DNSimple by ID, and deliver to files, machines by SSH, webhooks and commands. Hosts have no "
-        "other connection to each other.",
+        "claim the jobs, ask DNSimple by ID, and deliver to files, machines by SSH, webhooks and commands. Hosts have "
+        "no other connection to each other.",
     )
     picture.box(24, 70, 150, 56, "Provisioning", "orders, reads")
     picture.box(24, 320, 150, 56, "DNSimple", "API v2, webhooks")

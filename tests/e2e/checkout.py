@@ -1,4 +1,4 @@
-"""Pages of the documentation, run as a reader would: their files written, their commands typed, what they print compared."""
+"""Pages of the documentation, done as a reader would: files written, commands typed, what they print compared."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.e2e.stack import ROOT, free_port, wait_until
 
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILES = {"toml", "ini", "python", "yaml"}
+_TAKE_UP = "[ ! -f .terminal ] || . ./.terminal"
 NOT_RUN = "*Not run by our tests"
 # What goes on in a terminal of its own until the page starts it again.
 _SERVICES = {"make run": "-m app.launch", ".venv/bin/python -m simulator": "-m simulator"}
@@ -118,7 +119,8 @@ class Checkout:
                 return self._start(service, self._here(command).removeprefix(service), shown)
         if command.startswith("make "):  # what runs the tests cannot be run by them
             command = command.replace("make ", "make --dry-run ", 1)
-        script = f"set -a; [ ! -f .terminal ] || . ./.terminal\n{self._here(command)}\nstatus=$?; export -p > .terminal; exit $status"
+        # Variables last from command to command, as in one terminal.
+        script = f"{_TAKE_UP}\nset -a\n{self._here(command)}\nstatus=$?; export -p > .terminal; exit $status"
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self.folder,
@@ -139,7 +141,7 @@ class Checkout:
             earlier.send_signal(signal.SIGINT)
             earlier.wait(60)
         output = self.folder / "terminal.txt"
-        script = f"[ ! -f .terminal ] || . ./.terminal\nexec {sys.executable} {_SERVICES[service]} {options}"
+        script = f"{_TAKE_UP}\nexec {sys.executable} {_SERVICES[service]} {options}"
         with output.open("wb") as terminal:
             process = subprocess.Popen(
                 ["bash", "-c", script], cwd=self.folder, env=self._environment, stdout=terminal, stderr=terminal

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import click
 import pytest
@@ -25,8 +28,18 @@ from simulator.catalogue import catalogue_table
 from simulator.scenario import Scenario
 from simulator.server import create_app, create_world
 from simulator.settings import Settings as SimulatorSettings
+from tests.e2e.checkout import blocks
+from tools.pictures import PICTURES
+from tools.reference import PAGES
+from tools.reference.commands import all_commands
+from tools.reference.markdown import UndocumentedError, described
 
 ROOT = Path(__file__).resolve().parents[2]
+ALL_PAGES = sorted(
+    path.relative_to(ROOT)
+    for path in (*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+    if "_build" not in path.parts
+)
 DOCS = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 
 
@@ -118,3 +131,75 @@ def test_the_examples_of_orders_are_orders() -> None:
 def test_links_between_pages_lead_somewhere(file: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", file.read_text()):
         assert (file.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    committed = (ROOT / "docs" / "reference" / f"{name}.md").read_text()
+    assert committed == PAGES[name](), "run `make reference`"
+
+
+def test_no_page_of_the_reference_is_left_over() -> None:
+    found = {path.stem for path in (ROOT / "docs" / "reference").glob("*.md")}
+    assert found == {*PAGES, "index"}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_are_what_their_program_draws(name: str) -> None:
+    committed = (ROOT / "docs" / "images" / f"{name}.svg").read_text()
+    assert committed == PICTURES[name]().svg(), "run `make reference`"
+    picture = ET.fromstring(committed)  # noqa: S314, our own
+    for part in ("title", "desc"):
+        assert picture.findtext(f"{{http://www.w3.org/2000/svg}}{part}")
+
+
+def test_what_the_code_does_not_describe_is_refused() -> None:
+    with pytest.raises(UndocumentedError, match="the field"):
+        described(" ", "the field")
+
+
+@pytest.mark.parametrize("file", ALL_PAGES, ids=str)
+def test_every_command_that_a_page_names_exists(file: Path) -> None:
+    commands = dict(all_commands())
+    groups = {words.split()[1] for words in commands if words.count(" ") == 2}
+    for typed in re.findall(r"(?:`|\$ |/)flask ((?:-e [^\s`]+ )?[a-z][^`\n|]*)", (ROOT / file).read_text()):
+        words = re.sub(r"^-e \S+ ", "", typed).split()
+        name = " ".join(words[: 2 if words[0] in groups else 1])
+        if len(name.split()) == 1 and name in groups:
+            continue  # a group as such
+        command = commands.get(f"flask {name}")
+        assert command is not None, f"flask {typed}"
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", typed):
+            assert option in known, f"flask {typed}: {option}"
+
+
+@pytest.mark.parametrize("file", [Path("README.md"), *(page for page in ALL_PAGES if "howto" in page.parts)], ids=str)
+def test_a_block_of_a_guide_runs_or_says_that_it_does_not(file: Path) -> None:
+    page = (ROOT / file).read_text()
+    if not page.startswith("<!-- runs -->"):
+        for block in blocks(page):
+            assert not block.runs or block.language == "text", f"{file}:{block.line} is neither run nor says so"
+
+
+def test_few_blocks_do_not_run() -> None:
+    excused = [block for file in ALL_PAGES for block in blocks((ROOT / file).read_text()) if not block.runs]
+    assert 0 < len(excused) <= 8
+
+
+def test_the_site_builds_without_a_warning_and_needs_no_other_host(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    loads = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["'](?:https?:)?//[^"']*""")
+    for page in pages:
+        assert not loads.findall(page.read_text()), page
+    for style in tmp_path.rglob("*.css"):
+        assert not re.findall(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", style.read_text()), style

@@ -1,7 +1,7 @@
 """The reference pages of the documentation, made from the code: `make reference` writes docs/reference/.
 
-A test compares what is committed with what these functions make, so nothing can be added to the code and stay undocumented;
-what has no description in the code is refused here, not left empty.
+A test compares what is committed with what these functions make, so nothing can be added to the code and stay
+undocumented; what has no description in the code is refused here, not left empty.
 """
 
 from __future__ import annotations

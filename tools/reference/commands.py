@@ -12,9 +12,9 @@ from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from tools.reference import markdown
 
 _INTRO = """\
-Run in the folder of Certcourier, with its environment active or as `.venv/bin/flask`; the settings are those of the service.
-Every one takes `--help`. The exit status is 0 when all is well, 1 when something is wrong or is not there, 2 when the command
-was written wrongly. What an operator wants with them is told in [operations](../operations.md)."""
+Run in the folder of Certcourier, with its environment active or as `.venv/bin/flask`; the settings are those of the
+service. Every one takes `--help`. The exit status is 0 when all is well, 1 when something is wrong or is not there, 2
+when the command was written wrongly. What an operator wants with them is told in [operations](../operations.md)."""
 
 
 def page() -> str:

@@ -11,14 +11,16 @@ from app.destinations.base import DestinationConfig
 from app.destinations.registry import KINDS, all_kinds
 from tools.reference import markdown
 
+_INTRO = """\
+One `[[destination]]` table each, in the TOML file that `DESTINATIONS_FILE` names. What the kinds do is told in
+[destinations](../destinations.md)."""
 _SHARED = [*DestinationConfig.model_fields]
 
 
 def page() -> str:
     """What every destination may say, then each kind."""
     parts = [
-        "One `[[destination]]` table each, in the TOML file that `DESTINATIONS_FILE` names. What the kinds do is told in "
-        "[destinations](../destinations.md).",
+        _INTRO,
         "## Every destination",
         _fields("every destination", DestinationConfig, _SHARED),
     ]

@@ -9,8 +9,9 @@ from app.meters import CERTIFICATE_EVENTS
 from tools.reference import markdown
 
 _INTRO = """\
-What DNSimple posts to `/dnsimple/events/<secret>`. Every event is answered with 200 once it is on record. Of one that is acted
-on only its name, its `request_identifier` and the IDs of certificate and domain are used; all else is asked for by ID."""
+What DNSimple posts to `/dnsimple/events/<secret>`. Every event is answered with 200 once it is on record. Of one that
+is acted on only its name, its `request_identifier` and the IDs of certificate and domain are used; all else is asked
+for by ID."""
 _DOES = {
     "certificate.issue": "The certificate is fetched by its ID and installed, whoever ordered it.",
     "certificate.reissue": "The certificate is fetched by its ID and installed.",

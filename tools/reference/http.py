@@ -9,8 +9,8 @@ from app.web.docs import openapi_document
 from tools.reference import markdown
 
 _INTRO = """\
-The service describes itself at `/openapi.json` and as a page at `/docs`; this is the same document. How to order, and what an
-answer means, is told in [the HTTP interface](../api.md)."""
+The service describes itself at `/openapi.json` and as a page at `/docs`; this is the same document. How to order, and
+what an answer means, is told in [the HTTP interface](../api.md)."""
 
 
 def page() -> str:

@@ -10,8 +10,12 @@ from werkzeug.exceptions import default_exceptions
 from tools.reference import markdown
 
 _INTRO = """\
-`type` of an `application/problem+json` answer, after `urn:certcourier:problem:`, and of an order's `failure`. `detail` says
-what is wrong in the case at hand and what to do; when a client meets which is told in [the HTTP interface](../api.md#errors)."""
+`type` of an `application/problem+json` answer, after `urn:certcourier:problem:`, and of an order's `failure`. `detail`
+says what is wrong in the case at hand and what to do; when a client meets which is told in
+[the HTTP interface](../api.md#errors).
+
+Status `order`: found after the request was answered, or DNSimple's refusal, which is a 400; the order has it as its
+`failure`."""
 _ALWAYS = {404, 405, 413}  # Flask's own
 _FOLDERS = ("web", "certificates")
 _NO_ANSWER = "order"
@@ -25,8 +29,6 @@ def page() -> str:
     return markdown.page(
         "Types of problems",
         _INTRO,
-        f"Status `{_NO_ANSWER}`: found after the request was answered, or DNSimple's refusal, which is a 400; the order has it "
-        "as its `failure`.",
         markdown.table(("Type", "Status", "Title"), rows),
     )
 
