@@ -97,8 +97,8 @@ def way() -> Picture:
         "The way of a certificate",
         "Provisioning orders at Certcourier, which records the order, buys and requests the certificate at DNSimple "
         "and answers 202. DNSimple's webhook announces the certificate; event and job are committed together and "
-        "answered with 200. Certcourier downloads certificate and private key by ID, verifies them, and puts them in place "
-        "on your servers by one atomic flip. A renewal begins at the webhook.",
+        "answered with 200. Certcourier downloads certificate and private key by ID, verifies them, and puts them in "
+        "place on your servers by one atomic flip. A renewal begins at the webhook.",
     )
     lanes = {"provisioning": 90, "certcourier": 340, "dnsimple": 600, "servers": 810}
     names = {

@@ -101,7 +101,7 @@ class Checkout:
                 (self.folder / block.file).write_text(self._here(block.text))
             elif block.language == "console":
                 for command, shown in block.commands():
-                    said = self._type(command, shown)
+                    said = self.type(command, shown)
                     assert not shown or fits(shown, said), (
                         f"line {block.line}: {command}\n{said}\n-- is not --\n{shown}"
                     )
@@ -113,7 +113,8 @@ class Checkout:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(60)
 
-    def _type(self, command: str, shown: str) -> str:
+    def type(self, command: str, shown: str = "") -> str:
+        """What it prints, with the usual ports. Raises AssertionError when it fails."""
         for service in _SERVICES:
             if command.startswith(service):
                 return self._start(service, self._here(command).removeprefix(service), shown)

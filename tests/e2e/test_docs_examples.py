@@ -35,3 +35,11 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_what_a_page_tells_to_do_works_as_it_is_written(page: Path, checkout: Checkout) -> None:
     checkout.run((ROOT / page).read_text())
+
+
+def test_a_command_without_settings_names_the_file_of_the_demo(checkout: Checkout) -> None:
+    said = checkout.type("! .venv/bin/flask jobs list")
+    assert "DNSIMPLE_API_TOKEN: is missing" in said
+    assert "var/demo.env" not in said
+    checkout.type("mkdir var && touch var/demo.env")
+    assert "flask -e var/demo.env" in checkout.type("! .venv/bin/flask jobs list")

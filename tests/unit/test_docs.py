@@ -12,7 +12,9 @@ from xml.etree import ElementTree as ET
 
 import click
 import pytest
+import yaml
 
+from app import create_app as create_service
 from app.certificates.names import resolve_names
 from app.certificates.receiving import _INSTALLS
 from app.cli import GROUPS, worker
@@ -22,13 +24,14 @@ from app.destinations.files import FilesConfig, FilesDestination
 from app.destinations.registry import KINDS, all_kinds, load_destinations
 from app.jobs.handlers import HANDLERS
 from app.web.docs import openapi_document
-from config import settings_table
+from config import Settings, settings_table
 from simulator.__main__ import options_table
 from simulator.catalogue import catalogue_table
 from simulator.scenario import Scenario
 from simulator.server import create_app, create_world
 from simulator.settings import Settings as SimulatorSettings
 from tests.e2e.checkout import blocks
+from tests.harness import make_settings
 from tools.pictures import PICTURES
 from tools.reference import PAGES
 from tools.reference.commands import all_commands
@@ -203,3 +206,33 @@ def test_the_site_builds_without_a_warning_and_needs_no_other_host(tmp_path: Pat
         assert not loads.findall(page.read_text()), page
     for style in tmp_path.rglob("*.css"):
         assert not re.findall(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", style.read_text()), style
+
+
+def test_every_endpoint_is_documented(tmp_path: Path) -> None:
+    settings = make_settings(f"sqlite:///{tmp_path}/docs.db", "http://127.0.0.1:1", tmp_path)
+    paths = openapi_document()["paths"]
+    for rule in create_service(settings).url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in rule.methods or ():
+            if method not in {"HEAD", "OPTIONS"}:
+                assert method.lower() in paths.get(path, {}), f"{method} {path}"
+
+
+@pytest.mark.parametrize("file", ALL_PAGES, ids=str)
+def test_blocks_are_what_they_are_said_to_be(file: Path) -> None:
+    page = (ROOT / file).read_text()
+    settings = {*(name.upper() for name in Settings.model_fields), "POSTGRES_PASSWORD"}
+    for block in blocks(page):
+        match block.language:
+            case "toml":
+                tomllib.loads(block.text)
+            case "yaml":
+                assert yaml.safe_load(block.text)
+            case "json":
+                assert json.loads(block.text.replace("...", ""))
+            case "python":
+                compile(block.text, str(file), "exec")
+            case "ini" if not block.text.startswith("["):
+                names = re.findall(r"^([A-Z_]+)=", block.text, re.MULTILINE)
+                assert names, f"{file}:{block.line} sets nothing"
+                assert settings.issuperset(names), f"{file}:{block.line}"
