@@ -80,7 +80,8 @@ def claim_installation(services: Services) -> None:
     facts = {
         "account_id": (
             str(services.account_id),
-            "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR",
+            "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR, or remove "
+            "VAR_DIR if all that it holds is of the demo",
         ),
         "key_encryption_key_id": (
             services.sealer.key_id,
