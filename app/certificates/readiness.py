@@ -65,6 +65,12 @@ def check_destinations(services: Services) -> None:
             log.warning("destination not checked", destination=destination.config.name, reason=str(error))
 
 
+_OTHER_ACCOUNT = (
+    "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR, or remove them if "
+    "they are the demo's"
+)
+
+
 def claim_installation(services: Services) -> None:
     """Note whose database this is, or find that it is somebody else's.
 
@@ -78,11 +84,7 @@ def claim_installation(services: Services) -> None:
     if revision != head_revision():
         raise PermanentError("the database's tables are not current: run `flask db upgrade` first")
     facts = {
-        "account_id": (
-            str(services.account_id),
-            "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR, or remove "
-            "VAR_DIR if all that it holds is of the demo",
-        ),
+        "account_id": (str(services.account_id), _OTHER_ACCOUNT),
         "key_encryption_key_id": (
             services.sealer.key_id,
             "KEY_ENCRYPTION_KEY_FILE: this database's private keys were sealed under key {}; restore that file",
