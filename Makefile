@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test check lint types imports format docs reference lock torture bench clean
+.PHONY: help run test check lint types imports security audit fuzz format docs reference lock torture year bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,15 @@ types: $(VENV)/.dev ## Check types
 imports: $(VENV)/.dev ## Check that imports point one way
 	$(BIN)/lint-imports
 
+security: $(VENV)/.dev ## Look for careless code with bandit (exceptions: pyproject.toml)
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app simulator migrations config.py wsgi.py gunicorn.conf.py
+
+audit: $(VENV)/.dev ## Ask PyPI for known vulnerabilities of what is pinned; skipped where it cannot be reached
+	@.ci/audit $(BIN)/python
+
+fuzz: $(VENV)/.dev ## Some 20,000 made-up inputs for everything that reads what strangers send
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-3500} $(BIN)/python -m pytest tests/unit/test_fuzz.py --hypothesis-show-statistics --timeout 3600
+
 format: $(VENV)/.dev ## Put the code into its usual form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -48,6 +57,9 @@ lock: $(VENV)/.dev ## Compile requirements*.in into requirements*.txt, every ver
 
 torture: $(VENV)/.dev ## Kill processes at 1,000 instants while everything else goes wrong too: half an hour
 	$(BIN)/python -m tests.torture --write docs/torture.md
+
+year: $(VENV)/.dev ## A year of 1,000 certificates while much goes wrong, with the clocks moved ahead
+	nice $(BIN)/python -m tests.year
 
 bench: $(VENV)/.dev ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks

@@ -7,7 +7,22 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from app.certificates.readiness import check_destinations, claim_installation, note_version
-from app.commands import audit, certificates, db, destinations, jobs, reading, tokens, webhooks
+from app.commands import (
+    alarms,
+    audit,
+    certificates,
+    db,
+    deliveries,
+    destinations,
+    importing,
+    jobs,
+    keys,
+    reading,
+    redelivering,
+    refetching,
+    tokens,
+    webhooks,
+)
 from app.commands.doctor import doctor
 from app.commands.output import current_services
 from app.errors import CertcourierError
@@ -16,15 +31,20 @@ from app.jobs.worker import Worker
 GROUPS = (
     db.group,
     tokens.group,
+    keys.group,
     webhooks.group,
     jobs.group,
     audit.group,
+    alarms.group,
     destinations.group,
+    deliveries.group,
     reading.orders,
     certificates.group,
     reading.events,
     reading.quota,
 )
+for command in (refetching.refetch, redelivering.redeliver, importing.import_certificates):
+    certificates.group.add_command(command)
 
 
 def register_commands(app: Flask) -> None:

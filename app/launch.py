@@ -85,7 +85,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     environment = _environment()
-    simulated = not environment.get("DNSIMPLE_API_TOKEN")
+    simulated = not (environment.get("DNSIMPLE_API_TOKEN") or environment.get("DNSIMPLE_API_TOKEN_FILE"))
     demo = _simulated(environment) if simulated else {}
     environment |= demo
     processes: Processes | None = None

@@ -1,4 +1,4 @@
-"""The site of the documentation: `make docs` (see docs/decisions/0012-documentation.md)."""
+"""The site of the documentation: `make docs` (see docs/decisions/0014-documentation.md)."""
 
 project = "Certcourier"
 author = "the authors of Certcourier"

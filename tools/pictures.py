@@ -175,9 +175,9 @@ def architecture() -> Picture:
     picture.arrow((174, 336), (226, 336))
     picture.text(200, 88, "orders")
     picture.text(200, 326, "events")
-    picture.group(776, 120, 140, 250, "Destinations")
-    for number, line in enumerate(("files", "SSH", "webhook", "command")):
-        picture.box(796, 152 + 52 * number, 100, 38, line)
+    picture.group(776, 40, 140, 330, "Destinations")
+    for number, line in enumerate(("files", "SSH", "Vault", "Kubernetes", "AWS", "webhook", "command")):
+        picture.box(791, 70 + 42 * number, 110, 34, line)
     picture.arrow((500, 440), (846, 440), (846, 370))
     picture.text(640, 432, "verified, newest only")
     picture.arrow((370, 420), (330, 420), (330, 468), (99, 468), (99, 376), both=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import select, update
@@ -17,28 +18,42 @@ from app.certificates.failing import fail_order
 from app.certificates.names import digest_names
 from app.certificates.story import tell
 from app.certificates.verifying import VerificationError, VerifiedCertificate, verify
-from app.dnsimple.adapter import Purpose
+from app.dnsimple.adapter import PrivateKey, Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
-from app.storage.clock import read_now
-from app.storage.models import Certificate, Domain, Event, Lineage, Order
-from app.storage.statements import insert_once
+from app.storage.clock import db_now, read_now
+from app.storage.keyring import sealing_key_id
+from app.storage.models import Certificate, Domain, Event, Job, Lineage, Order
+from app.storage.statements import changed_rows, insert_once
 
 log = structlog.get_logger("certcourier")
 
-# 428 can still come for a while after `issued` (contract, section 2.4). About three hours in all.
+# 428 can still come for a while after `issued` (contract, section 2.4). About three hours in all, and not much longer
+# when the pauses were: a certificate of six days has no week for it.
 _NOT_YET_PAUSES = (2, 4, 8, 15, 30, 60, 120, 300, 600)
 _NOT_YET_MOST = 25
+# One that only an event has told us of waits for a part of each hour's calls: about three days.
+_UNKNOWN_MOST = 72
+_NOT_YET_FEWEST = 5
+_NOT_YET_LONGEST = timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A certificate that we were told of, by which event if by one."""
+    """A certificate that we were told of, by which event if by one. `again`: it is another one under the same ID."""
 
     certificate_id: int
     domain_id: int
     event_id: str | None = None
+    # DNSimple itself has told us: it is no stranger's invention.
+    seen: bool = False
+    again: bool = False
+
+    @property
+    def key(self) -> str:
+        """One job at a time has it."""
+        return f"{'reissue' if self.again else 'install'}:{self.domain_id}:{self.certificate_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +72,30 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """What is to be put on record, the private key sealed already."""
+    """What is to be put on record; the private key is sealed in that transaction."""
 
     target: _Target
     verified: VerifiedCertificate
-    sealed_key: bytes
+    key: PrivateKey
 
 
 def want_installed(
     services: Services, session: Session, *, certificate_id: int, domain_id: int, event_id: str | None = None
 ) -> None:
-    """Enqueue the installation in the caller's transaction; one at a time for a certificate."""
-    want_many_installed(services, session, [Wanted(certificate_id, domain_id, event_id)])
+    """Enqueue the installation in the caller's transaction; one at a time for a certificate.
+
+    DNSimple has told us of it. A job that waits for the quota of unknown certificates waits no more.
+    """
+    wanted = Wanted(certificate_id, domain_id, event_id, seen=True)
+    waiting = update(Job).where(Job.key == wanted.key, Job.state == "ready", Job.kind == "install")
+    again = {"args": asdict(wanted), "due_at": db_now()}
+    if not changed_rows(session.execute(waiting.values(**again))):
+        want_many_installed(services, session, [wanted])
 
 
 def want_many_installed(services: Services, session: Session, wanted: Iterable[Wanted]) -> None:
     """The same for many certificates."""
-    jobs = {f"install:{one.domain_id}:{one.certificate_id}": asdict(one) for one in wanted}
-    services.queue.enqueue_many(session, "install", jobs)
+    services.queue.enqueue_many(session, "install", {one.key: asdict(one) for one in wanted})
 
 
 def install(services: Services, claim: Claim) -> None:
@@ -86,12 +107,15 @@ def install(services: Services, claim: Claim) -> None:
     if target is None:
         with services.queue.finishing(claim):
             return
+    if target.purpose is Purpose.UNKNOWN and claim.postponed > _UNKNOWN_MOST:
+        _ignore(services, claim, "no call was left for it in days; if it exists, it is found by looking")
+        return
     try:
         with services.dnsimple.spending(target.purpose).together(2) as dnsimple:
             download = dnsimple.download(target.reference, target.certificate_id)
             key = dnsimple.private_key(target.reference, target.certificate_id)
     except NotIssuedYetError as error:
-        if claim.postponed >= _NOT_YET_MOST:
+        if _is_given_up(services, claim):
             raise VerificationError(f"{error}: DNSimple still does not hand it out after some hours") from error
         pause = _NOT_YET_PAUSES[min(claim.postponed, len(_NOT_YET_PAUSES) - 1)]
         raise Postpone(pause, str(error)) from error
@@ -109,9 +133,8 @@ def install(services: Services, claim: Claim) -> None:
         now=now,
         must_cover=target.order.names if target.order else (),
     )
-    sealed = services.sealer.seal(key.pem, certificate_id=target.certificate_id)
     with services.queue.finishing(claim) as session:
-        _record(services, session, claim, _Fetched(target, verified, sealed))
+        _record(services, session, claim, _Fetched(target, verified, key))
 
 
 def installation_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
@@ -128,6 +151,13 @@ def installation_died(services: Services, session: Session, claim: Claim, error:
         fail_order(session, order, {"type": "installation-failed", "title": title, "detail": error})
 
 
+def _is_given_up(services: Services, claim: Claim) -> bool:
+    with services.database.read() as session:
+        age = read_now(session) - session.get_one(Job, claim.id).created_at
+    most = _NOT_YET_FEWEST if age > _NOT_YET_LONGEST else _NOT_YET_MOST
+    return claim.postponed >= most
+
+
 def _target(services: Services, claim: Claim) -> _Target | None:
     certificate_id, domain_id = int(claim.args["certificate_id"]), int(claim.args["domain_id"])
     with services.database.read() as session:
@@ -135,18 +165,20 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         order = session.get(Order, known.order_id) if known and known.order_id else None
         domain = session.get(Domain, domain_id)
     if known is not None:
-        if known.installed_at is not None:
+        if known.installed_at is not None and not claim.args.get("again"):
             return None
         if known.domain_id not in {None, domain_id}:
             log.warning("event names another domain", certificate_id=certificate_id, domain_id=domain_id)
             return None
-        purpose = Purpose.INTERACTIVE if order else Purpose.BACKGROUND
+        somebody_waits = order is not None and order.renews_certificate_id is None
+        purpose = Purpose.INTERACTIVE if somebody_waits else Purpose.BACKGROUND
         # Before DNSimple's answer to our order has told us the domain's ID, the event's word for it has to be checked.
         reference = known.domain if known.domain_id else domain_id
         return _Target(certificate_id, known.domain, domain_id, reference, order, purpose)
     if domain is None:
         domain = _learn_domain(services, domain_id)
-    return _Target(certificate_id, domain.name, domain.id, domain.name, None, Purpose.UNKNOWN) if domain else None
+    purpose = Purpose.BACKGROUND if claim.args.get("seen") else Purpose.UNKNOWN
+    return _Target(certificate_id, domain.name, domain.id, domain.name, None, purpose) if domain else None
 
 
 def _learn_domain(services: Services, domain_id: int) -> Domain | None:
@@ -183,7 +215,7 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
         names=list(verified.names),
     )
     certificate = session.get_one(Certificate, target.certificate_id, with_for_update=True)
-    if certificate.installed_at is not None:
+    if certificate.installed_at is not None and certificate.fingerprint == verified.fingerprint:
         return  # another event's job was faster
     certificate.lineage_id = _lineage(session, services.account_id, target.domain, verified).id
     certificate.domain_id = target.domain_id
@@ -197,7 +229,9 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
     certificate.not_after = verified.not_after
     certificate.leaf_pem = verified.leaf_pem
     certificate.chain_pem = verified.chain_pem
-    certificate.sealed_key = fetched.sealed_key
+    certificate.sealed_key = services.sealer.seal(
+        fetched.key.pem, certificate_id=certificate.id, under=sealing_key_id(session)
+    )
     certificate.installed_at = read_now(session)
     _tell(session, claim, certificate)
     if certificate.order_id is not None:

@@ -24,7 +24,16 @@ Step = Literal[
     "verified",
     "delivered",
     "superseded",
+    "served",
+    "stale",
+    "unreachable",
     "failed",
+    "early renewal",
+    "renewal ordered",
+    "left",
+    "auto-renewal failed",
+    "auto-renewal changed",
+    "private key removed",
 ]
 
 

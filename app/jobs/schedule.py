@@ -26,6 +26,10 @@ SCHEDULE = (
     Every("register_webhook", 120),
     Every("reconcile", 300),
     Every("prune", 3600),
+    Every("prove", 60),
+    Every("alarms", 60),
+    Every("renew", 300),
+    Every("ask_authority", 120),
 )
 
 

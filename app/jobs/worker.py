@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
+from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, PaymentRequiredError
@@ -135,6 +136,7 @@ class Worker:
         self._done.set()
         for helper in helpers:
             helper.join()
+        self._guarded(self._say_goodbye, None)
         log.info("worker stopped", worker_id=self.id)
 
     def stop(self) -> None:
@@ -149,7 +151,7 @@ class Worker:
 
     def _start(self) -> None:
         with self._services.database.write() as session:
-            session.add(WorkerRow(id=self.id, host=socket.gethostname(), pid=os.getpid()))
+            session.add(self._row())
             self._services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
         log.info("worker started", worker_id=self.id, threads=self._threads)
 
@@ -188,15 +190,26 @@ class Worker:
         while not self._done.wait(interval):  # also while the last jobs at hand are being finished
             self._guarded(self._say_alive, None)
 
+    def _row(self) -> WorkerRow:
+        sealer = self._services.sealer
+        sealer.refresh()
+        keys = list(sealer.key_ids)
+        return WorkerRow(id=self.id, host=socket.gethostname(), pid=os.getpid(), heard_at=db_now(), key_ids=keys)
+
     def _say_alive(self) -> None:
         with self._lock:
             tokens = list(self._at_hand)
         if tokens:
             self._services.queue.heartbeat(tokens)
         with self._services.database.write() as session:
-            session.merge(WorkerRow(id=self.id, host=socket.gethostname(), pid=os.getpid(), heard_at=db_now()))
+            session.merge(self._row())
             if not self._stopping.is_set():
                 enqueue_due(session, self._services.queue)
+
+    def _say_goodbye(self) -> None:
+        """A worker that was stopped is not one that fell silent."""
+        with self._services.database.write() as session:
+            session.execute(delete(WorkerRow).where(WorkerRow.id == self.id))
 
     def _guarded[T](self, action: Callable[[], T], otherwise: T) -> T:
         """A database that is away must not end the worker: say so, and try again at the next turn."""

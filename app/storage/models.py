@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql.schema import MetaData
 
 from app.storage.clock import UTCDateTime, db_now
+from app.storage.sealing import sealed_under
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing to misread on the phone
 AutoId = BigInteger().with_variant(Integer, "sqlite")
@@ -69,12 +70,20 @@ class Order(Base):
     # The digest of what was asked for while the order is in flight, then null: two identical ones cannot both be.
     in_flight_key: Mapped[str | None] = mapped_column(String(64), unique=True)
     certificate_id: Mapped[int | None] = mapped_column(BigInteger)
+    # Of a renewal that we make: the certificate to replace, and DNSimple's number of the renewal while it is known.
+    renews_certificate_id: Mapped[int | None] = mapped_column(BigInteger)
+    renewal_id: Mapped[int | None] = mapped_column(BigInteger)
     purchase_attempted_at: Mapped[datetime | None]
     failure: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
 
-    __table_args__ = (Index(None, "certificate_id"), Index(None, "domain", "id"), Index(None, "state", "id"))
+    __table_args__ = (
+        Index(None, "certificate_id"),
+        Index(None, "domain", "id"),
+        Index(None, "state", "id"),
+        Index(None, "renews_certificate_id"),
+    )
 
 
 class IdempotencyKey(Base):
@@ -154,7 +163,25 @@ class Certificate(Base):
         Index(None, "state", "id"),
         Index(None, "lineage_id", "not_before", "id", "not_after"),
         Index(None, "not_after"),
+        Index(None, "fingerprint"),
     )
+
+
+class RenewalNote(Base):
+    """What is known of a certificate's renewal beside its own times: the authority's window, and what went wrong.
+
+    `renew_at` is the instant drawn out of a window that is earlier than the usual renewal; null: nothing is pressing.
+    """
+
+    __tablename__ = "renewal_notes"
+
+    certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id"), primary_key=True, autoincrement=False)
+    window_start: Mapped[datetime | None]
+    window_end: Mapped[datetime | None]
+    renew_at: Mapped[datetime | None] = mapped_column(index=True)
+    ask_at: Mapped[datetime | None] = mapped_column(index=True)
+    problem: Mapped[str | None] = mapped_column(Text)
+    problem_at: Mapped[datetime | None]
 
 
 class Delivery(Base):
@@ -181,6 +208,7 @@ class Delivery(Base):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        Index(None, "state"),
     )
 
 
@@ -309,6 +337,8 @@ class Worker(Base):
     pid: Mapped[int]
     started_at: Mapped[datetime] = mapped_column(default=db_now())
     heard_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+    # The IDs of the key-encryption keys that it holds.
+    key_ids: Mapped[list[str] | None]
 
 
 class ApiToken(Base):
@@ -326,6 +356,50 @@ class ApiToken(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class WebhookSecret(Base):
+    """A secret part of the webhook's path. `sealed` is bound to its digest; `current` is true for one row, else null.
+
+    `accepted_until` is set once DNSimple posts to the URL no more; from then on nothing is taken under it.
+    """
+
+    __tablename__ = "webhook_secrets"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    current: Mapped[bool | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    accepted_until: Mapped[datetime | None]
+
+    @property
+    def key_id(self) -> str:
+        """The ID of the key-encryption key that it is sealed under."""
+        return sealed_under(self.sealed)
+
+
+class ImportRun(Base):
+    """One `flask certificates import`. `next_page` of the account's domains; 0: all of them are listed."""
+
+    __tablename__ = "import_runs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    domain: Mapped[str | None] = mapped_column(String(253))
+    next_page: Mapped[int] = mapped_column(default=1)
+    problem: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    finished_at: Mapped[datetime | None]
+
+
+class ImportedDomain(Base):
+    """A domain of an import: which of its certificates are wanted; null until it was looked at."""
+
+    __tablename__ = "imported_domains"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("import_runs.id"), primary_key=True)
+    domain: Mapped[str] = mapped_column(String(253), primary_key=True)
+    certificate_ids: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
+    problem: Mapped[str | None] = mapped_column(Text)
 
 
 class Fact(Base):
@@ -372,3 +446,52 @@ class RequestCount(Base):
     used: Mapped[int]
     # Since the row was made; for addresses, whose failed logins are counted one by one.
     total: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class EndpointSeen(Base):
+    """What an endpoint serves for a lineage, compared with the certificate that was delivered for it.
+
+    `state`: delivered (not proven yet), served, stale (another certificate is served), unreachable. While another is
+    served in a time of grace, until `give_up_at`, the state stays as it was.
+    """
+
+    __tablename__ = "endpoints_seen"
+
+    lineage_id: Mapped[int] = mapped_column(ForeignKey("lineages.id"), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(String(63), primary_key=True)
+    certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id"))
+    state: Mapped[str] = mapped_column(String(20))
+    since: Mapped[datetime] = mapped_column(default=db_now())
+    detail: Mapped[str | None] = mapped_column(Text)
+    seen_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    checked_at: Mapped[datetime | None]
+    tries: Mapped[int] = mapped_column(default=0)
+    give_up_at: Mapped[datetime | None]
+    next_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (Index(None, "endpoint", "next_at"), Index(None, "state"))
+
+
+class Alarm(Base):
+    """A problem, from when it was found until it is over. At most one of a kind and subject is open.
+
+    `gone_at`: not found any more, but perhaps only for a moment. `last_told` and `recovery_told_at`: when a message
+    about it was put on its way.
+    """
+
+    __tablename__ = "alarms"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(400))
+    since: Mapped[datetime]
+    detail: Mapped[str] = mapped_column(Text)
+    remedy: Mapped[str] = mapped_column(Text)
+    raised_at: Mapped[datetime] = mapped_column(default=db_now())
+    last_told: Mapped[datetime | None]
+    dismissed_at: Mapped[datetime | None]
+    gone_at: Mapped[datetime | None]
+    resolved_at: Mapped[datetime | None]
+    recovery_told_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "resolved_at"), Index(None, "kind", "last_told"))

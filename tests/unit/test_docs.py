@@ -16,12 +16,15 @@ import yaml
 
 from app import create_app as create_service
 from app.certificates.names import resolve_names
-from app.certificates.receiving import _INSTALLS
+from app.certificates.problems import KINDS as KINDS_OF_ALARMS
+from app.certificates.receiving import ACTED_ON
 from app.cli import GROUPS, worker
 from app.destinations.base import Change
 from app.destinations.command import CommandConfig, CommandDestination
 from app.destinations.files import FilesConfig, FilesDestination
 from app.destinations.registry import KINDS, all_kinds, load_destinations
+from app.endpoints.registry import Endpoint, load_endpoints
+from app.endpoints.starttls import BEGIN
 from app.jobs.handlers import HANDLERS
 from app.web.docs import openapi_document
 from config import Settings, settings_table
@@ -70,7 +73,7 @@ def test_every_command_is_documented() -> None:
 
 
 def test_every_event_that_is_acted_on_is_documented() -> None:
-    for name in _INSTALLS:
+    for name in ACTED_ON:
         assert f"`{name}`" in DOCS["api.md"]
 
 
@@ -99,11 +102,17 @@ def test_every_field_of_a_destination_is_documented() -> None:
 def test_the_examples_of_destinations_work(tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", DOCS["destinations.md"], re.DOTALL)
     assert len(examples) >= 2
+    file = tmp_path / "destinations.toml"
+    file.write_text(examples[0])
+    first = load_destinations(file, var_dir=tmp_path)
     for example in examples:
-        file = tmp_path / "destinations.toml"
         file.write_text(example)
-        names = [entry["name"] for entry in tomllib.loads(example)["destination"]]
-        assert list(load_destinations(file, var_dir=tmp_path)) == names
+        entries = tomllib.loads(example)
+        destinations = load_destinations(file, var_dir=tmp_path) if "destination" in entries else first
+        endpoints = load_endpoints(file, destinations)
+        if "destination" in entries:
+            assert list(destinations) == [entry["name"] for entry in entries["destination"]]
+        assert list(endpoints) == [entry["name"] for entry in entries.get("endpoint", [])]
 
 
 def test_every_variable_that_a_command_gets_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,12 +129,45 @@ def test_every_variable_that_a_command_gets_is_documented(monkeypatch: pytest.Mo
             assert f"_{place.upper()}_FILE`" in DOCS["destinations.md"], place
 
 
+def test_every_field_of_an_endpoint_is_documented() -> None:
+    section = DOCS["destinations.md"].partition("## Endpoints")[2]
+    for field in Endpoint.model_fields:
+        assert f"| `{field}` |" in section, field
+    for protocol in BEGIN:
+        assert f"`{protocol}`" in section
+
+
+def test_every_kind_of_alarm_is_documented() -> None:
+    for kind in KINDS_OF_ALARMS:
+        assert f"| `{kind}` |" in DOCS["operations.md"]
+
+
 def test_the_examples_of_orders_are_orders() -> None:
     texts = [DOCS["api.md"], (ROOT / "README.md").read_text()]
     bodies = [json.loads(body) for text in texts for body in re.findall(r"-d '(\{.*?\})'", text)]
     assert bodies
     for body in bodies:
         resolve_names(body["domain"], body.get("name", "www"), body.get("san", []))
+
+
+def test_every_test_that_security_names_exists() -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(r"`(?:tests/\S+/)?(test_\w+(?:\.py)?)`", DOCS["security.md"])
+    assert len(named) > 30
+    for name in named:
+        if name.endswith(".py"):
+            assert name in files, name
+        else:
+            assert any(f"def {name}(" in text for text in files.values()), name
+
+
+def test_every_threat_has_a_control_and_a_test() -> None:
+    table = DOCS["security.md"].partition("| Threat | Control | Test |")[2].partition("\n\n")[0]
+    rows = [line.strip("|").split(" | ") for line in table.splitlines()[2:]]
+    assert len(rows) > 20
+    for row in rows:
+        assert len(row) == 3, row
+        assert "`" in row[2], row
 
 
 @pytest.mark.parametrize(

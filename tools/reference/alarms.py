@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from app.certificates.problems import KINDS
 from tools.reference import markdown
 
 _RULES = markdown.ROOT / "docs" / "prometheus" / "alerts.yml"
@@ -17,8 +18,13 @@ def page() -> str:
     parts = [part for group in groups for rule in group["rules"] for part in _parts(rule)]
     return markdown.page(
         "Alarms",
-        "The rules of [`alerts.yml`](../prometheus/alerts.yml), for Prometheus. "
         "[What to do when alarmed](../howto/alarmed.md) says where to begin.",
+        "## Of Certcourier itself",
+        "What `flask alarms list` shows and messages tell. When each is raised, and what to do, is told in "
+        "[operations](../operations.md#alarms).",
+        markdown.table(("Kind", "Says"), [(f"`{kind}`", alarm.one) for kind, alarm in KINDS.items()]),
+        "## Of Prometheus",
+        "The rules of [`alerts.yml`](../prometheus/alerts.yml).",
         *parts,
     )
 
@@ -29,7 +35,7 @@ def _parts(rule: dict[str, Any]) -> list[str]:
         key: markdown.described(rule["annotations"].get(key), f"{key} of {name}") for key in ("summary", "description")
     }
     return [
-        f"## {name}",
+        f"### {name}",
         f"{rule['labels']['severity'].capitalize()}, after {rule['for']}: {_plain(says['summary'])}.",
         _plain(says["description"]),
         f"```text\n{' '.join(rule['expr'].split())}\n```",

@@ -9,11 +9,14 @@ from pydantic.fields import FieldInfo
 
 from app.destinations.base import DestinationConfig
 from app.destinations.registry import KINDS, all_kinds
+from app.endpoints.registry import Endpoint
 from tools.reference import markdown
 
 _INTRO = """\
 One `[[destination]]` table each, in the TOML file that `DESTINATIONS_FILE` names. What the kinds do is told in
 [destinations](../destinations.md)."""
+_ENDPOINTS = """\
+One `[[endpoint]]` table each, in the same file; see [endpoints](../destinations.md#endpoints)."""
 _SHARED = [*DestinationConfig.model_fields]
 
 
@@ -28,7 +31,8 @@ def page() -> str:
         config = all_kinds()[kind].load().Config
         own = [name for name in config.model_fields if name not in {*_SHARED, "kind"}]
         parts += [f"## {kind}", _fields(kind, config, own)]
-    return markdown.page("Fields of destinations", *parts)
+    endpoint = _fields("an endpoint", Endpoint, [*Endpoint.model_fields])
+    return markdown.page("Fields of destinations and endpoints", *parts, "## Endpoints", _ENDPOINTS, endpoint)
 
 
 def _fields(kind: str, config: type[BaseModel], names: list[str]) -> str:
