@@ -274,7 +274,7 @@ def test_blocks_are_what_they_are_said_to_be(file: Path) -> None:
                 assert json.loads(block.text.replace("...", ""))
             case "python":
                 compile(block.text, str(file), "exec")
-            case "ini" if not block.text.startswith("["):
+            case "ini" if not re.search(r"^\[", block.text, re.MULTILINE):
                 names = re.findall(r"^([A-Z_]+)=", block.text, re.MULTILINE)
                 assert names, f"{file}:{block.line} sets nothing"
                 assert settings.issuperset(names), f"{file}:{block.line}"
