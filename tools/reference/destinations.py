@@ -16,7 +16,8 @@ _INTRO = """\
 One `[[destination]]` table each, in the TOML file that `DESTINATIONS_FILE` names. What the kinds do is told in
 [destinations](../destinations.md)."""
 _ENDPOINTS = """\
-One `[[endpoint]]` table each, in the same file; see [endpoints](../destinations.md#endpoints-proof-that-it-is-served)."""
+One `[[endpoint]]` table each, in the same file; see
+[proof that it is served](../destinations.md#endpoints-proof-that-it-is-served)."""
 _SHARED = [*DestinationConfig.model_fields]
 
 
