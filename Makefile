@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test check lint types imports security audit fuzz format lock torture year bench clean
+.PHONY: help run test check lint types imports security audit fuzz format docs reference lock torture year bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,13 @@ fuzz: $(VENV)/.dev ## Some 20,000 made-up inputs for everything that reads what 
 format: $(VENV)/.dev ## Put the code into its usual form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## Build the documentation's site into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -d docs/_build/trees docs docs/_build/html
+
+reference: $(VENV)/.dev ## Make docs/reference/ from the code, and the pictures of the documentation
+	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.pictures
 
 lock: $(VENV)/.dev ## Compile requirements*.in into requirements*.txt, every version and hash pinned
 	$(BIN)/python -m pip install --quiet uv

@@ -6,6 +6,7 @@ Start reading here, then `app/certificates/` in the order that its docstring giv
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from flask import Flask
 
@@ -15,6 +16,8 @@ from app.logs import configure_logs
 from app.services import build_services
 from app.web import alarms, certificates, context, docs, errors, events, hardening, health, issue, logs, metrics
 from config import ConfigurationError, Settings, load_settings
+
+DEMO_SETTINGS = "var/demo.env"  # where `make run` leaves them; see `app.launch`
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -43,4 +46,9 @@ def create_app_for_commands() -> Flask:
     try:
         return create_app()
     except (ConfigurationError, CertcourierError) as error:
-        sys.exit(f"Certcourier cannot start:\n{error}")
+        hint = (
+            f"\nThe demo of `make run` has its own settings: flask -e {DEMO_SETTINGS} ..."
+            if Path(DEMO_SETTINGS).is_file()
+            else ""
+        )
+        sys.exit(f"Certcourier cannot start:\n{error}{hint}")

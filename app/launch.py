@@ -86,14 +86,15 @@ def main() -> int:
         signal.signal(number, lambda *_: stopping.set())
     environment = _environment()
     simulated = not (environment.get("DNSIMPLE_API_TOKEN") or environment.get("DNSIMPLE_API_TOKEN_FILE"))
-    if simulated:
-        environment |= _simulated(environment)
+    demo = _simulated(environment) if simulated else {}
+    environment |= demo
     processes: Processes | None = None
     try:
         os.environ.update(environment)
         settings = load_settings()
         _say(_banner(settings, simulated=simulated))
         services = _prepare(settings)
+        _write_demo_settings(settings, demo)
         processes = Processes(_log_folder(settings) if simulated else None, environment)
         _start(processes, services, simulated=simulated)
         _wait_ready(processes, settings, stopping)
@@ -129,6 +130,19 @@ def _simulated(environment: Mapping[str, str]) -> dict[str, str]:
         "PUBLIC_URL": f"http://127.0.0.1:{environment.get('PORT', '4567')}",
         "LOG_FORMAT": environment.get("LOG_FORMAT", "text"),
     }
+
+
+def _write_demo_settings(settings: Settings, demo: Mapping[str, str]) -> None:
+    """What `flask -e` needs to work with the demo; without a demo, what an earlier one has left misleads."""
+    path = _demo_settings(settings)
+    if demo:
+        path.write_text("".join(f"{name}={value}\n" for name, value in demo.items()))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _demo_settings(settings: Settings) -> Path:
+    return settings.var_dir / "demo.env"
 
 
 def _prepare(settings: Settings) -> Services:
@@ -286,6 +300,10 @@ Order the next one, and wait for it:
   curl -i {_local_url(settings)}/issue_certificate \\
     -H 'Authorization: Bearer {token}' -H 'Prefer: wait=30' \\
     -H 'Content-Type: application/json' -d '{{"domain": "shop.example", "san": ["blog"]}}'
+
+See all of them, and whether all is well:
+  .venv/bin/flask -e {_demo_settings(settings)} certificates list
+  .venv/bin/flask -e {_demo_settings(settings)} doctor
 
 The interface's page is {_local_url(settings)}/docs (any user, the token as password); logs are in \
 {settings.var_dir}/log/.

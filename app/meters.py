@@ -31,7 +31,7 @@ _DAY = 86400
 # Bytes for each kind of metric; a histogram of one set of labels takes about 3,000.
 _ROOM = {"counter": 2**17, "histogram": 2**20}
 # Contract of DNSimple's webhooks, the certificate's events; a name that is new to us counts as `other`.
-_CERTIFICATE_EVENTS = {
+CERTIFICATE_EVENTS = {
     "certificate.issue",
     "certificate.reissue",
     "certificate.auto_renewal_disable",
@@ -128,7 +128,7 @@ class Meters:
 
 def event_label(name: str) -> str:
     """An event's name as a label: certificates' events by their names, all others as `other`."""
-    return name if name in _CERTIFICATE_EVENTS else "other"
+    return name if name in CERTIFICATE_EVENTS else "other"
 
 
 def fold_dead_processes(folder: Path) -> None:

@@ -66,6 +66,12 @@ def check_destinations(services: Services) -> None:
             log.warning("destination not checked", destination=destination.config.name, reason=str(error))
 
 
+_OTHER_ACCOUNT = (
+    "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR, or remove them "
+    "if they are the demo's"
+)
+
+
 def claim_installation(services: Services) -> None:
     """Note whose database this is, or find that it is somebody else's.
 
@@ -81,7 +87,7 @@ def claim_installation(services: Services) -> None:
     facts = {
         "account_id": (
             str(services.account_id),
-            "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR",
+            _OTHER_ACCOUNT,
         ),
     }
     with services.database.write() as session:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import click
 import pytest
+import yaml
 
+from app import create_app as create_service
 from app.certificates.names import resolve_names
 from app.certificates.problems import KINDS as KINDS_OF_ALARMS
 from app.certificates.receiving import ACTED_ON
@@ -22,14 +27,25 @@ from app.endpoints.registry import Endpoint, load_endpoints
 from app.endpoints.starttls import BEGIN
 from app.jobs.handlers import HANDLERS
 from app.web.docs import openapi_document
-from config import settings_table
+from config import Settings, settings_table
 from simulator.__main__ import options_table
 from simulator.catalogue import catalogue_table
 from simulator.scenario import Scenario
 from simulator.server import create_app, create_world
 from simulator.settings import Settings as SimulatorSettings
+from tests.e2e.checkout import blocks
+from tests.harness import make_settings
+from tools.pictures import PICTURES
+from tools.reference import PAGES
+from tools.reference.commands import all_commands
+from tools.reference.markdown import UndocumentedError, described
 
 ROOT = Path(__file__).resolve().parents[2]
+ALL_PAGES = sorted(
+    path.relative_to(ROOT)
+    for path in (*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+    if "_build" not in path.parts
+)
 DOCS = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 
 
@@ -160,3 +176,105 @@ def test_every_threat_has_a_control_and_a_test() -> None:
 def test_links_between_pages_lead_somewhere(file: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", file.read_text()):
         assert (file.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    committed = (ROOT / "docs" / "reference" / f"{name}.md").read_text()
+    assert committed == PAGES[name](), "run `make reference`"
+
+
+def test_no_page_of_the_reference_is_left_over() -> None:
+    found = {path.stem for path in (ROOT / "docs" / "reference").glob("*.md")}
+    assert found == {*PAGES, "index"}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_are_what_their_program_draws(name: str) -> None:
+    committed = (ROOT / "docs" / "images" / f"{name}.svg").read_text()
+    assert committed == PICTURES[name]().svg(), "run `make reference`"
+    picture = ET.fromstring(committed)  # noqa: S314, our own
+    for part in ("title", "desc"):
+        assert picture.findtext(f"{{http://www.w3.org/2000/svg}}{part}")
+
+
+def test_what_the_code_does_not_describe_is_refused() -> None:
+    with pytest.raises(UndocumentedError, match="the field"):
+        described(" ", "the field")
+
+
+@pytest.mark.parametrize("file", ALL_PAGES, ids=str)
+def test_every_command_that_a_page_names_exists(file: Path) -> None:
+    commands = dict(all_commands())
+    groups = {words.split()[1] for words in commands if words.count(" ") == 2}
+    for typed in re.findall(r"(?:`|\$ |/)flask ((?:-e [^\s`]+ )?[a-z][^`\n|]*)", (ROOT / file).read_text()):
+        words = re.sub(r"^-e \S+ ", "", typed).split()
+        name = " ".join(words[: 2 if words[0] in groups else 1])
+        if len(name.split()) == 1 and name in groups:
+            continue  # a group as such
+        command = commands.get(f"flask {name}")
+        assert command is not None, f"flask {typed}"
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", typed):
+            assert option in known, f"flask {typed}: {option}"
+
+
+@pytest.mark.parametrize("file", [Path("README.md"), *(page for page in ALL_PAGES if "howto" in page.parts)], ids=str)
+def test_a_block_of_a_guide_runs_or_says_that_it_does_not(file: Path) -> None:
+    page = (ROOT / file).read_text()
+    if not page.startswith("<!-- runs -->"):
+        for block in blocks(page):
+            assert not block.runs or block.language == "text", f"{file}:{block.line} is neither run nor says so"
+
+
+def test_few_blocks_do_not_run() -> None:
+    excused = [block for file in ALL_PAGES for block in blocks((ROOT / file).read_text()) if not block.runs]
+    assert 0 < len(excused) <= 8
+
+
+def test_the_site_builds_without_a_warning_and_needs_no_other_host(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    loads = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["'](?:https?:)?//[^"']*""")
+    for page in pages:
+        assert not loads.findall(page.read_text()), page
+    for style in tmp_path.rglob("*.css"):
+        assert not re.findall(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", style.read_text()), style
+
+
+def test_every_endpoint_is_documented(tmp_path: Path) -> None:
+    settings = make_settings(f"sqlite:///{tmp_path}/docs.db", "http://127.0.0.1:1", tmp_path)
+    paths = openapi_document()["paths"]
+    for rule in create_service(settings).url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in rule.methods or ():
+            if method not in {"HEAD", "OPTIONS"}:
+                assert method.lower() in paths.get(path, {}), f"{method} {path}"
+
+
+@pytest.mark.parametrize("file", ALL_PAGES, ids=str)
+def test_blocks_are_what_they_are_said_to_be(file: Path) -> None:
+    page = (ROOT / file).read_text()
+    settings = {*(name.upper() for name in Settings.model_fields), "POSTGRES_PASSWORD"}
+    for block in blocks(page):
+        match block.language:
+            case "toml":
+                tomllib.loads(block.text)
+            case "yaml":
+                assert yaml.safe_load(block.text)
+            case "json":
+                assert json.loads(block.text.replace("...", ""))
+            case "python":
+                compile(block.text, str(file), "exec")
+            case "ini" if not re.search(r"^\[", block.text, re.MULTILINE):
+                names = re.findall(r"^([A-Z_]+)=", block.text, re.MULTILINE)
+                assert names, f"{file}:{block.line} sets nothing"
+                assert settings.issuperset(names), f"{file}:{block.line}"

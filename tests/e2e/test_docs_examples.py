@@ -1,0 +1,45 @@
+"""The pages that say `<!-- runs -->`: done as they are written, with a simulated DNSimple."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config import Settings
+from tests.e2e.checkout import Checkout
+from tests.e2e.stack import ROOT
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+PAGES = [
+    path.relative_to(ROOT)
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if path.read_text().startswith("<!-- runs -->")
+]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    """Nothing of the caller's settings."""
+    ours = {name.upper() for name in Settings.model_fields}
+    made = Checkout(tmp_path, {name: value for name, value in os.environ.items() if name not in ours})
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_what_a_page_tells_to_do_works_as_it_is_written(page: Path, checkout: Checkout) -> None:
+    checkout.run((ROOT / page).read_text())
+
+
+def test_a_command_without_settings_names_the_file_of_the_demo(checkout: Checkout) -> None:
+    said = checkout.type("! .venv/bin/flask jobs list")
+    assert "DNSIMPLE_API_TOKEN: is missing" in said
+    assert "var/demo.env" not in said
+    checkout.type("mkdir var && touch var/demo.env")
+    assert "flask -e var/demo.env" in checkout.type("! .venv/bin/flask jobs list")
