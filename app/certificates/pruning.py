@@ -8,7 +8,7 @@ from app.jobs.queue import Claim
 from app.services import Services
 from app.storage.audit import SYSTEM, record
 from app.storage.clock import db_now, read_now
-from app.storage.models import Base, Event, IdempotencyKey, Job, RequestCount, Run, Worker
+from app.storage.models import Base, DashboardSession, Event, IdempotencyKey, Job, RequestCount, Run, Worker
 from app.storage.statements import changed_rows
 
 BATCH = 1000
@@ -24,6 +24,7 @@ def prune(services: Services, claim: Claim) -> None:
     _delete(services, claim, Run, Run.finished_at < before)
     _delete(services, claim, Worker, Worker.heard_at < db_now(-86400.0))
     _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
+    _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())
     _forget_requests(services, claim)
     with services.queue.finishing(claim):
         return

@@ -154,6 +154,7 @@ class Certificate(Base):
         Index(None, "state", "id"),
         Index(None, "lineage_id", "not_before", "id", "not_after"),
         Index(None, "not_after"),
+        Index("ix_certificates_search", text('domain COLLATE "C"'), "id").ddl_if(dialect="postgresql"),
     )
 
 
@@ -180,6 +181,12 @@ class Delivery(Base):
             "destination",
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_deliveries_failing",
+            "id",
+            sqlite_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
+            postgresql_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
         ),
     )
 
@@ -326,6 +333,17 @@ class ApiToken(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class DashboardSession(Base):
+    """Somebody who signed in to the dashboard. Only the SHA-256 of the session's random 256-bit ID is kept."""
+
+    __tablename__ = "dashboard_sessions"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_id: Mapped[str] = mapped_column(ForeignKey("api_tokens.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Fact(Base):

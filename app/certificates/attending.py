@@ -1,0 +1,180 @@
+"""What needs attention first, and how things stand: a few index ranges, each counted no further than 1,000."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from app.certificates.figures import UNFINISHED
+from app.certificates.permissions import only
+from app.certificates.searching import at_most, is_failing
+from app.services import Services
+from app.storage.clock import read_now
+from app.storage.models import Certificate, Delivery, DisabledDestination, Event, Fact, Job, Order, Quota, Worker
+
+WORKER_SILENT = timedelta(seconds=30)
+_LOW_QUOTA = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """Something that is wrong. `kind` never changes; `count` is how many, one beyond the most that are counted."""
+
+    kind: str
+    level: Literal["problem", "warning"]
+    count: int
+    title: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaState:
+    """DNSimple's calls in the present window. `stopped_until` is None while calls may be made."""
+
+    limit: int
+    remaining: int
+    resets_at: datetime | None
+    in_flight: int
+    unknown_left: int
+    stopped_until: datetime | None
+    stopped_because: str | None
+    token_rejected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand. Numbers of rows are counted to 1,001 at most. Parts that a limited token may not see are None."""
+
+    now: datetime
+    certificates: int
+    orders_in_progress: int
+    failing: int
+    given_up: int
+    quota: QuotaState | None = None
+    webhook_id: str | None = None
+    webhook_problem: str | None = None
+    last_event_at: datetime | None = None
+    workers: Sequence[Worker] = ()
+    dead_jobs: int = 0
+    unfinished_jobs: int = 0
+    disabled: Sequence[DisabledDestination] = ()
+
+
+def look_around(services: Services, domains: Sequence[str] | None = None) -> Standing:
+    """How everything stands, or that of a reader's domains."""
+    with services.database.read() as session:
+        now = read_now(session)
+        counts = _counts(session, domains)
+        if domains is not None:
+            return Standing(now, *counts)
+        return _standing(services, session, now, counts)
+
+
+def concerns(standing: Standing, late_renewals: int) -> list[Concern]:
+    """The worst first."""
+    found = [*_about_certificates(standing, late_renewals), *_about_machinery(standing)]
+    return sorted(found, key=lambda concern: concern.level != "problem")
+
+
+def quota_state(services: Services, session: Session, now: datetime) -> QuotaState | None:
+    """None until the first call has been made."""
+    row = session.get(Quota, services.account_id)
+    if row is None:
+        return None
+    over = now >= row.reset_at
+    stopped = row.blocked_until if row.blocked_until and row.blocked_until > now else None
+    return QuotaState(
+        limit=row.call_limit,
+        remaining=row.call_limit if over else row.remaining,
+        resets_at=None if over else row.reset_at,
+        in_flight=0 if over else row.in_flight,
+        unknown_left=row.unknown_left,
+        stopped_until=stopped,
+        stopped_because=row.blocked_reason if stopped else None,
+        token_rejected=stopped is not None and row.blocked_token is not None,
+    )
+
+
+def _counts(session: Session, domains: Sequence[str] | None) -> tuple[int, int, int, int]:
+    certificates = select(Certificate.id).where(*only(domains, Certificate.domain))
+    orders = select(Order.id).where(Order.state.in_(UNFINISHED), *only(domains, Order.domain))
+    failing = select(Delivery.id).where(is_failing(), *_of(domains))
+    given_up = failing.where(Delivery.state == "failed")
+    return (
+        at_most(session, certificates),
+        at_most(session, orders),
+        at_most(session, failing),
+        at_most(session, given_up),
+    )
+
+
+def _of(domains: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    if domains is None:
+        return []
+    return [Delivery.certificate_id.in_(select(Certificate.id).where(*only(domains, Certificate.domain)))]
+
+
+def _standing(services: Services, session: Session, now: datetime, counts: tuple[int, int, int, int]) -> Standing:
+    webhook = session.get(Fact, "webhook_id")
+    checking = session.scalar(select(Job).where(Job.key == "register_webhook"))
+    return Standing(
+        now,
+        *counts,
+        quota=quota_state(services, session, now),
+        webhook_id=webhook.value if webhook else None,
+        webhook_problem=checking.last_error if checking else None,
+        last_event_at=session.scalar(select(func.max(Event.received_at))),
+        workers=session.scalars(select(Worker).order_by(Worker.heard_at.desc()).limit(100)).all(),
+        dead_jobs=at_most(session, select(Job.id).where(Job.state == "dead")),
+        unfinished_jobs=at_most(session, select(Job.id).where(Job.finished_at.is_(None))),
+        disabled=session.scalars(select(DisabledDestination).order_by(DisabledDestination.destination)).all(),
+    )
+
+
+def _about_certificates(standing: Standing, late_renewals: int) -> Iterator[Concern]:
+    if standing.given_up:
+        remedy = "put right what its line names, then retry its job under Jobs"
+        yield Concern("deliveries", "problem", standing.given_up, "deliveries were given up", "", remedy)
+    if standing.failing > standing.given_up:
+        detail, remedy = "each is tried again by itself", "see what its destination says"
+        count = standing.failing - standing.given_up
+        yield Concern("deliveries", "warning", count, "deliveries are failing", detail, remedy)
+    if late_renewals:
+        yield Concern(
+            "renewals",
+            "problem",
+            late_renewals,
+            "renewals are overdue",
+            "their day has passed and they have no successor",
+            "look at the domains at DNSimple: delegated, renewed automatically, CAA allows letsencrypt.org?",
+        )
+
+
+def _about_machinery(standing: Standing) -> Iterator[Concern]:
+    quota = standing.quota
+    if quota is not None and quota.token_rejected:
+        remedy = "set a valid DNSIMPLE_API_TOKEN, then restart web and worker"
+        yield Concern("quota", "problem", 1, "DNSimple rejects our token", "all calls are stopped", remedy)
+    elif quota is not None and quota.stopped_until is not None:
+        detail = quota.stopped_because or ""
+        yield Concern("quota", "warning", 1, "calls to DNSimple pause", detail, "they go on by themselves")
+    elif quota is not None and quota.remaining < quota.limit * _LOW_QUOTA:
+        detail = f"{quota.remaining} of {quota.limit} calls are left in this window"
+        yield Concern("quota", "warning", 1, "the quota is nearly spent", detail, "what waits goes on at its reset")
+    if not any(standing.now - worker.heard_at < WORKER_SILENT for worker in standing.workers):
+        yield Concern("workers", "problem", 1, "no worker is at work", "nothing gets on", "start `flask worker`")
+    if standing.dead_jobs:
+        remedy = "mend what its line names, then retry it"
+        yield Concern("jobs", "problem", standing.dead_jobs, "jobs were given up", "", remedy)
+    if standing.webhook_problem:
+        remedy = "see `flask doctor --only webhook`"
+        yield Concern("webhook", "warning", 1, "the webhook cannot be checked", standing.webhook_problem, remedy)
+    for row in standing.disabled:
+        title = f"{row.destination} wants no deliveries"
+        yield Concern("destinations", "warning", 1, title, row.reason, "enable it once the other side wants them again")
