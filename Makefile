@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test check lint types imports format lock torture bench clean
+.PHONY: help run test check lint types imports security audit fuzz format lock torture bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,15 @@ types: $(VENV)/.dev ## Check types
 
 imports: $(VENV)/.dev ## Check that imports point one way
 	$(BIN)/lint-imports
+
+security: $(VENV)/.dev ## Look for careless code with bandit (exceptions: pyproject.toml)
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app simulator migrations config.py wsgi.py gunicorn.conf.py
+
+audit: $(VENV)/.dev ## Ask PyPI for known vulnerabilities of what is pinned; skipped where it cannot be reached
+	@.ci/audit $(BIN)/python
+
+fuzz: $(VENV)/.dev ## Some 20,000 made-up inputs for everything that reads what strangers send
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-3500} $(BIN)/python -m pytest tests/unit/test_fuzz.py --hypothesis-show-statistics --timeout 3600
 
 format: $(VENV)/.dev ## Put the code into its usual form
 	$(BIN)/ruff check --fix .

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
+import stat
+import string
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -20,11 +27,71 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_HANDED_OUT = {("/", "run", "secrets"), ("/", "run", "credentials")}
+_SECRET_BITS = 256
+_SECRETS_FROM_FILES = ("dnsimple_api_token", "database_url", "webhook_secret")
 Network = IPv4Network | IPv6Network
 
 
 class ConfigurationError(Exception):
     """Settings that cannot work: one line for each, with the variable's name. Holds no values."""
+
+
+class SecretFileError(ValueError):
+    """A file that cannot serve as the source of a secret; the message says what to do and holds nothing of it."""
+
+
+def read_secret_file(path: Path) -> str:
+    """The secret in a file, without white space around it. Raises `SecretFileError` if others could read or change it.
+
+    Docker hands its secrets out world-readable (0444) in /run/secrets, whoever owns them outside; systemd its
+    credentials in /run/credentials, in a folder that only the service can enter. Everywhere else only the owner may
+    read, or the group that root has given its file to.
+    """
+    try:
+        status = path.stat()
+        handed_out = path.resolve().parts[:3] in _HANDED_OUT
+        if status.st_uid not in {0, os.geteuid()} and not handed_out:
+            raise SecretFileError(f"{path} belongs to another user: run `chown {os.geteuid()} {path}`")
+        of_roots_choice = status.st_uid == 0 and os.geteuid() != 0
+        forbidden = 0o022 if handed_out else 0o027 if of_roots_choice else 0o077
+        if stat.S_IMODE(status.st_mode) & forbidden:
+            raise SecretFileError(f"{path} can be read or changed by others: run `chmod 600 {path}`")
+        secret = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretFileError(f"{path} cannot be read: {getattr(error, 'strerror', 'it is not text')}") from None
+    if not secret:
+        raise SecretFileError(f"{path} is empty")
+    return secret
+
+
+class _MaskedUrl(str):
+    """A URL whose password is for use, not for looking at."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str.__repr__(_masked(self))
+
+
+def _masked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None and "password" not in parts.query:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}:***@{host}" if user else host
+    return urlunsplit(parts._replace(netloc=netloc, query="***" if parts.query else ""))
+
+
+def _is_guessable(secret: str) -> bool:
+    """Whether a text of A-Z a-z 0-9 - _ has less than 256 bits or shows that no machine has chosen it at random."""
+    digits = set(secret) <= set(string.digits)
+    hexadecimal = set(secret) <= set(string.hexdigits)
+    bits = len(secret) * math.log2(10 if digits else 16 if hexadecimal else 64)
+    pieces = [secret[at : at + 8] for at in range(len(secret) - 7)]
+    steps = [ord(later) - ord(earlier) for earlier, later in pairwise(secret)]
+    counting = sum(abs(step) <= 1 for step in steps) > len(steps) / 2
+    return bits < _SECRET_BITS or len(set(secret)) < 10 or len(set(pieces)) < len(pieces) or counting
 
 
 def _split(value: object) -> object:
@@ -55,6 +122,9 @@ class Settings(BaseSettings):
     )
 
     dnsimple_api_token: SecretStr = Field(description="Account token of the DNSimple account.")
+    dnsimple_api_token_file: Path | None = Field(
+        None, description="File that holds `DNSIMPLE_API_TOKEN`, instead of it."
+    )
     dnsimple_account_id: PositiveInt = Field(description="The DNSimple account's number.")
     dnsimple_base_url: str = Field("https://api.dnsimple.com", description="DNSimple's API, without `/v2`.")
     dnsimple_connect_timeout: PositiveFloat = Field(5.0, description="Seconds to connect to DNSimple.")
@@ -106,22 +176,37 @@ class Settings(BaseSettings):
     )
 
     var_dir: Path = Field(Path("var"), description="Folder of everything that has no setting of its own.")
-    database_url: str = Field(
-        "", description="`sqlite:///FILE` or `postgresql://...`; by default `certcourier.db` in `VAR_DIR`."
-    )
+    database_url: Annotated[
+        str, AfterValidator(_MaskedUrl), PlainSerializer(_masked, return_type=str, when_used="json")
+    ] = Field("", description="`sqlite:///FILE` or `postgresql://...`; by default `certcourier.db` in `VAR_DIR`.")
+    database_url_file: Path | None = Field(None, description="File that holds `DATABASE_URL`, instead of it.")
     destinations_file: Path | None = Field(
         None,
         description="TOML file of the destinations; by default one files destination, `certificates` in `VAR_DIR`.",
     )
+    key_encryption_key: SecretStr | None = Field(
+        None,
+        description="The key that seals private keys, 32 bytes as base64, or several apart by spaces: the first one "
+        "seals. A file is better.",
+    )
     key_encryption_key_file: Path | None = Field(
         None,
-        description="File of the key that seals private keys; by default `key-encryption.key` in `VAR_DIR`, "
-        "created with mode 0600 when it is missing.",
+        description="File that holds it, one key a line; by default `key-encryption.key` in `VAR_DIR`, created with "
+        "mode 0600 when it is missing.",
+    )
+    keep_private_keys: str = Field(
+        "lineage",
+        description="How long sealed private keys are kept: `lineage` (until their certificate expires), `delivered` "
+        "(until it is at all its destinations), or a number of days from when it was installed.",
     )
     webhook_secret: SecretStr | None = Field(
         None,
-        description="Secret part of the webhook's path, 32 or more characters of A-Z a-z 0-9 - _; by default made "
-        "once and kept in `webhook.secret` in `VAR_DIR`, mode 0600.",
+        description="Secret part of the webhook's path, at least 256 random bits as 43 or more characters of "
+        "A-Z a-z 0-9 - _ (64 if hexadecimal); by default made once and kept sealed in the database.",
+    )
+    webhook_secret_file: Path | None = Field(None, description="File that holds `WEBHOOK_SECRET`, instead of it.")
+    webhook_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        (), description="Networks that events are taken from, comma-separated, e.g. `192.0.2.0/24`; by default all."
     )
 
     job_lease_seconds: float = Field(
@@ -175,9 +260,20 @@ class Settings(BaseSettings):
     @classmethod
     def _secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            text = value.get_secret_value()
-            if len(text) < 32 or not text.isascii() or not text.replace("-", "").replace("_", "").isalnum():
-                raise ValueError("must be at least 32 characters of A-Z a-z 0-9 - _")
+            text = value.get_secret_value().strip()
+            if not text.isascii() or not text.replace("-", "").replace("_", "").isalnum() or _is_guessable(text):
+                raise ValueError(
+                    "must be at least 256 random bits, written as A-Z a-z 0-9 - _: make one with "
+                    "`python3 -c 'import secrets; print(secrets.token_urlsafe(32))'`, or leave it out"
+                )
+            return SecretStr(text)
+        return value
+
+    @field_validator("keep_private_keys")
+    @classmethod
+    def _keeping(cls, value: str) -> str:
+        if value not in {"lineage", "delivered"} and not (value.isascii() and value.isdigit() and int(value) > 0):
+            raise ValueError("must be `lineage`, `delivered` or a number of days")
         return value
 
     @field_validator("dnsimple_base_url", "public_url")
@@ -217,12 +313,21 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _defaults_in_var_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
-        var_dir = Path(values.get("var_dir") or "var")
-        return {
-            "database_url": f"sqlite:///{var_dir / 'certcourier.db'}",
-            "key_encryption_key_file": var_dir / "key-encryption.key",
-            **{name: value for name, value in values.items() if value not in {None, ""}},
-        }
+        given = {name: value for name, value in values.items() if value not in {None, ""}}
+        for name in (*_SECRETS_FROM_FILES, "key_encryption_key"):
+            if name in given and f"{name}_file" in given:
+                raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: leave one of them out")
+        for name in _SECRETS_FROM_FILES:
+            if f"{name}_file" in given:
+                try:
+                    given[name] = read_secret_file(Path(given[f"{name}_file"]))
+                except SecretFileError as error:
+                    raise ValueError(f"{name.upper()}_FILE: {error}") from None
+        var_dir = Path(given.get("var_dir") or "var")
+        given.setdefault("database_url", f"sqlite:///{var_dir / 'certcourier.db'}")
+        if "key_encryption_key" not in given:
+            given.setdefault("key_encryption_key_file", var_dir / "key-encryption.key")
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -241,7 +346,7 @@ class Settings(BaseSettings):
 
     @property
     def kek_file(self) -> Path:
-        """The key-encryption key's file."""
+        """The key-encryption key's file; not used when KEY_ENCRYPTION_KEY is set."""
         return self.key_encryption_key_file or self.var_dir / "key-encryption.key"
 
 
@@ -253,7 +358,9 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(dict(problem)) for problem in error.errors())) from None
+        problems = error.errors(include_input=False, include_context=False, include_url=False)
+    # Outside of the handler: the library's error, which holds what was given, must not hang on to ours.
+    raise ConfigurationError("\n".join(_explain(dict(problem)) for problem in problems))
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import gc
 import sys
 
 from app.web.server import PatientWorker
+from app.web.server_log import DiscreetLogger
 from config import ConfigurationError, load_settings
 
 try:
@@ -32,6 +33,7 @@ limit_request_field_size = 4094
 forwarded_allow_ips = ""
 # Ours is written by app/web/logs.py, by route: a path of ours can hold the webhook's secret.
 accesslog = None
+logger_class = DiscreetLogger
 loglevel = "warning"
 control_socket_disable = True
 

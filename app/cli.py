@@ -7,7 +7,7 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from app.certificates.readiness import check_destinations, claim_installation, note_version
-from app.commands import audit, certificates, db, destinations, jobs, reading, tokens, webhooks
+from app.commands import audit, certificates, db, destinations, jobs, keys, reading, refetching, tokens, webhooks
 from app.commands.doctor import doctor
 from app.commands.output import current_services
 from app.errors import CertcourierError
@@ -16,6 +16,7 @@ from app.jobs.worker import Worker
 GROUPS = (
     db.group,
     tokens.group,
+    keys.group,
     webhooks.group,
     jobs.group,
     audit.group,
@@ -25,6 +26,7 @@ GROUPS = (
     reading.events,
     reading.quota,
 )
+certificates.group.add_command(refetching.refetch)
 
 
 def register_commands(app: Flask) -> None:

@@ -85,7 +85,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     environment = _environment()
-    simulated = not environment.get("DNSIMPLE_API_TOKEN")
+    simulated = not (environment.get("DNSIMPLE_API_TOKEN") or environment.get("DNSIMPLE_API_TOKEN_FILE"))
     if simulated:
         environment |= _simulated(environment)
     processes: Processes | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,8 +14,10 @@ from app.dnsimple.quota import QuotaKeeper, Shares
 from app.jobs.queue import Queue
 from app.meters import Meters
 from app.storage.database import Database
+from app.storage.keyring import KeyFile
 from app.storage.sealing import Sealer
-from app.storage.secret_files import read_or_create
+from app.storage.secret_files import read_secret
+from app.storage.webhook_secrets import WebhookSecrets
 from config import Settings
 
 WEBHOOK_PATH = "/dnsimple/events"
@@ -32,7 +33,7 @@ class Services:
     dnsimple: DNSimple
     destinations: Mapping[str, Destination]
     sealer: Sealer
-    webhook_secret: str
+    webhook_secrets: WebhookSecrets
     time_limits: TimeLimits = field(default_factory=TimeLimits)
     meters: Meters = field(default_factory=Meters)
 
@@ -47,14 +48,20 @@ class Services:
 
     @property
     def webhook_url(self) -> str:
-        """Where DNSimple shall post its events. Secret: never log it."""
-        return f"{self.settings.public_url}{WEBHOOK_PATH}/{self.webhook_secret}"
+        """Where DNSimple shall post its events, by the newest secret. Never log it."""
+        return f"{self.webhook_prefix}{self.webhook_secrets.current()}"
+
+    @property
+    def webhook_prefix(self) -> str:
+        """What all our webhooks' URLs begin with; the rest is the secret."""
+        return f"{self.settings.public_url}{WEBHOOK_PATH}/"
 
 
 def build_services(settings: Settings) -> Services:
     """Open nothing yet but the secret files: connections are made when first used, after gunicorn has forked."""
     database = Database(settings.database_url, pool_size=max(settings.worker_threads, settings.web_threads // 2) + 2)
     meters = Meters()
+    sealer = _sealer(settings)
     return Services(
         settings=settings,
         meters=meters,
@@ -79,10 +86,21 @@ def build_services(settings: Settings) -> Services:
             ),
         ),
         destinations=load_destinations(settings.destinations_file, var_dir=settings.var_dir),
-        sealer=Sealer(read_or_create(settings.kek_file, Sealer.new_key)),
-        webhook_secret=(
-            settings.webhook_secret.get_secret_value()
-            if settings.webhook_secret
-            else read_or_create(settings.var_dir / "webhook.secret", lambda: secrets.token_urlsafe(32))
-        ),
+        sealer=sealer,
+        webhook_secrets=WebhookSecrets(database, sealer, given=_given_webhook_secret(settings)),
     )
+
+
+def _sealer(settings: Settings) -> Sealer:
+    if settings.key_encryption_key is not None:
+        return Sealer(settings.key_encryption_key.get_secret_value())
+    file = KeyFile(settings.kek_file)
+    return Sealer(file.read(), reread=file.reread)
+
+
+def _given_webhook_secret(settings: Settings) -> str | None:
+    """The operator's own, or the one that an earlier version has made."""
+    if settings.webhook_secret is not None:
+        return settings.webhook_secret.get_secret_value()
+    file = settings.var_dir / "webhook.secret"
+    return read_secret(file) if file.exists() else None

@@ -17,7 +17,7 @@ from config import Settings, load_settings
 
 ACCOUNT = 1010
 TOKEN = "simulated-token"
-WEBHOOK_SECRET = "webhook-secret-of-the-tests-0123456789"
+WEBHOOK_SECRET = "webhook-secret-of-the-tests-Vq7Rk2Xz9Jm4Tb8W"
 
 
 def make_settings(database_url: str, dnsimple_url: str, var_dir: Path, **more: Any) -> Settings:

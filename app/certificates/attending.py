@@ -49,7 +49,7 @@ class QuotaState:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How things stand. Numbers of rows are counted to 1,001 at most. Parts that a limited token may not see are None."""
+    """How things stand. Rows are counted to 1,001 at most. What a limited token may not see is left out."""
 
     now: datetime
     certificates: int

@@ -90,12 +90,8 @@ def destinations_health(services: Services) -> list[DestinationHealth]:
     newest = select(Delivery.destination, Delivery.delivered_at).order_by(Delivery.id.desc()).limit(_NEWEST).subquery()
     with services.database.read() as session:
         disabled = {row.destination: row for row in session.scalars(select(DisabledDestination))}
-        latest: dict[str, datetime | None] = {
-            name: at
-            for name, at in session.execute(
-                select(newest.c.destination, func.max(newest.c.delivered_at)).group_by(newest.c.destination)
-            )
-        }
+        by_name = select(newest.c.destination, func.max(newest.c.delivered_at)).group_by(newest.c.destination)
+        latest: dict[str, datetime | None] = dict(session.execute(by_name).all())
         return [
             DestinationHealth(
                 name=name,
@@ -110,7 +106,7 @@ def destinations_health(services: Services) -> list[DestinationHealth]:
         ]
 
 
-def _of(destination: str) -> Select[tuple[int]]:
+def _of(destination: str) -> Select[int]:
     return select(Delivery.id).where(Delivery.destination == destination)
 
 

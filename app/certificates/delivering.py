@@ -20,7 +20,7 @@ from app.destinations.base import (
     SharesRuns,
     Version,
 )
-from app.errors import CertcourierError
+from app.errors import CertcourierError, PermanentError
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import read_now
@@ -145,8 +145,12 @@ def _has_newer(session: Session, certificate: Certificate) -> bool:
 
 
 def _bundle(services: Services, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]) -> Bundle:
-    assert certificate.sealed_key is not None  # noqa: S101, committed together with the delivery
-    assert certificate.not_before is not None  # noqa: S101, likewise
+    if certificate.sealed_key is None:
+        raise PermanentError(
+            f"the private key of certificate {certificate.id} is not kept any more (KEEP_PRIVATE_KEYS): "
+            f"run `flask certificates refetch {certificate.id}`"
+        )
+    assert certificate.not_before is not None  # noqa: S101, committed together with the delivery
     return Bundle(
         slot=lineage.name,
         version=Version(certificate.not_before, certificate.id),

@@ -17,19 +17,22 @@ from app.certificates.failing import fail_order
 from app.certificates.names import digest_names
 from app.certificates.story import tell
 from app.certificates.verifying import VerificationError, VerifiedCertificate, verify
-from app.dnsimple.adapter import Purpose
+from app.dnsimple.adapter import PrivateKey, Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
-from app.storage.clock import read_now
-from app.storage.models import Certificate, Domain, Event, Lineage, Order
-from app.storage.statements import insert_once
+from app.storage.clock import db_now, read_now
+from app.storage.keyring import sealing_key_id
+from app.storage.models import Certificate, Domain, Event, Job, Lineage, Order
+from app.storage.statements import changed_rows, insert_once
 
 log = structlog.get_logger("certcourier")
 
 # 428 can still come for a while after `issued` (contract, section 2.4). About three hours in all.
 _NOT_YET_PAUSES = (2, 4, 8, 15, 30, 60, 120, 300, 600)
 _NOT_YET_MOST = 25
+# One that only an event has told us of waits for a part of each hour's calls: about three days.
+_UNKNOWN_MOST = 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Wanted:
     certificate_id: int
     domain_id: int
     event_id: str | None = None
+    # DNSimple itself has told us: it is no stranger's invention.
+    seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +62,34 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """What is to be put on record, the private key sealed already."""
+    """What is to be put on record; the private key is sealed in that transaction."""
 
     target: _Target
     verified: VerifiedCertificate
-    sealed_key: bytes
+    key: PrivateKey
 
 
 def want_installed(
     services: Services, session: Session, *, certificate_id: int, domain_id: int, event_id: str | None = None
 ) -> None:
-    """Enqueue the installation in the caller's transaction; one at a time for a certificate."""
-    want_many_installed(services, session, [Wanted(certificate_id, domain_id, event_id)])
+    """Enqueue the installation in the caller's transaction; one at a time for a certificate.
+
+    DNSimple has told us of it. A job that waits for the quota of unknown certificates waits no more.
+    """
+    wanted = Wanted(certificate_id, domain_id, event_id, seen=True)
+    waiting = update(Job).where(Job.key == _job_key(wanted), Job.state == "ready", Job.kind == "install")
+    again = {"args": asdict(wanted), "due_at": db_now()}
+    if not changed_rows(session.execute(waiting.values(**again))):
+        want_many_installed(services, session, [wanted])
 
 
 def want_many_installed(services: Services, session: Session, wanted: Iterable[Wanted]) -> None:
     """The same for many certificates."""
-    jobs = {f"install:{one.domain_id}:{one.certificate_id}": asdict(one) for one in wanted}
-    services.queue.enqueue_many(session, "install", jobs)
+    services.queue.enqueue_many(session, "install", {_job_key(one): asdict(one) for one in wanted})
+
+
+def _job_key(wanted: Wanted) -> str:
+    return f"install:{wanted.domain_id}:{wanted.certificate_id}"
 
 
 def install(services: Services, claim: Claim) -> None:
@@ -86,6 +101,9 @@ def install(services: Services, claim: Claim) -> None:
     if target is None:
         with services.queue.finishing(claim):
             return
+    if target.purpose is Purpose.UNKNOWN and claim.postponed > _UNKNOWN_MOST:
+        _ignore(services, claim, "no call was left for it in days; if it exists, it is found by looking")
+        return
     try:
         with services.dnsimple.spending(target.purpose).together(2) as dnsimple:
             download = dnsimple.download(target.reference, target.certificate_id)
@@ -109,9 +127,8 @@ def install(services: Services, claim: Claim) -> None:
         now=now,
         must_cover=target.order.names if target.order else (),
     )
-    sealed = services.sealer.seal(key.pem, certificate_id=target.certificate_id)
     with services.queue.finishing(claim) as session:
-        _record(services, session, claim, _Fetched(target, verified, sealed))
+        _record(services, session, claim, _Fetched(target, verified, key))
 
 
 def installation_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
@@ -146,7 +163,8 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         return _Target(certificate_id, known.domain, domain_id, reference, order, purpose)
     if domain is None:
         domain = _learn_domain(services, domain_id)
-    return _Target(certificate_id, domain.name, domain.id, domain.name, None, Purpose.UNKNOWN) if domain else None
+    purpose = Purpose.BACKGROUND if claim.args.get("seen") else Purpose.UNKNOWN
+    return _Target(certificate_id, domain.name, domain.id, domain.name, None, purpose) if domain else None
 
 
 def _learn_domain(services: Services, domain_id: int) -> Domain | None:
@@ -197,7 +215,9 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
     certificate.not_after = verified.not_after
     certificate.leaf_pem = verified.leaf_pem
     certificate.chain_pem = verified.chain_pem
-    certificate.sealed_key = fetched.sealed_key
+    certificate.sealed_key = services.sealer.seal(
+        fetched.key.pem, certificate_id=certificate.id, under=sealing_key_id(session)
+    )
     certificate.installed_at = read_now(session)
     _tell(session, claim, certificate)
     if certificate.order_id is not None:

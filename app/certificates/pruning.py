@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
+from sqlalchemy import ColumnElement, and_, delete, exists, inspect, or_, select, tuple_, update
 
 from app.jobs.queue import Claim
 from app.services import Services
 from app.storage.audit import SYSTEM, record
 from app.storage.clock import db_now, read_now
-from app.storage.models import Base, DashboardSession, Event, IdempotencyKey, Job, RequestCount, Run, Worker
+from app.storage.models import (
+    Base,
+    Certificate,
+    DashboardSession,
+    Delivery,
+    Event,
+    IdempotencyKey,
+    Job,
+    RequestCount,
+    Run,
+    Worker,
+)
 from app.storage.statements import changed_rows
 
 BATCH = 1000
@@ -26,8 +37,36 @@ def prune(services: Services, claim: Claim) -> None:
     _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
     _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())
     _forget_requests(services, claim)
+    _erase_private_keys(services, claim)
     with services.queue.finishing(claim):
         return
+
+
+def _erase_private_keys(services: Services, claim: Claim) -> None:
+    """Forget sealed private keys as KEEP_PRIVATE_KEYS says, and always those of certificates that have expired.
+
+    Never while a delivery is still to come: it needs the key.
+    """
+    policy = services.settings.keep_private_keys
+    due = Certificate.not_after < db_now()
+    if policy == "delivered":
+        due = or_(due, and_(_has_delivery(), ~_has_delivery("pending", "failed")))
+    elif policy != "lineage":
+        due = or_(due, Certificate.installed_at < db_now(-86400.0 * int(policy)))
+    erased = BATCH
+    while erased == BATCH:
+        with services.queue.checkpoint(claim) as session:
+            some = select(Certificate.id).where(Certificate.sealed_key.is_not(None), due, ~_has_delivery("pending"))
+            erase = update(Certificate).where(Certificate.id.in_(some.limit(BATCH)))
+            erased = changed_rows(session.execute(erase.values(sealed_key=None)))
+            if erased:
+                detail = {"count": erased, "policy": policy}
+                record(session, actor=SYSTEM, action="private_keys.erased", subject="certificates", detail=detail)
+
+
+def _has_delivery(*states: str) -> ColumnElement[bool]:
+    found = exists().where(Delivery.certificate_id == Certificate.id)
+    return found.where(Delivery.state.in_(states)) if states else found
 
 
 def _delete(services: Services, claim: Claim, model: type[Base], old: ColumnElement[bool]) -> None:

@@ -14,6 +14,7 @@ from app.destinations.base import DestinationUnavailableError
 from app.errors import PermanentError
 from app.services import Services
 from app.storage.clock import db_now
+from app.storage.keyring import KEY_FACT
 from app.storage.migrating import current_revision, head_revision
 from app.storage.models import Fact, Worker
 from app.storage.statements import insert_once
@@ -69,7 +70,7 @@ def claim_installation(services: Services) -> None:
     """Note whose database this is, or find that it is somebody else's.
 
     Raises `PermanentError` when the tables are not current, when the database belongs to another DNSimple account
-    (IDs of two accounts would mix), or when its private keys were sealed under another key-encryption key.
+    (IDs of two accounts would mix), or when the key-encryption key that its private keys are sealed under is not held.
     """
     try:
         revision = current_revision(services.database)
@@ -82,10 +83,6 @@ def claim_installation(services: Services) -> None:
             str(services.account_id),
             "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR",
         ),
-        "key_encryption_key_id": (
-            services.sealer.key_id,
-            "KEY_ENCRYPTION_KEY_FILE: this database's private keys were sealed under key {}; restore that file",
-        ),
     }
     with services.database.write() as session:
         for name, (value, complaint) in facts.items():
@@ -93,3 +90,27 @@ def claim_installation(services: Services) -> None:
             noted = session.get_one(Fact, name).value
             if noted != value:
                 raise PermanentError(complaint.format(noted))
+        insert_once(session, Fact, name=KEY_FACT, value=services.sealer.key_id)
+        sealing = session.get_one(Fact, KEY_FACT).value
+        if not services.sealer.holds(sealing):
+            raise PermanentError(_lost_key(services, sealing))
+    services.webhook_secrets.settle()
+    if services.webhook_secrets.is_outdated():
+        log.warning(
+            "webhook secret configured is outdated",
+            remedy="leave WEBHOOK_SECRET and its file out: the newest one is in the database",
+        )
+
+
+def _lost_key(services: Services, sealing: str) -> str:
+    held = ", ".join(services.sealer.key_ids)
+    where = (
+        "KEY_ENCRYPTION_KEY"
+        if services.settings.key_encryption_key
+        else f"KEY_ENCRYPTION_KEY_FILE: {services.settings.kek_file}"
+    )
+    return (
+        f"{where} holds key {held}, but this database's private keys are sealed under key {sealing}; restore that key "
+        "from its backup. If it is lost for good: `flask keys replace --lost`, then "
+        "`flask certificates refetch --all-unreadable` (docs/security.md)"
+    )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.certificates.installing import Wanted, want_many_installed
 from app.errors import PermanentError
 from app.services import Services
 from app.storage.batching import SharedCommits
-from app.storage.models import Event
+from app.storage.models import Event, Job
 from app.storage.statements import insert_many_once
 
 log = structlog.get_logger("certcourier")
@@ -24,7 +27,11 @@ _LONGEST_IDENTIFIER = 128
 _LONGEST_NAME = 100
 _INSTALLS = {"certificate.issue", "certificate.reissue"}
 
-Outcome = Literal["queued", "ignored", "foreign", "duplicate"]
+# With so much waiting, events make no further jobs: certificates are found by looking then, a call for each domain.
+MOST_WAITING = 100_000
+_COUNT_SECONDS = 1.0
+
+Outcome = Literal["queued", "ignored", "foreign", "duplicate", "crowded"]
 
 
 class NotAnEventError(PermanentError):
@@ -74,8 +81,10 @@ def parse_event(body: bytes) -> IncomingEvent:
 class Intake:
     """Where events go on record. A process has one: its requests share commits."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, most_waiting: int = MOST_WAITING) -> None:
         self._services = services
+        self._most_waiting = most_waiting
+        self._crowded, self._counted_at = False, -math.inf
         self._commits = SharedCommits(services.database, self._record)
 
     def record(self, event: IncomingEvent) -> Outcome:
@@ -92,6 +101,7 @@ class Intake:
         return outcome
 
     def _record(self, session: Session, events: Sequence[IncomingEvent]) -> list[Outcome]:
+        self._count_waiting(session)
         first = {event.request_identifier: event for event in reversed(events)}
         rows = [asdict(event) | {"outcome": self._outcome(event)} for event in first.values()]
         added = insert_many_once(session, Event, rows, "request_identifier")
@@ -110,7 +120,19 @@ class Intake:
     def _outcome(self, event: IncomingEvent) -> Outcome:
         if event.account_id != self._services.account_id:
             return "foreign"
-        return "ignored" if event.certificate_id is None else "queued"
+        if event.certificate_id is None:
+            return "ignored"
+        return "crowded" if self._crowded else "queued"
+
+    def _count_waiting(self, session: Session) -> None:
+        """See once in a while whether too much is waiting already, so that a flood has an end."""
+        now = time.monotonic()
+        if now - self._counted_at < _COUNT_SECONDS:
+            return
+        waiting = select(Job.id).where(Job.finished_at.is_(None)).offset(self._most_waiting - 1).limit(1)
+        self._crowded, self._counted_at = session.scalar(waiting) is not None, now
+        if self._crowded:
+            log.error("too much is waiting", remedy="see `flask jobs list --state ready`; were events forged?")
 
 
 def _object(parent: dict[str, Any], field: str, path: str | None = None) -> dict[str, Any]:

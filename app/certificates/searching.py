@@ -52,13 +52,13 @@ def search(
     text = wanted.text.strip().rstrip(".").lower()
     with services.database.read() as session:
         if wanted.expiring_days is not None:
-            return _by_expiry(session, wanted, text, _place(after, 2), limit, domains)
+            return _by_expiry(session, wanted, text, _place(after, 2), limit=limit, domains=domains)
         if text and not _is_identifier(text):
-            found = _by_domain(session, wanted, text, _place(after, 2), limit, domains)
+            found = _by_domain(session, wanted, text, _place(after, 2), limit=limit, domains=domains)
             if found.rows or after is not None:
                 return found
-            return _by_id(session, wanted, [Certificate.domain.in_(_parents(text))], None, limit, domains)
-        return _by_id(session, wanted, _identified(text), _place(after, 1), limit, domains)
+            return _by_id(session, wanted, [Certificate.domain.in_(_parents(text))], None, limit=limit, domains=domains)
+        return _by_id(session, wanted, _identified(text), _place(after, 1), limit=limit, domains=domains)
 
 
 def _by_id(
@@ -66,6 +66,7 @@ def _by_id(
     wanted: Wanted,
     chosen: list[ColumnElement[bool]],
     after: list[Any] | None,
+    *,
     limit: int,
     domains: Sequence[str] | None,
 ) -> Page[Certificate]:
@@ -80,6 +81,7 @@ def _by_domain(
     wanted: Wanted,
     text: str,
     after: list[Any] | None,
+    *,
     limit: int,
     domains: Sequence[str] | None,
 ) -> Page[Certificate]:
@@ -98,6 +100,7 @@ def _by_expiry(
     wanted: Wanted,
     text: str,
     after: list[Any] | None,
+    *,
     limit: int,
     domains: Sequence[str] | None,
 ) -> Page[Certificate]:
@@ -114,7 +117,7 @@ def _by_expiry(
     return _page(session, query, limit, lambda row: [row.not_after.isoformat() if row.not_after else "", row.id])
 
 
-def _query(wanted: Wanted, domains: Sequence[str] | None) -> Select[tuple[Certificate]]:
+def _query(wanted: Wanted, domains: Sequence[str] | None) -> Select[Certificate]:
     lean = [defer(column) for column in (Certificate.leaf_pem, Certificate.chain_pem, Certificate.sealed_key)]
     query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries), *lean)
     query = query.where(*only(domains, Certificate.domain))
@@ -131,21 +134,25 @@ def _query(wanted: Wanted, domains: Sequence[str] | None) -> Select[tuple[Certif
     return query
 
 
-def _page(session: Session, query: Select[tuple[Certificate]], limit: int, place: Any) -> Page[Certificate]:
+def _page(session: Session, query: Select[Certificate], limit: int, place: Any) -> Page[Certificate]:
     rows = list(session.scalars(query.limit(limit + 1)))
     more = len(rows) > limit
     return Page(rows[:limit], json.dumps(place(rows[limit - 1])) if more else None)
 
 
 def _is_identifier(text: str) -> bool:
-    return text.isascii() and (text.isdigit() or len(_hex(text)) == _FINGERPRINT)
+    return _is_number(text) or len(_hex(text)) == _FINGERPRINT
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < _FINGERPRINT
 
 
 def _identified(text: str) -> list[ColumnElement[bool]]:
     if not text:
         return []
-    if text.isdigit():
-        return [Certificate.id == min(int(text[:30]), LARGEST_ID)]
+    if _is_number(text):
+        return [Certificate.id == min(int(text), LARGEST_ID)]
     return [Certificate.fingerprint == _hex(text)]
 
 

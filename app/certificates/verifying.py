@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,6 +19,16 @@ from app.errors import PermanentError
 
 # Certification authorities back-date by an hour; this allows for our own clock running late.
 _CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class VerificationError(PermanentError):
@@ -51,6 +62,13 @@ def verify(
 
     A chain that arrives in another order, or with its root, is put right. Raises `VerificationError`.
     """
+    with _readable():
+        return _verify(leaf_pem, chain_pems, private_key_pem, now, must_cover)
+
+
+def _verify(
+    leaf_pem: str, chain_pems: Sequence[str], private_key_pem: str, now: datetime, must_cover: Iterable[str]
+) -> VerifiedCertificate:
     leaf = _load_certificate(leaf_pem, "the certificate")
     _check_key(leaf, private_key_pem)
     chain = _link(leaf, [_load_certificate(pem, "the chain") for pem in _split(chain_pems)])
@@ -71,6 +89,23 @@ def verify(
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
     )
+
+
+def check_key(leaf_pem: str, private_key_pem: str) -> None:
+    """Check that a private key belongs to a certificate. Raises `VerificationError`."""
+    with _readable():
+        _check_key(_load_certificate(leaf_pem, "the certificate"), private_key_pem)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """The library reads some parts only when they are asked for, and has many errors for those it cannot read."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        # `from None`, and no text of it: it may quote what it could not read.
+        kind = type(error).__name__
+        raise VerificationError(f"what DNSimple sent has a part that cannot be read or is not known ({kind})") from None
 
 
 def _load_certificate(pem: str, what: str) -> x509.Certificate:

@@ -12,6 +12,7 @@ from app.certificates.installing import install, installation_died
 from app.certificates.ordering import advance, order_died
 from app.certificates.pruning import prune
 from app.certificates.reconciling import reconcile
+from app.certificates.refetching import refetch
 from app.certificates.registering import register_webhook
 from app.certificates.watching import watch, watch_died
 from app.jobs.queue import Claim
@@ -38,4 +39,5 @@ HANDLERS = {
     "register_webhook": Handler(register_webhook),
     "reconcile": Handler(reconcile),
     "prune": Handler(prune),
+    "refetch": Handler(refetch),
 }

@@ -149,7 +149,7 @@ class Worker:
 
     def _start(self) -> None:
         with self._services.database.write() as session:
-            session.add(WorkerRow(id=self.id, host=socket.gethostname(), pid=os.getpid()))
+            session.add(self._row())
             self._services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
         log.info("worker started", worker_id=self.id, threads=self._threads)
 
@@ -188,13 +188,19 @@ class Worker:
         while not self._done.wait(interval):  # also while the last jobs at hand are being finished
             self._guarded(self._say_alive, None)
 
+    def _row(self) -> WorkerRow:
+        sealer = self._services.sealer
+        sealer.refresh()
+        keys = list(sealer.key_ids)
+        return WorkerRow(id=self.id, host=socket.gethostname(), pid=os.getpid(), heard_at=db_now(), key_ids=keys)
+
     def _say_alive(self) -> None:
         with self._lock:
             tokens = list(self._at_hand)
         if tokens:
             self._services.queue.heartbeat(tokens)
         with self._services.database.write() as session:
-            session.merge(WorkerRow(id=self.id, host=socket.gethostname(), pid=os.getpid(), heard_at=db_now()))
+            session.merge(self._row())
             if not self._stopping.is_set():
                 enqueue_due(session, self._services.queue)
 

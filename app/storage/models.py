@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql.schema import MetaData
 
 from app.storage.clock import UTCDateTime, db_now
+from app.storage.sealing import sealed_under
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing to misread on the phone
 AutoId = BigInteger().with_variant(Integer, "sqlite")
@@ -154,7 +155,6 @@ class Certificate(Base):
         Index(None, "state", "id"),
         Index(None, "lineage_id", "not_before", "id", "not_after"),
         Index(None, "not_after"),
-        Index("ix_certificates_search", text('domain COLLATE "C"'), "id").ddl_if(dialect="postgresql"),
     )
 
 
@@ -316,6 +316,8 @@ class Worker(Base):
     pid: Mapped[int]
     started_at: Mapped[datetime] = mapped_column(default=db_now())
     heard_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+    # The IDs of the key-encryption keys that it holds.
+    key_ids: Mapped[list[str] | None]
 
 
 class ApiToken(Base):
@@ -344,6 +346,26 @@ class DashboardSession(Base):
     token_id: Mapped[str] = mapped_column(ForeignKey("api_tokens.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class WebhookSecret(Base):
+    """A secret part of the webhook's path. `sealed` is bound to its digest; `current` is true for one row, else null.
+
+    `accepted_until` is set once DNSimple posts to the URL no more; from then on nothing is taken under it.
+    """
+
+    __tablename__ = "webhook_secrets"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    current: Mapped[bool | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    accepted_until: Mapped[datetime | None]
+
+    @property
+    def key_id(self) -> str:
+        """The ID of the key-encryption key that it is sealed under."""
+        return sealed_under(self.sealed)
 
 
 class Fact(Base):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from app.errors import PermanentError
+from config import SecretFileError, read_secret_file
 
 
 def read_or_create(path: Path, make: Callable[[], str]) -> str:
@@ -29,6 +29,12 @@ def read_or_create(path: Path, make: Callable[[], str]) -> str:
             pass
         finally:
             Path(temporary).unlink()
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise PermanentError(f"{path} can be read by others: run `chmod 600 {path}`")
-    return path.read_text().strip()
+    return read_secret(path)
+
+
+def read_secret(path: Path) -> str:
+    """The secret in a file that exists. Raises `PermanentError` when it is not kept as a secret has to be."""
+    try:
+        return read_secret_file(path)
+    except SecretFileError as error:
+        raise PermanentError(str(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
+from app.certificates.delivering import deliver, want_delivered
 from app.certificates.pruning import BATCH, prune
 from app.certificates.tokens import create_token
+from app.errors import PermanentError
 from app.services import Services
 from app.storage.clock import db_now
-from app.storage.models import Event, IdempotencyKey, Job, Order, Worker
+from app.storage.models import Certificate, Delivery, Event, IdempotencyKey, Job, Lineage, Order, Worker
 from config import ConfigurationError
 from tests.harness import make_settings
 
@@ -108,6 +111,48 @@ def test_an_old_idempotency_key_does_not_take_a_younger_one_of_the_same_order_wi
         session.execute(old.values(created_at=db_now(-1.1 * DAY)))
     run_prune(services)
     assert left(services, IdempotencyKey.key) == ["young"]
+
+
+def add_certificate(services: Services, number: int, expires_in: float, installed: float, *deliveries: str) -> None:
+    """Days until it expires (may be negative) and since it was installed; the states of its deliveries."""
+    with services.database.write() as session:
+        session.execute(
+            insert(Certificate).values(
+                id=number, account_id=1, domain="d.example", state="issued", common_name="d.example", names=[],
+                sealed_key=b"sealed", not_after=db_now(expires_in * DAY), installed_at=db_now(-installed * DAY),
+            )
+        )  # fmt: skip
+        for name, state in enumerate(deliveries):
+            session.execute(insert(Delivery).values(certificate_id=number, destination=str(name), state=state))
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("lineage", [1, 2, 3, 4, 6, 7]), ("delivered", [2, 3, 4, 6]), ("30", [1, 3, 4, 6])],
+)
+def test_private_keys_are_kept_as_the_policy_says(services: Services, policy: str, kept: list[int]) -> None:
+    add_certificate(services, 1, 60, 5, "delivered", "superseded")
+    add_certificate(services, 2, 60, 31, "delivered", "failed")
+    add_certificate(services, 3, 60, 5)  # no destination has been told of it
+    add_certificate(services, 4, 60, 31, "delivered", "pending")
+    add_certificate(services, 5, -0.1, 90, "delivered")
+    add_certificate(services, 6, -0.1, 90, "pending")
+    add_certificate(services, 7, 60, 31, "delivered")
+    run_prune(replace(services, settings=services.settings.model_copy(update={"keep_private_keys": policy})))
+    with services.database.read() as session:
+        found = session.scalars(select(Certificate.id).where(Certificate.sealed_key.is_not(None)))
+        assert sorted(found) == kept
+
+
+def test_a_delivery_whose_key_was_erased_says_how_to_get_it_again(services: Services) -> None:
+    add_certificate(services, 1, 60, 5)
+    with services.database.write() as session:
+        session.execute(insert(Lineage).values(id=1, account_id=1, domain="d.example", names_digest="x", name="d"))
+        session.execute(update(Certificate).values(sealed_key=None, lineage_id=1, not_before=db_now(-DAY)))
+        want_delivered(services, session, 1, "files")
+    (claim,) = services.queue.claim(1, worker_id="test")
+    with pytest.raises(PermanentError, match=r"KEEP_PRIVATE_KEYS.*flask certificates refetch 1"):
+        deliver(services, claim)
 
 
 def test_history_is_never_kept_for_less_than_three_days(services: Services) -> None:

@@ -7,9 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.jobs.worker import run_job
 from app.services import Services
+from app.storage.clock import db_now
+from app.storage.models import WebhookSecret
+from app.storage.webhook_secrets import SPREAD_SECONDS, WebhookSecrets
 from tests.harness import drain, jobs, make_due
 from tests.simulator_process import Simulator
 
@@ -56,9 +60,17 @@ def test_it_is_registered_once_by_whoever_starts_first(services: Services, simul
 def test_a_changed_secret_replaces_ours_and_leaves_others_alone(services: Services, simulator: Simulator) -> None:
     simulator.api("POST", "/webhooks", {"url": OTHER})
     register(services)
-    changed = replace(services, webhook_secret="another-secret-0123456789-0123456789")
+    old = services.webhook_url
+    given = WebhookSecrets(services.database, services.sealer, given="another-secret-Kx3Vq7Rk2Xz9Jm4Tb8WpLd5nGh")
+    changed = replace(services, webhook_secrets=given)
+    register(changed)
+    assert urls(simulator) == [OTHER, old], "every process has to hear of it first"
+    with services.database.write() as session:
+        session.execute(update(WebhookSecret).values(created_at=db_now(-SPREAD_SECONDS)))
+    make_due(services)
     register(changed)
     assert urls(simulator) == [OTHER, changed.webhook_url]
+    assert changed.webhook_url != old
 
 
 def test_a_changed_public_url_replaces_ours(services: Services, simulator: Simulator) -> None:

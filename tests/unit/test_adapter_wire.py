@@ -271,6 +271,49 @@ def test_an_authority_that_we_do_not_know_is_never_spoken_to(server: Server, tmp
         DNSimple(account_id=1, token="x", base_url=url, ca_bundle=str(root)).issue("example.com", 1)
 
 
+def speak_tls(server: Server, folder: Path, authority: Authority, *names: str, days: float = 90) -> str:
+    """Let the server have a certificate of this authority. Its URL."""
+    issued = authority.issue(*names, days=days)
+    pem = folder / "server.pem"
+    pem.write_text(issued.key + issued.leaf + "".join(issued.chain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.behave = lambda handler: send(handler, b"{}", 404)
+    return f"https://localhost:{server.server_address[1]}"
+
+
+@pytest.mark.parametrize(("names", "days"), [(("other.example",), 90), (("localhost",), 0.01)], ids=["host", "expired"])
+def test_the_certificate_must_be_for_the_host_that_we_asked(
+    server: Server, tmp_path: Path, names: tuple[str, ...], days: float
+) -> None:
+    """And valid at this moment, though its authority is the one that we believe."""
+    authority = Authority()
+    url = speak_tls(server, tmp_path, authority, *names, days=days)
+    bundle = tmp_path / "root.pem"
+    bundle.write_text(as_pem(authority.root))
+    with pytest.raises(errors.UnreachableError):
+        DNSimple(account_id=1, token="x", base_url=url, ca_bundle=str(bundle)).private_key("example.com", 1)
+    assert server.requests == []
+
+
+def test_the_environment_cannot_switch_verification_off(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor bring in an authority: DNSIMPLE_CA_BUNDLE is the only place for one."""
+    authority = Authority()
+    url = speak_tls(server, tmp_path, authority, "localhost")
+    bundle = tmp_path / "root.pem"
+    bundle.write_text(as_pem(authority.root))
+    for value in (str(bundle), ""):
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
+        with pytest.raises(errors.UnreachableError):
+            DNSimple(account_id=1, token="x", base_url=url).private_key("example.com", 1)
+    assert server.requests == []
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed_with_our_token(server: Server, status: int) -> None:
     other = Server()

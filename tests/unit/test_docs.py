@@ -112,6 +112,26 @@ def test_the_examples_of_orders_are_orders() -> None:
         resolve_names(body["domain"], body.get("name", "www"), body.get("san", []))
 
 
+def test_every_test_that_security_names_exists() -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(r"`(?:tests/\S+/)?(test_\w+(?:\.py)?)`", DOCS["security.md"])
+    assert len(named) > 30
+    for name in named:
+        if name.endswith(".py"):
+            assert name in files, name
+        else:
+            assert any(f"def {name}(" in text for text in files.values()), name
+
+
+def test_every_threat_has_a_control_and_a_test() -> None:
+    table = DOCS["security.md"].partition("| Threat | Control | Test |")[2].partition("\n\n")[0]
+    rows = [line.strip("|").split(" | ") for line in table.splitlines()[2:]]
+    assert len(rows) > 20
+    for row in rows:
+        assert len(row) == 3, row
+        assert "`" in row[2], row
+
+
 @pytest.mark.parametrize(
     "file", sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]), ids=lambda path: path.name
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.certificates.verifying import VerificationError, verify
 from tests.x509 import Authority, Issued, pem
@@ -98,3 +101,31 @@ def test_what_is_not_a_certificate_is_refused(garbage: str) -> None:
         check(Issued(garbage, GOOD.chain, GOOD.key))
     with pytest.raises(VerificationError):
         check(Issued(GOOD.leaf, [garbage], GOOD.key))
+
+
+CURVE = bytes.fromhex("06082a8648ce3d030107")  # P-256
+UNKNOWN_CURVE = CURVE[:-1] + b"\x55"
+
+
+def altered(pem: str, old: bytes, new: bytes) -> str:
+    """A PEM with some bytes of its content replaced."""
+    first, *lines, last = pem.splitlines()
+    content = base64.b64decode("".join(lines))
+    assert old in content
+    return f"{first}\n{base64.encodebytes(content.replace(old, new)).decode()}{last}\n"
+
+
+def test_what_the_library_cannot_read_is_refused_wherever_it_is() -> None:
+    """Found by fuzzing: it is noticed only when the key is asked for, and was no error of ours."""
+    issued = Authority().issue("www.customer.example")
+    leaf = x509.load_pem_x509_certificate(issued.leaf.encode())
+    point = leaf.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    not_on_the_curve = point[:-1] + bytes([point[-1] ^ 1])
+    for sent in (
+        (altered(issued.leaf, CURVE, UNKNOWN_CURVE), issued.chain, issued.key),
+        (altered(issued.leaf, point, not_on_the_curve), issued.chain, issued.key),
+        (issued.leaf, [altered(issued.chain[0], CURVE, UNKNOWN_CURVE)], issued.key),
+        (issued.leaf, issued.chain, altered(issued.key, CURVE, UNKNOWN_CURVE)),
+    ):
+        with pytest.raises(VerificationError):
+            verify(*sent, now=datetime.now(UTC))

@@ -32,7 +32,8 @@ def static_file(name: str) -> Response:
     answer = Response((_STATIC / name).read_bytes(), content_type=_FILES[name])
     answer.headers["Cache-Control"] = "no-cache"
     answer.add_etag()
-    return answer.make_conditional(request)
+    answer.make_conditional(request)
+    return answer
 
 
 def render(template: str, status: int = 200, **values: Any) -> Response:

@@ -14,6 +14,7 @@ from app.certificates.searching import Wanted
 from app.storage.clock import read_now
 from app.storage.models import Certificate, Event, StoryLine
 from app.web.context import current, services
+from app.web.dashboard import actions
 from app.web.dashboard.blueprint import blueprint, render
 from app.web.dashboard.pages import LIMIT, cursor, done, next_page
 from app.web.dashboard.signing_in import page, who
@@ -76,7 +77,7 @@ def certificate(certificate_id: int) -> Response:
         story=_story(story, events),
         now=now,
         done=done(),
-        may_act=who().may("admin"),
+        actions=actions.of(found, replaced=bool(replaced)) if who().may("admin") else (),
     )
 
 

@@ -7,6 +7,7 @@ import binascii
 import json
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Response, abort, redirect, request, url_for
 
@@ -142,11 +143,11 @@ def audit() -> Response:
 
 def next_page(after: str | None) -> str | None:
     """The URL of the page that follows, with the same filters."""
-    if after is None or request.endpoint is None:
+    if after is None:
         return None
     given = {name: value for name, value in request.args.items() if name not in {"cursor", "done"}}
     place = base64.urlsafe_b64encode(after.encode()).decode()
-    return url_for(request.endpoint, **(given | {"cursor": place}))
+    return f"{request.path}?{urlencode(given | {'cursor': place})}"
 
 
 def cursor() -> str | None:

@@ -1,4 +1,4 @@
-"""How values are shown: instants with their distance, states with a sign beside the colour, bars without inline style."""
+"""How values are shown: instants with their distance, states with a sign beside the colour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GOOD = {"ok", "issued", "installed", "delivered", "served", "done", "queued", "
 _BAD = {"failed", "dead", "rejected", "stale", "unreachable", "cancelled by dnsimple", "refunded", "problem"}
 _BUSY = {"pending", "running", "ready", "requesting", "requested", "purchased", "purchasing", "issuing", "accepted",
          "new", "submitting", "renewing", "warning"}  # fmt: skip
-_SIGNS = {"good": "✓", "bad": "✕", "busy": "◷", "quiet": "–"}
+_SIGNS = {"good": "✓", "bad": "✕", "busy": "◷", "quiet": "-"}
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
@@ -28,7 +28,7 @@ def register(blueprint: Blueprint) -> None:
 def instant(moment: datetime | None) -> Markup:
     """UTC, to the second."""
     if moment is None:
-        return Markup("–")
+        return Markup("-")
     utc = moment.astimezone(UTC)
     machine, people = utc.isoformat(timespec="seconds"), utc.strftime("%Y-%m-%d %H:%M:%S")
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(machine, people, people)

@@ -1,0 +1,52 @@
+"""What can be done about a certificate: buttons that call the same use cases as the commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import abort, redirect, url_for
+
+from app.certificates import refetching
+from app.certificates.receiving import LARGEST_ID
+from app.storage.models import Certificate
+from app.web.context import services
+from app.web.dashboard.blueprint import blueprint
+from app.web.dashboard.signing_in import page, who
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A button: where it posts to, what stands on it, and what a screen reader says besides."""
+
+    url: str
+    label: str
+    about: str
+
+
+def of(certificate: Certificate, *, replaced: bool) -> list[Action]:
+    """Those that make sense for this one."""
+    if certificate.installed_at is None or replaced:
+        return []
+    refetch = url_for("dashboard.refetch", certificate_id=certificate.id)
+    return [Action(refetch, "Fetch the key again", f"of {certificate.common_name} from DNSimple")]
+
+
+@blueprint.post("/certificates/<int:certificate_id>/refetch")
+@page(scope="admin")
+def refetch(certificate_id: int) -> Any:
+    """Fetch the private key from DNSimple again; a job does it."""
+    with services().database.write() as session:
+        _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+        refetching.want_refetched(services(), session, [certificate_id], actor=who().actor)
+    return _back(certificate_id, "refetched")
+
+
+def _require(certificate: Certificate | None) -> Certificate:
+    if certificate is None or certificate.installed_at is None:
+        abort(404, "There is no installed certificate with this ID.")
+    return certificate
+
+
+def _back(certificate_id: int, done: str) -> Any:
+    return redirect(url_for("dashboard.certificate", certificate_id=certificate_id, done=done), 303)

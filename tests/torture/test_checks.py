@@ -1,0 +1,41 @@
+"""The checks of a campaign find what they are there to find."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from app.storage.database import Database
+from app.storage.models import Fact, Job, WebhookSecret
+from tests.torture.checks import holds_key, tables_with_keys
+from tests.x509 import Authority
+
+KEY = Authority().issue("customer.example").key
+
+
+def test_a_database_without_a_private_key_holds_none(database: Database) -> None:
+    with database.write() as session:
+        session.add(Job(kind="prune", args={"certificate_id": 1}, last_error="hopeless"))
+    assert list(tables_with_keys(database)) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("jobs", Job(kind="prune", args={}, last_error=f"cannot use {KEY}")),
+        ("jobs", Job(kind="prune", args={"key": KEY})),
+        ("facts", Fact(name="note", value=base64.b64encode(KEY.encode()).decode())),
+        ("webhook_secrets", WebhookSecret(digest="x", sealed=KEY.encode())),
+    ],
+    ids=["text", "json", "base64", "bytes"],
+)
+def test_a_private_key_in_any_column_is_found(database: Database, table: str, row: object) -> None:
+    with database.write() as session:
+        session.merge(row)
+    assert list(tables_with_keys(database)) == [f"table {table}"]
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_a_private_key_in_base64_is_found_wherever_it_begins(shift: int) -> None:
+    assert holds_key(base64.b64encode(b"x" * shift + KEY.encode()))
