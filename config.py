@@ -244,6 +244,33 @@ class Settings(BaseSettings):
     metrics_lineages: int = Field(
         20, ge=0, le=1000, description="For how many lineages, soonest to expire, `GET /metrics` tells the days left."
     )
+    alarm_delivery_seconds: PositiveFloat = Field(
+        900.0, description="How long a delivery may be failing, in seconds, before it is an alarm."
+    )
+    alarm_renewal_percent: float = Field(
+        5.0,
+        ge=0,
+        le=50,
+        description="How late a renewal may be before it is an alarm, as a share of the certificate's lifetime.",
+    )
+    alarm_quota_percent: float = Field(
+        2.0, ge=0, le=50, description="Share of DNSimple's hourly calls below which it is an alarm."
+    )
+    notify_urls: SecretStr | None = Field(
+        None,
+        description="Apprise URLs of where alarms are told, separated by spaces: `mailtos://...`, `slack://...`, "
+        "`pagerduty://...`. They hold secrets.",
+    )
+    notify_urls_file: Path | None = Field(
+        None, description="File of more such URLs, one a line, that only its owner may read (mode 0600)."
+    )
+    notify_gather_seconds: PositiveFloat = Field(
+        900.0,
+        description="After a message about a kind of problem, how many seconds more of that kind are gathered.",
+    )
+    notify_reminder_hours: PositiveFloat = Field(
+        24.0, description="After how many hours a problem that lasts is told again."
+    )
 
     log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for people.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
@@ -276,6 +303,13 @@ class Settings(BaseSettings):
             raise ValueError("must be `lineage`, `delivered` or a number of days")
         return value
 
+    @field_validator("notify_urls")
+    @classmethod
+    def _notify_urls(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all("://" in url for url in value.get_secret_value().split()):
+            raise ValueError("must be Apprise URLs such as mailtos://..., separated by spaces")
+        return value
+
     @field_validator("dnsimple_base_url", "public_url")
     @classmethod
     def _url(cls, value: str) -> str:
@@ -303,7 +337,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return value
 
-    @field_validator("destinations_file", "dnsimple_ca_bundle")
+    @field_validator("destinations_file", "dnsimple_ca_bundle", "notify_urls_file")
     @classmethod
     def _file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():

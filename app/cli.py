@@ -7,7 +7,21 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from app.certificates.readiness import check_destinations, claim_installation, note_version
-from app.commands import audit, certificates, db, destinations, jobs, keys, reading, refetching, tokens, webhooks
+from app.commands import (
+    alarms,
+    audit,
+    certificates,
+    db,
+    deliveries,
+    destinations,
+    jobs,
+    keys,
+    reading,
+    redelivering,
+    refetching,
+    tokens,
+    webhooks,
+)
 from app.commands.doctor import doctor
 from app.commands.output import current_services
 from app.errors import CertcourierError
@@ -20,13 +34,16 @@ GROUPS = (
     webhooks.group,
     jobs.group,
     audit.group,
+    alarms.group,
     destinations.group,
+    deliveries.group,
     reading.orders,
     certificates.group,
     reading.events,
     reading.quota,
 )
-certificates.group.add_command(refetching.refetch)
+for command in (refetching.refetch, redelivering.redeliver):
+    certificates.group.add_command(command)
 
 
 def register_commands(app: Flask) -> None:

@@ -10,9 +10,12 @@ from app.destinations.limits import TimeLimits
 from app.destinations.registry import load_destinations
 from app.dnsimple.adapter import DNSimple
 from app.dnsimple.metering import MeteredGate
-from app.dnsimple.quota import QuotaKeeper, Shares
+from app.dnsimple.quota import QuotaKeeper, Shares, digest_token
+from app.endpoints.probing import Probes
+from app.endpoints.registry import Endpoint, load_endpoints
 from app.jobs.queue import Queue
 from app.meters import Meters
+from app.notifying import Notifier, build_notifier
 from app.storage.database import Database
 from app.storage.keyring import KeyFile
 from app.storage.sealing import Sealer
@@ -36,6 +39,9 @@ class Services:
     webhook_secrets: WebhookSecrets
     time_limits: TimeLimits = field(default_factory=TimeLimits)
     meters: Meters = field(default_factory=Meters)
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    probes: Probes = field(default_factory=Probes)
+    notifier: Notifier = field(default_factory=Notifier)
 
     def share_meters(self) -> None:
         """Count together with this host's other processes: called by those that serve, before they fork."""
@@ -45,6 +51,11 @@ class Services:
     def account_id(self) -> int:
         """The DNSimple account that this installation serves."""
         return self.settings.dnsimple_account_id
+
+    @property
+    def token_digest(self) -> str:
+        """What stands for our DNSimple token in the quota's row."""
+        return digest_token(self.settings.dnsimple_api_token.get_secret_value())
 
     @property
     def webhook_url(self) -> str:
@@ -59,6 +70,7 @@ class Services:
 
 def build_services(settings: Settings) -> Services:
     """Open nothing yet but the secret files: connections are made when first used, after gunicorn has forked."""
+    destinations = load_destinations(settings.destinations_file, var_dir=settings.var_dir)
     database = Database(settings.database_url, pool_size=max(settings.worker_threads, settings.web_threads // 2) + 2)
     meters = Meters()
     sealer = _sealer(settings)
@@ -85,7 +97,10 @@ def build_services(settings: Settings) -> Services:
                 meters,
             ),
         ),
-        destinations=load_destinations(settings.destinations_file, var_dir=settings.var_dir),
+        destinations=destinations,
+        endpoints=load_endpoints(settings.destinations_file, destinations),
+        probes=Probes(max(1, settings.worker_threads // 4)),
+        notifier=build_notifier(settings),
         sealer=sealer,
         webhook_secrets=WebhookSecrets(database, sealer, given=_given_webhook_secret(settings)),
     )

@@ -7,18 +7,36 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from app.certificates.figures import UNFINISHED
 from app.certificates.permissions import only
+from app.certificates.problems import KINDS
 from app.certificates.searching import at_most, is_failing
 from app.services import Services
 from app.storage.clock import read_now
-from app.storage.models import Certificate, Delivery, DisabledDestination, Event, Fact, Job, Order, Quota, Worker
+from app.storage.models import Alarm, Certificate, Delivery, DisabledDestination, Event, Fact, Job, Order, Quota, Worker
 
 WORKER_SILENT = timedelta(seconds=30)
 _LOW_QUOTA = 0.1
+_EXAMPLES = 3
+_MILD = {"quota_low", "quota_stopped", "webhook_lost"}
+# What a kind of alarm is about: concerns about the same are told once.
+_SUBJECTS = {
+    "issuance_failed": "orders",
+    "delivery_failing": "deliveries",
+    "renewal_overdue": "renewals",
+    "endpoint_stale": "endpoints",
+    "endpoint_unreachable": "endpoints",
+    "webhook_lost": "webhook",
+    "webhook_unchecked": "webhook",
+    "quota_low": "quota",
+    "quota_stopped": "quota",
+    "token_rejected": "quota",
+    "job_dead": "jobs",
+    "worker_silent": "workers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +49,7 @@ class Concern:
     title: str
     detail: str
     remedy: str
+    examples: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +83,8 @@ class Standing:
     dead_jobs: int = 0
     unfinished_jobs: int = 0
     disabled: Sequence[DisabledDestination] = ()
+    alarms: Sequence[Concern] = ()
+    limited: bool = False
 
 
 def look_around(services: Services, domains: Sequence[str] | None = None) -> Standing:
@@ -72,14 +93,18 @@ def look_around(services: Services, domains: Sequence[str] | None = None) -> Sta
         now = read_now(session)
         counts = _counts(session, domains)
         if domains is not None:
-            return Standing(now, *counts)
+            return Standing(now, *counts, limited=True)
         return _standing(services, session, now, counts)
 
 
 def concerns(standing: Standing, late_renewals: int) -> list[Concern]:
-    """The worst first."""
-    found = [*_about_certificates(standing, late_renewals), *_about_machinery(standing)]
-    return sorted(found, key=lambda concern: concern.level != "problem")
+    """The worst first. What an alarm tells of is not told again, but what has yet to become one is told at once."""
+    told = {alarm.kind for alarm in standing.alarms}
+    found = [*standing.alarms, *_about_certificates(standing, late_renewals)]
+    if not standing.limited:
+        found += _about_machinery(standing)
+    kept = [concern for concern in found if concern.kind not in told or concern in standing.alarms]
+    return sorted(kept, key=lambda concern: concern.level != "problem")
 
 
 def quota_state(services: Services, session: Session, now: datetime) -> QuotaState | None:
@@ -134,6 +159,7 @@ def _standing(services: Services, session: Session, now: datetime, counts: tuple
         dead_jobs=at_most(session, select(Job.id).where(Job.state == "dead")),
         unfinished_jobs=at_most(session, select(Job.id).where(Job.finished_at.is_(None))),
         disabled=session.scalars(select(DisabledDestination).order_by(DisabledDestination.destination)).all(),
+        alarms=list(_alarms(session)),
     )
 
 
@@ -178,3 +204,22 @@ def _about_machinery(standing: Standing) -> Iterator[Concern]:
     for row in standing.disabled:
         title = f"{row.destination} wants no deliveries"
         yield Concern("destinations", "warning", 1, title, row.reason, "enable it once the other side wants them again")
+
+
+def _alarms(session: Session) -> Iterator[Concern]:
+    """Open alarms, one concern for each kind with some of what it is about."""
+    is_open = and_(Alarm.resolved_at.is_(None), Alarm.dismissed_at.is_(None), Alarm.gone_at.is_(None))
+    for kind, meaning in KINDS.items():
+        rows = select(Alarm).where(is_open, Alarm.kind == kind)
+        newest = session.scalars(rows.order_by(Alarm.id.desc()).limit(_EXAMPLES)).all()
+        if newest:
+            count = len(newest) if len(newest) < _EXAMPLES else at_most(session, rows)
+            yield Concern(
+                kind=_SUBJECTS.get(kind, "alarms"),
+                level="warning" if kind in _MILD else "problem",
+                count=count,
+                title=meaning.one if count == 1 else meaning.many.format("").strip(),
+                detail="",
+                remedy=newest[0].remedy,
+                examples=[f"{alarm.subject}: {alarm.detail}" for alarm in newest],
+            )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sqlalchemy import exists, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.certificates.disabling import disable_if_gone, refuse_if_disabled
+from app.certificates.proving import want_proven
 from app.certificates.sharing import job_key, places_before, share_run
 from app.certificates.story import tell
 from app.destinations.base import (
@@ -25,7 +26,7 @@ from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import read_now
 from app.storage.models import Certificate, Delivery, Lineage
-from app.storage.statements import insert_once
+from app.storage.statements import insert_many_once, insert_once
 
 # With pauses of up to an hour: about two days.
 _MOST_ATTEMPTS = 56
@@ -44,6 +45,20 @@ def want_delivered(services: Services, session: Session, certificate_id: int, de
         delay=_LOOK_AGAIN_SECONDS[0] if _comes_after(services, destination) else 0.0,
         max_attempts=_MOST_ATTEMPTS,
     )
+
+
+def want_many_delivered(
+    services: Services, session: Session, certificate_ids: Iterable[int], destination: str
+) -> list[str]:
+    """The same for many certificates; returns the keys of their jobs."""
+    jobs = {
+        f"deliver:{number}:{destination}": {"certificate_id": number, "destination": destination}
+        for number in certificate_ids
+    }
+    rows = [{**args, "state": "pending"} for args in jobs.values()]
+    insert_many_once(session, Delivery, rows, "certificate_id")
+    services.queue.enqueue_many(session, "deliver", jobs, max_attempts=_MOST_ATTEMPTS)
+    return list(jobs)
 
 
 def deliver(services: Services, claim: Claim) -> None:
@@ -77,6 +92,8 @@ def deliver(services: Services, claim: Claim) -> None:
         followers = [other for other in services.destinations if name in _comes_after(services, other)]
         if followers:
             services.queue.hurry(session, [job_key(certificate_id, follower) for follower in followers])
+        if receipt.outcome == "delivered":
+            want_proven(services, session, certificate)
 
 
 def delivery_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001

@@ -15,7 +15,7 @@ from app.certificates.permissions import only, permits
 from app.dnsimple.adapter import Deadline
 from app.services import Services
 from app.storage.clock import read_now
-from app.storage.models import Certificate, Event, Order, StoryLine
+from app.storage.models import Certificate, EndpointSeen, Event, Order, StoryLine
 
 # A lineage that expired longer ago was given up: nobody is served by it any more.
 GIVEN_UP = timedelta(days=7)
@@ -49,8 +49,8 @@ def find_order(
 
 def find_certificate(
     services: Services, certificate_id: int, *, domains: Sequence[str] | None = None
-) -> tuple[Certificate, list[StoryLine]] | None:
-    """A certificate with lineage and deliveries, and its story, from the order on."""
+) -> tuple[Certificate, list[StoryLine], list[EndpointSeen]] | None:
+    """A certificate with lineage and deliveries, its story, from the order on, and what shall serve it."""
     with services.database.read() as session:
         certificate = _certificate(session, certificate_id)
         if certificate is None or not permits(domains, certificate.domain):
@@ -58,7 +58,11 @@ def find_certificate(
         about = StoryLine.certificate_id == certificate_id
         if certificate.order_id is not None:
             about |= StoryLine.order_id == certificate.order_id
-        return certificate, _in_time(session.scalars(select(StoryLine).where(about)).all())
+        seen = select(EndpointSeen).where(
+            EndpointSeen.lineage_id == certificate.lineage_id, EndpointSeen.certificate_id == certificate_id
+        )
+        endpoints = list(session.scalars(seen.order_by(EndpointSeen.endpoint)))
+        return certificate, _in_time(session.scalars(select(StoryLine).where(about)).all()), endpoints
 
 
 def list_certificates(

@@ -9,6 +9,7 @@ from app.services import Services
 from app.storage.audit import SYSTEM, record
 from app.storage.clock import db_now, read_now
 from app.storage.models import (
+    Alarm,
     Base,
     Certificate,
     DashboardSession,
@@ -33,6 +34,7 @@ def prune(services: Services, claim: Claim) -> None:
     _delete(services, claim, Event, Event.received_at < before)
     _delete(services, claim, Job, Job.finished_at < before)
     _delete(services, claim, Run, Run.finished_at < before)
+    _delete(services, claim, Alarm, Alarm.resolved_at < before)
     _delete(services, claim, Worker, Worker.heard_at < db_now(-86400.0))
     _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
     _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())

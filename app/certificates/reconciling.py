@@ -95,10 +95,14 @@ def _next_overdue(session: Session, since: datetime) -> Domain | None:
     for domain, not_before, not_after in session.execute(_awaiting_renewal(now, since)):
         if not_before is None or not_after is None:
             continue
-        renewal = min(_RENEWED_BEFORE, (not_after - not_before) * (1 - _RENEWED_AFTER_SHARE))
-        if now >= not_after - renewal:
+        if now >= renewal_expected_at(not_before, not_after):
             return domain
     return None
+
+
+def renewal_expected_at(not_before: datetime, not_after: datetime) -> datetime:
+    """From when on a certificate of this validity should have a successor."""
+    return not_after - min(_RENEWED_BEFORE, (not_after - not_before) * (1 - _RENEWED_AFTER_SHARE))
 
 
 def _awaiting_renewal(now: datetime, since: datetime) -> Select[Domain, datetime | None, datetime | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import structlog
@@ -10,6 +11,7 @@ from app.certificates.reconciling import catch_up
 from app.dnsimple.model import Webhook
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
+from app.storage.clock import read_now
 from app.storage.models import Fact
 from app.storage.sealing import KeyNotHeldError, SealBrokenError
 from app.storage.webhook_secrets import SPREAD_SECONDS, digest_of
@@ -17,6 +19,8 @@ from app.storage.webhook_secrets import SPREAD_SECONDS, digest_of
 log = structlog.get_logger("certcourier")
 
 _FACT = "webhook_id"
+LOST_FACT = "webhook_lost"  # when it was last found suppressed or missing, and which of them
+CHECKED_FACT = "webhook_checked"  # when it was last known to be registered
 
 
 def register_webhook(services: Services, claim: Claim) -> None:
@@ -38,7 +42,10 @@ def register_webhook(services: Services, claim: Claim) -> None:
         with services.queue.checkpoint(claim) as session:
             session.merge(Fact(name=_FACT, value=str(kept.id)))
             if noted is not None and not good and _was_deaf(services, hooks, noted_id):
+                what = "suppressed" if any(hook.suppressed_at for hook in ours) else "missing"
                 log.warning("webhook was missing or suppressed", webhook_id=noted_id)
+                found = json.dumps({"at": read_now(session).isoformat(), "what": what})
+                session.merge(Fact(name=LOST_FACT, value=found))
                 catch_up(services, session)
     # Created first, deleted last: there is no moment in which nobody hears DNSimple.
     for hook in ours:
@@ -47,6 +54,7 @@ def register_webhook(services: Services, claim: Claim) -> None:
             log.info("webhook removed", webhook_id=hook.id)
     with services.queue.finishing(claim) as session:
         services.webhook_secrets.retire(session, but=wanted)
+        session.merge(Fact(name=CHECKED_FACT, value=read_now(session).isoformat()))
 
 
 def _create(services: Services) -> Webhook:

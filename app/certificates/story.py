@@ -24,6 +24,9 @@ Step = Literal[
     "verified",
     "delivered",
     "superseded",
+    "served",
+    "stale",
+    "unreachable",
     "failed",
 ]
 

@@ -109,13 +109,16 @@ def _pattern(text: str) -> str:
     return pattern
 
 
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
 class DestinationConfig(BaseModel):
     """What every `[[destination]]` may say. Each kind adds its own fields, `kind` first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Unique name of the destination.")
-    domains: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(
+    domains: tuple[Pattern, ...] = Field(
         ("*",),
         min_length=1,
         description="Which certificates are delivered there: host names, `*.example.com` for all names below it, or "
@@ -129,7 +132,13 @@ class DestinationConfig(BaseModel):
 
     def takes(self, names: Iterable[str]) -> bool:
         """Whether a certificate of these names is delivered there."""
-        return any(_matches(pattern, name) for pattern in self.domains for name in names)
+        return takes(self.domains, names)
+
+
+def takes(patterns: Iterable[str], names: Iterable[str]) -> bool:
+    """Whether at least one of the names is one that a pattern means."""
+    names = tuple(names)
+    return any(_matches(pattern, name) for pattern in patterns for name in names)
 
 
 def _matches(pattern: str, name: str) -> bool:

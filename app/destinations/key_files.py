@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from app.destinations.base import DestinationRefusedError
+from app.errors import PermanentError
+from app.storage.secret_files import read_secret
 
 
 def read_private_file(path: Path, field: str) -> str:
@@ -14,11 +15,6 @@ def read_private_file(path: Path, field: str) -> str:
     Raises `DestinationRefusedError`: a secret that others can read is none.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise DestinationRefusedError(f"{field}: {path} can be read by others: run `chmod 600 {path}`")
-        return path.read_text()
-    except OSError as error:
-        raise DestinationRefusedError(f"{field}: {path}: {error.strerror}; put the file there, mode 0600") from None
-    except UnicodeDecodeError:
-        raise DestinationRefusedError(f"{field}: {path} is not a text file") from None
+        return read_secret(path)
+    except PermanentError as error:
+        raise DestinationRefusedError(f"{field}: {error}; put the file there, mode 0600") from None

@@ -18,6 +18,10 @@ KINDS = {
     "ssh": "app.destinations.ssh:SshDestination",
     "webhook": "app.destinations.webhook:WebhookDestination",
     "command": "app.destinations.command:CommandDestination",
+    "vault": "app.destinations.vault:VaultDestination",
+    "kubernetes": "app.destinations.kubernetes:KubernetesDestination",
+    "aws-acm": "app.destinations.aws_acm:AcmDestination",
+    "aws-secrets": "app.destinations.aws_secrets:SecretsManagerDestination",
 }
 ENTRY_POINTS = "certcourier.destinations"
 
@@ -34,10 +38,10 @@ def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Desti
         document = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DestinationRefusedError(f"{file}: {error}") from None
-    unknown = set(document) - {"destination"}
+    unknown = set(document) - {"destination", "endpoint"}
     if unknown:
         raise DestinationRefusedError(
-            f"{file}: unknown {', '.join(sorted(unknown))}; only [[destination]] tables count"
+            f"{file}: unknown {', '.join(sorted(unknown))}; only [[destination]] and [[endpoint]] tables count"
         )
     destinations: dict[str, Destination] = {}
     for number, entry in enumerate(document.get("destination", []), start=1):

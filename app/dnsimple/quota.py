@@ -59,6 +59,11 @@ class Shares:
     unknown: float = 5.0
 
 
+def digest_token(token: str) -> str:
+    """What stands for a token in the quota's row."""
+    return hashlib.sha256(b"quota" + token.strip().encode()).hexdigest()[:16]
+
+
 class QuotaKeeper:
     """Asked before each call, told after it."""
 
@@ -73,7 +78,7 @@ class QuotaKeeper:
     ) -> None:
         self._database = database
         self._account_id = account_id
-        self._token_digest = hashlib.sha256(b"quota" + token.strip().encode()).hexdigest()[:16]
+        self._token_digest = digest_token(token)
         self._shares = shares or Shares()
         self._rng = rng or random.Random()  # noqa: S311, a spread is no secret
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from app.certificates.alarming import alarms, notify
 from app.certificates.delivering import deliver, delivery_died
 from app.certificates.installing import install, installation_died
 from app.certificates.ordering import advance, order_died
+from app.certificates.proving import prove
 from app.certificates.pruning import prune
 from app.certificates.reconciling import reconcile
 from app.certificates.refetching import refetch
@@ -40,4 +42,7 @@ HANDLERS = {
     "reconcile": Handler(reconcile),
     "prune": Handler(prune),
     "refetch": Handler(refetch),
+    "prove": Handler(prove),
+    "alarms": Handler(alarms),
+    "notify": Handler(notify),
 }

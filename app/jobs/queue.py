@@ -101,9 +101,13 @@ class Queue:
             self._ring(session)
         return added
 
-    def enqueue_many(self, session: Session, kind: str, args_by_key: Mapping[str, dict[str, Any]]) -> None:
+    def enqueue_many(
+        self, session: Session, kind: str, args_by_key: Mapping[str, dict[str, Any]], *, max_attempts: int = 20
+    ) -> None:
         """Add many jobs that are due at once, each under its key, as `enqueue` does."""
-        rows = [{"kind": kind, "args": args, "key": key} for key, args in args_by_key.items()]
+        rows = [
+            {"kind": kind, "args": args, "key": key, "max_attempts": max_attempts} for key, args in args_by_key.items()
+        ]
         if insert_many_once(session, Job, rows, "key"):
             self._ring(session)
 
@@ -234,6 +238,16 @@ class Queue:
         )
         self._ring(session)
         return changed_rows(done) == 1
+
+    def hasten(self, session: Session, keys: Iterable[str], *, delay: float = 0.0) -> int:
+        """Let the waiting jobs under these keys start in `delay` seconds if that is earlier, in the caller's
+        transaction. Returns how many will.
+        """
+        waiting = Job.key.in_(list(keys)), Job.state == "ready", Job.due_at > db_now(delay)
+        hastened = changed_rows(session.execute(update(Job).where(*waiting).values(due_at=db_now(delay))))
+        if hastened and delay <= 0:
+            self._ring(session)
+        return hastened
 
     def cancel(self, session: Session, job_id: int) -> bool:
         """Drop a job that has not finished; a worker that holds it finds its token gone."""

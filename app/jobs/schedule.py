@@ -26,6 +26,8 @@ SCHEDULE = (
     Every("register_webhook", 120),
     Every("reconcile", 300),
     Every("prune", 3600),
+    Every("prove", 60),
+    Every("alarms", 60),
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
+from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, PaymentRequiredError
@@ -135,6 +136,7 @@ class Worker:
         self._done.set()
         for helper in helpers:
             helper.join()
+        self._guarded(self._say_goodbye, None)
         log.info("worker stopped", worker_id=self.id)
 
     def stop(self) -> None:
@@ -203,6 +205,11 @@ class Worker:
             session.merge(self._row())
             if not self._stopping.is_set():
                 enqueue_due(session, self._services.queue)
+
+    def _say_goodbye(self) -> None:
+        """A worker that was stopped is not one that fell silent."""
+        with self._services.database.write() as session:
+            session.execute(delete(WorkerRow).where(WorkerRow.id == self.id))
 
     def _guarded[T](self, action: Callable[[], T], otherwise: T) -> T:
         """A database that is away must not end the worker: say so, and try again at the next turn."""

@@ -155,6 +155,7 @@ class Certificate(Base):
         Index(None, "state", "id"),
         Index(None, "lineage_id", "not_before", "id", "not_after"),
         Index(None, "not_after"),
+        Index(None, "fingerprint"),
     )
 
 
@@ -188,6 +189,7 @@ class Delivery(Base):
             sqlite_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
             postgresql_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
         ),
+        Index(None, "state"),
     )
 
 
@@ -412,3 +414,52 @@ class RequestCount(Base):
     used: Mapped[int]
     # Since the row was made; for addresses, whose failed logins are counted one by one.
     total: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class EndpointSeen(Base):
+    """What an endpoint serves for a lineage, compared with the certificate that was delivered for it.
+
+    `state`: delivered (not proven yet), served, stale (another certificate is served), unreachable. While another is
+    served in a time of grace, until `give_up_at`, the state stays as it was.
+    """
+
+    __tablename__ = "endpoints_seen"
+
+    lineage_id: Mapped[int] = mapped_column(ForeignKey("lineages.id"), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(String(63), primary_key=True)
+    certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id"))
+    state: Mapped[str] = mapped_column(String(20))
+    since: Mapped[datetime] = mapped_column(default=db_now())
+    detail: Mapped[str | None] = mapped_column(Text)
+    seen_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    checked_at: Mapped[datetime | None]
+    tries: Mapped[int] = mapped_column(default=0)
+    give_up_at: Mapped[datetime | None]
+    next_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (Index(None, "endpoint", "next_at"), Index(None, "state"))
+
+
+class Alarm(Base):
+    """A problem, from when it was found until it is over. At most one of a kind and subject is open.
+
+    `gone_at`: not found any more, but perhaps only for a moment. `last_told` and `recovery_told_at`: when a message
+    about it was put on its way.
+    """
+
+    __tablename__ = "alarms"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(400))
+    since: Mapped[datetime]
+    detail: Mapped[str] = mapped_column(Text)
+    remedy: Mapped[str] = mapped_column(Text)
+    raised_at: Mapped[datetime] = mapped_column(default=db_now())
+    last_told: Mapped[datetime | None]
+    dismissed_at: Mapped[datetime | None]
+    gone_at: Mapped[datetime | None]
+    resolved_at: Mapped[datetime | None]
+    recovery_told_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "resolved_at"), Index(None, "kind", "last_told"))

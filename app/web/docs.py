@@ -25,6 +25,7 @@ _MODELS: list[type[BaseModel]] = [
     schemas.OrderDetail,
     schemas.CertificateDocument,
     schemas.CertificateDetail,
+    schemas.AlarmDocument,
 ]
 
 
@@ -75,6 +76,7 @@ def openapi_document() -> dict[str, Any]:
             "/certificates/{certificate_id}": {
                 "get": _one("showCertificate", "certificate_id", "integer", "One certificate", "CertificateDetail")
             },
+            "/alarms": {"get": _alarms()},
             "/dnsimple/events/{secret}": {"post": _event()},
             "/healthz": {"get": _health("healthz", "Whether this process answers", {"200": _status("Yes.")})},
             "/readyz": {"get": _health("readyz", "Whether orders and events will be worked on", _READY)},
@@ -234,6 +236,21 @@ def _one(operation: str, parameter: str, kind: str, summary: str, model: str) ->
         "responses": {
             "200": {"description": "With its story and deliveries.", "content": _data(_ref(model))},
             **_problems(*_CLIENT, ("404", "There is none with this ID, or none that the token may read about.")),
+        },
+    }
+
+
+def _alarms() -> dict[str, Any]:
+    return {
+        "operationId": "listAlarms",
+        "summary": "What is wrong now",
+        "description": "Found anew every minute; empty when all is well.",
+        "responses": {
+            "200": {
+                "description": "With what to do about each.",
+                "content": _data({"type": "array", "items": _ref("AlarmDocument")}),
+            },
+            **_problems(*_CLIENT),
         },
     }
 

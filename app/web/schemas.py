@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.certificates.ordering import OrderRequest
-from app.storage.models import Certificate, Order, StoryLine
+from app.storage.models import Alarm, Certificate, EndpointSeen, Order, StoryLine
 
 
 def _split_names(value: object) -> object:
@@ -68,6 +68,19 @@ class StepDocument(BaseModel):
     detail: str
 
 
+class EndpointDocument(BaseModel):
+    """Whether an endpoint serves the certificate."""
+
+    endpoint: str
+    state: Literal["delivered", "served", "stale", "unreachable"] = Field(
+        description="`delivered`: not proven yet; `stale`: another certificate is served."
+    )
+    since: datetime
+    detail: str | None = Field(description="What was seen the last time.")
+    seen_fingerprint: str | None = Field(description="SHA-256 of the leaf that was served the last time.")
+    checked_at: datetime | None
+
+
 class OrderDocument(BaseModel):
     """An order. `state` is the certificate's state in DNSimple's words, `order_state` how far we are."""
 
@@ -119,7 +132,25 @@ class CertificateDetail(CertificateDocument):
 
     certificate_pem: str | None
     chain_pem: str | None
+    endpoints: list[EndpointDocument] = Field(description="Empty once a newer certificate of the lineage took over.")
     story: list[StepDocument]
+
+
+class AlarmDocument(BaseModel):
+    """Something that is wrong now."""
+
+    id: int | None = Field(description="Null for what the web server itself has just found: no worker is at work.")
+    kind: str
+    subject: str = Field(description="Which certificate, endpoint, job or worker; with `kind` it names the problem.")
+    since: datetime
+    last_told: datetime | None = Field(description="When a message about it was last put on its way.")
+    detail: str
+    remedy: str = Field(description="What to do.")
+
+
+def alarm_document(alarm: Alarm) -> dict[str, Any]:
+    """An alarm as JSON."""
+    return AlarmDocument.model_validate(alarm, from_attributes=True).model_dump(mode="json")
 
 
 def order_document(order: Order, certificate: Certificate | None) -> dict[str, Any]:
@@ -139,12 +170,15 @@ def certificate_document(certificate: Certificate) -> dict[str, Any]:
     return CertificateDocument(**_certificate_fields(certificate)).model_dump(mode="json")
 
 
-def certificate_detail(certificate: Certificate, story: list[StoryLine]) -> dict[str, Any]:
+def certificate_detail(
+    certificate: Certificate, story: list[StoryLine], endpoints: list[EndpointSeen]
+) -> dict[str, Any]:
     """A certificate with its PEM texts and everything that happened to it, as JSON."""
     return CertificateDetail(
         **_certificate_fields(certificate),
         certificate_pem=certificate.leaf_pem,
         chain_pem=certificate.chain_pem,
+        endpoints=[EndpointDocument.model_validate(seen, from_attributes=True) for seen in endpoints],
         story=_story(story),
     ).model_dump(mode="json")
 

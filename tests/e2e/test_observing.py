@@ -50,6 +50,7 @@ def children(stack: Stack) -> list[int]:
 
 def test_metrics_add_up_over_web_processes_and_the_worker(pair: Stack, simulator: Simulator) -> None:
     """Whichever process is asked; and when one of them is killed and replaced, nothing that it counted is lost."""
+    simulator.clear_faults()
     simulator.wait_for_webhooks(1)
     for number in range(6):
         pair.wait_delivered(pair.order(f"customer{number}.example")["certificate_id"])
@@ -83,6 +84,7 @@ def lines(stack: Stack, name: str) -> list[dict[str, Any]]:
 
 
 def test_one_story_can_be_followed_by_its_ids_through_web_and_worker(stack: Stack, simulator: Simulator) -> None:
+    simulator.clear_faults()
     simulator.wait_for_webhooks(1)
     order = stack.order("customer.example")
     stack.wait_delivered(order["certificate_id"])

@@ -22,6 +22,7 @@ from app.certificates.tokens import create_token, revoke_token
 from app.services import Services
 from app.storage.clock import db_now
 from app.storage.models import (
+    Alarm,
     AuditEntry,
     Base,
     Certificate,
@@ -286,7 +287,12 @@ def test_who_may_only_read_sees_no_button_and_cannot_press_it(app: Flask, servic
     reader = signed_in(app, services, "read")
     assert "/retry" not in reader.get("/dashboard/jobs").text
     assert "/refetch" not in reader.get("/dashboard/certificates/1").text
-    for path in (f"/jobs/{job}/retry", "/certificates/1/refetch", "/destinations/certificates/enable"):
+    for path in (
+        f"/jobs/{job}/retry",
+        "/certificates/1/refetch",
+        "/certificates/1/redeliver",
+        "/destinations/x/enable",
+    ):
         assert post(reader, f"/dashboard{path}").status_code == 403, path
     assert [one.state for one in jobs(services)] == ["dead"]
 
@@ -305,12 +311,50 @@ def test_every_button_needs_the_scope_admin_and_the_sessions_secret(app: Flask, 
 
 
 def test_a_disabled_destination_is_enabled(browser: FlaskClient, services: Services) -> None:
-    add(services, DisabledDestination(destination="certificates", reason="410 Gone"))
+    (name,) = services.destinations
+    add(services, DisabledDestination(destination=name, reason="410 Gone"))
     assert "410 Gone" in browser.get("/dashboard/destinations").text
-    assert "certificates wants no deliveries" in browser.get("/dashboard").text
-    assert post(browser, "/dashboard/destinations/certificates/enable").status_code == 303
+    assert f"{name} wants no deliveries" in browser.get("/dashboard").text
+    assert post(browser, f"/dashboard/destinations/{name}/enable").status_code == 303
     assert "410 Gone" not in browser.get("/dashboard/destinations").text
-    assert post(browser, "/dashboard/destinations/certificates/enable").status_code == 404
+    assert post(browser, f"/dashboard/destinations/{name}/enable").status_code == 404
+
+
+def test_a_certificate_is_delivered_again(browser: FlaskClient, services: Services) -> None:
+    (name,) = services.destinations
+    certificate(services, 1, "a.example", sealed_key=b"sealed")
+    add(services, Delivery(certificate_id=1, destination=name, state="delivered"))
+    answer = post(browser, "/dashboard/certificates/1/redeliver", destination=name)
+    assert "The delivery begins anew." in browser.get(answer.headers["Location"]).text
+    assert [(job.kind, job.args["certificate_id"]) for job in jobs(services)] == [("deliver", 1)]
+    assert post(browser, "/dashboard/certificates/1/redeliver", destination="nowhere").status_code == 409
+
+
+def test_an_older_certificate_is_not_delivered_over_a_newer_one(browser: FlaskClient, services: Services) -> None:
+    (name,) = services.destinations
+    certificate(services, 1, "a.example", days=20)
+    certificate(services, 2, "a.example", lineage_id=1)
+    assert "/redeliver" not in browser.get("/dashboard/certificates/1").text
+    assert post(browser, "/dashboard/certificates/1/redeliver", destination=name).status_code == 409
+    assert jobs(services) == []
+
+
+def test_alarms_are_told_once_by_kind_with_what_they_are_about(browser: FlaskClient, services: Services) -> None:
+    dead_job(services)
+    alarm = {"since": datetime.now(UTC), "detail": "port 443 is closed", "remedy": "see that it runs"}
+    add(
+        services,
+        Worker(id="w", host="host", pid=1),
+        *(Alarm(kind="endpoint_unreachable", subject=f"a.example at web{n}", **alarm) for n in range(4)),
+        Alarm(kind="job_dead", subject="deliver certificate_id=1", **alarm),
+        Alarm(kind="quota_low", subject="over", resolved_at=datetime.now(UTC), **alarm),
+    )
+    page = browser.get("/dashboard").text
+    assert "<strong>4</strong> endpoints cannot be reached" in page
+    assert page.count("a.example at web") == 3
+    assert "A job was given up" in page
+    assert "jobs were given up" not in page
+    assert "quota" not in page[: page.index("How things stand")]
 
 
 def test_a_private_key_is_fetched_again(browser: FlaskClient, services: Services) -> None:

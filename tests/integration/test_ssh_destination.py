@@ -379,6 +379,9 @@ def test_a_login_key_that_others_can_read_or_that_is_none_is_refused(config: dic
     with pytest.raises(DestinationRefusedError, match=r"private_key_file: .*chmod 600"):
         destination.check()
     file.chmod(0o600)
+    with pytest.raises(DestinationRefusedError, match="is empty"):
+        destination.check()
+    file.write_text("not a key")
     with pytest.raises(DestinationRefusedError, match="is not a private key without passphrase"):
         destination.check()
     file.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("pkcs8-pem", "secret"))

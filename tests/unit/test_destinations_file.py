@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from app.destinations.base import DestinationConfig, DestinationRefusedError
 from app.destinations.registry import load_destinations
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def load(tmp_path: Path, text: str) -> list[str]:
     file = tmp_path / "destinations.toml"
@@ -87,3 +89,39 @@ def test_the_libraries_of_kinds_that_are_not_named_are_not_loaded() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     assert "app.destinations.files" in loaded
     assert not {"asyncssh", "joserfc", "standardwebhooks"} & set(loaded)
+
+
+LIBRARIES = {"vault": "hvac", "kubernetes": "kubernetes", "aws-acm": "boto3", "aws-secrets": "boto3"}
+
+
+def loaded_after(text: str, tmp_path: Path) -> set[str]:
+    """Which of the large libraries a process has loaded once it has everything that a worker or a web server needs."""
+    file = tmp_path / "destinations.toml"
+    file.write_text(text)
+    script = (
+        "import sys, pathlib, app, app.jobs.worker, app.destinations.registry as registry;"
+        f"registry.load_destinations(pathlib.Path({str(file)!r}), var_dir=pathlib.Path({str(tmp_path)!r}));"
+        f"print(*({set(LIBRARIES.values())!r} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    return set(run.stdout.split())
+
+
+def test_a_start_without_them_loads_no_library_of_other_systems(tmp_path: Path) -> None:
+    assert loaded_after('[[destination]]\nkind = "files"\npath = "x"\n', tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("vault", 'address = "https://vault.example.com"\ntoken_file = "token"'),
+        ("kubernetes", 'namespace = "web"'),
+        ("aws-acm", 'regions = ["eu-central-1"]'),
+        ("aws-secrets", 'region = "eu-central-1"'),
+    ],
+)
+def test_a_kind_that_is_named_loads_its_own_library_and_opens_no_connection(
+    tmp_path: Path, kind: str, fields: str
+) -> None:
+    text = f'[[destination]]\nname = "far"\nkind = "{kind}"\n{fields}\n'
+    assert loaded_after(text, tmp_path) == {LIBRARIES[kind]}

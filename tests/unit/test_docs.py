@@ -11,12 +11,15 @@ import click
 import pytest
 
 from app.certificates.names import resolve_names
+from app.certificates.problems import KINDS as KINDS_OF_ALARMS
 from app.certificates.receiving import _INSTALLS
 from app.cli import GROUPS, worker
 from app.destinations.base import Change
 from app.destinations.command import CommandConfig, CommandDestination
 from app.destinations.files import FilesConfig, FilesDestination
 from app.destinations.registry import KINDS, all_kinds, load_destinations
+from app.endpoints.registry import Endpoint, load_endpoints
+from app.endpoints.starttls import BEGIN
 from app.jobs.handlers import HANDLERS
 from app.web.docs import openapi_document
 from config import settings_table
@@ -83,11 +86,17 @@ def test_every_field_of_a_destination_is_documented() -> None:
 def test_the_examples_of_destinations_work(tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", DOCS["destinations.md"], re.DOTALL)
     assert len(examples) >= 2
+    file = tmp_path / "destinations.toml"
+    file.write_text(examples[0])
+    first = load_destinations(file, var_dir=tmp_path)
     for example in examples:
-        file = tmp_path / "destinations.toml"
         file.write_text(example)
-        names = [entry["name"] for entry in tomllib.loads(example)["destination"]]
-        assert list(load_destinations(file, var_dir=tmp_path)) == names
+        entries = tomllib.loads(example)
+        destinations = load_destinations(file, var_dir=tmp_path) if "destination" in entries else first
+        endpoints = load_endpoints(file, destinations)
+        if "destination" in entries:
+            assert list(destinations) == [entry["name"] for entry in entries["destination"]]
+        assert list(endpoints) == [entry["name"] for entry in entries.get("endpoint", [])]
 
 
 def test_every_variable_that_a_command_gets_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +111,19 @@ def test_every_variable_that_a_command_gets_is_documented(monkeypatch: pytest.Mo
         fields = {"path": folder, "layout": layout, "password_file": folder if layout == "pkcs12" else None}
         for place in FilesDestination(FilesConfig.model_validate(fields)).places("slot").keys() - {"folder"}:
             assert f"_{place.upper()}_FILE`" in DOCS["destinations.md"], place
+
+
+def test_every_field_of_an_endpoint_is_documented() -> None:
+    section = DOCS["destinations.md"].partition("## Endpoints")[2]
+    for field in Endpoint.model_fields:
+        assert f"| `{field}` |" in section, field
+    for protocol in BEGIN:
+        assert f"`{protocol}`" in section
+
+
+def test_every_kind_of_alarm_is_documented() -> None:
+    for kind in KINDS_OF_ALARMS:
+        assert f"| `{kind}` |" in DOCS["operations.md"]
 
 
 def test_the_examples_of_orders_are_orders() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flask import abort, redirect, url_for
+from flask import abort, redirect, request, url_for
 
-from app.certificates import refetching
+from app.certificates import redelivering, refetching
 from app.certificates.receiving import LARGEST_ID
 from app.storage.models import Certificate
 from app.web.context import services
@@ -40,6 +40,19 @@ def refetch(certificate_id: int) -> Any:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
         refetching.want_refetched(services(), session, [certificate_id], actor=who().actor)
     return _back(certificate_id, "refetched")
+
+
+@blueprint.post("/certificates/<int:certificate_id>/redeliver")
+@page(scope="admin")
+def redeliver(certificate_id: int) -> Any:
+    """Deliver it again to a destination, from what is on record."""
+    with services().database.read() as session:
+        _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+    wish = redelivering.Wish(request.form.get("destination", ""), certificate_id=certificate_id, again=True)
+    redelivering.count_lineages(services(), wish)  # refuses a wish that cannot be met
+    for _ in redelivering.redeliver(services(), wish, actor=who().actor):
+        pass
+    return _back(certificate_id, "redelivered")
 
 
 def _require(certificate: Certificate | None) -> Certificate:

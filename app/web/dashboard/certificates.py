@@ -12,7 +12,7 @@ from app.certificates import looking, searching
 from app.certificates.receiving import LARGEST_ID
 from app.certificates.searching import Wanted
 from app.storage.clock import read_now
-from app.storage.models import Certificate, Event, StoryLine
+from app.storage.models import Certificate, EndpointSeen, Event, StoryLine
 from app.web.context import current, services
 from app.web.dashboard import actions
 from app.web.dashboard.blueprint import blueprint, render
@@ -65,7 +65,7 @@ def certificates() -> Response:
 @page(by_domain=True)
 def certificate(certificate_id: int) -> Response:
     """One certificate with everything that happened to it."""
-    found, story = _find(certificate_id)
+    found, story, endpoints = _find(certificate_id)
     current().reads.note(services(), who().actor, certificate_id)
     events = looking.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS)
     with services().database.read() as session:
@@ -75,13 +75,15 @@ def certificate(certificate_id: int) -> Response:
         certificate=found,
         replaced=bool(replaced),
         story=_story(story, events),
+        endpoints=endpoints,
         now=now,
         done=done(),
+        redelivery=who().may("admin") and not replaced,
         actions=actions.of(found, replaced=bool(replaced)) if who().may("admin") else (),
     )
 
 
-def _find(certificate_id: int) -> tuple[Certificate, list[StoryLine]]:
+def _find(certificate_id: int) -> tuple[Certificate, list[StoryLine], list[EndpointSeen]]:
     known = certificate_id <= LARGEST_ID
     found = looking.find_certificate(services(), certificate_id, domains=who().domains) if known else None
     if found is None:

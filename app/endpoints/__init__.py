@@ -1,0 +1,1 @@
+"""Endpoints: where a TLS server is asked which certificate it serves."""

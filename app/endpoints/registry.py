@@ -1,0 +1,95 @@
+"""The endpoints that the operator named, `[[endpoint]]` tables of the destinations file."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from app.destinations.base import DestinationRefusedError, Pattern, takes
+from app.endpoints.starttls import Protocol
+
+_ADDRESS = re.compile(r"(?P<host>\{host\}|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+# A name that a wildcard covers and that hardly has a certificate of its own.
+_BELOW_WILDCARD = "certcourier-check"
+
+
+def _address(text: str) -> str:
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ValueError("must be host:port, e.g. www.example.com:443, 10.0.0.1:993, [2001:db8::1]:443 or {host}:443")
+    return match[0]
+
+
+class Endpoint(BaseModel):
+    """What an `[[endpoint]]` says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Unique name of the endpoint.")
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        description="`host:port` to connect to; every address that the host has is looked at. `{host}` stands for "
+        "the name that is asked for (`sni`).",
+    )
+    sni: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9._-]{1,253}$",
+        description="Name to ask for; by default the certificate's common name, for a wildcard `certcourier-check` "
+        "below it.",
+    )
+    starttls: Protocol | None = Field(
+        None, description="`smtp`, `imap`, `pop3` or `postgresql`: how TLS is begun; without it, at once."
+    )
+    domains: tuple[Pattern, ...] = Field(
+        ("*",), min_length=1, description="Which certificates are served there: patterns as for destinations."
+    )
+    lineages: tuple[str, ...] = Field(
+        (), description="Only these lineages, by the names that `GET /certificates/<id>` shows; by default all."
+    )
+    after: tuple[str, ...] = Field(
+        (),
+        description="Destinations that the endpoint reads from: it is looked at once all of them have the "
+        "certificate. By default all that the certificate is delivered to.",
+    )
+    grace_seconds: float = Field(
+        300.0, gt=0, le=86400, description="How long after a delivery another certificate may still be served."
+    )
+    timeout_seconds: float = Field(10.0, gt=0, le=60, description="How long one connection may take, in seconds.")
+    at_once: int = Field(4, ge=1, le=32, description="Connections that one worker process makes there at a time.")
+
+    def watches(self, lineage: str, names: Iterable[str]) -> bool:
+        """Whether a certificate of this lineage and these names is served there."""
+        return (not self.lineages or lineage in self.lineages) and takes(self.domains, names)
+
+    def name_to_ask_for(self, common_name: str) -> str:
+        """The server name that is indicated."""
+        return self.sni or common_name.replace("*", _BELOW_WILDCARD)
+
+    def host_and_port(self, common_name: str) -> tuple[str, int]:
+        """Where to connect."""
+        host, _, port = self.address.rpartition(":")
+        return host.replace("{host}", self.name_to_ask_for(common_name)).strip("[]"), int(port)
+
+
+def load_endpoints(file: Path | None, destinations: Collection[str]) -> Mapping[str, Endpoint]:
+    """Endpoints by name. Raises `DestinationRefusedError` that names the file, the entry and the field."""
+    found: dict[str, Endpoint] = {}
+    document = tomllib.loads(file.read_text()) if file else {}
+    for number, entry in enumerate(document.get("endpoint", []), start=1):
+        try:
+            endpoint = Endpoint.model_validate(entry)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+            raise DestinationRefusedError(f"{file}: endpoint {number}: {problems}") from None
+        if endpoint.name in found:
+            raise DestinationRefusedError(f"{file}: two endpoints are named {endpoint.name!r}")
+        unknown = set(endpoint.after) - set(destinations)
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise DestinationRefusedError(f"{file}: endpoint {number}: after: no destination is named {names}")
+        found[endpoint.name] = endpoint
+    return found

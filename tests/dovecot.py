@@ -1,0 +1,85 @@
+"""A real Dovecot: IMAP and POP3 with STARTTLS. It has to be started by root, for it changes to users of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.e2e.stack import free_port, wait_until
+from tests.x509 import Issued
+
+_CONFIGURATION = """
+base_dir = {folder}/run
+state_dir = {folder}/state
+log_path = {folder}/log
+listen = 127.0.0.1
+protocols = imap pop3
+ssl = yes
+ssl_cert = <{folder}/certificate.pem
+ssl_key = <{folder}/key.pem
+passdb {{
+  driver = static
+  args = nopassword=y
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home={folder}
+}}
+service imap-login {{
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service pop3-login {{
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+"""
+
+
+class Dovecot:
+    """`with Dovecot(folder, issued) as dovecot:`; `folder` is made. Ports by protocol are in `ports`."""
+
+    def __init__(self, folder: Path, issued: Issued) -> None:
+        self._program = shutil.which("dovecot") or shutil.which("dovecot", path="/usr/sbin")
+        if self._program is None or os.geteuid() != 0:
+            pytest.skip("no Dovecot: install Debian's packages `dovecot-imapd` and `dovecot-pop3d`, and be root")
+        self.ports = {"imap": free_port(), "pop3": free_port()}
+        folder.mkdir()
+        (folder / "certificate.pem").write_text(issued.leaf + "".join(issued.chain))
+        (folder / "key.pem").write_text(issued.key)
+        self._file = folder / "dovecot.conf"
+        self._file.write_text(_CONFIGURATION.format(folder=folder, **self.ports))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen([str(self._program), "-F", "-c", str(self._file)], stderr=subprocess.DEVNULL)
+        for port in self.ports.values():
+            wait_until(lambda port=port: self._listens(port), "Dovecot listens")  # type: ignore[misc]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(20)
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except ConnectionError:
+            return False
+        return True

@@ -1,0 +1,95 @@
+"""A renewal that nginx has not loaded: seen by the real worker, told by real Apprise, and over after a reload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import update
+
+from app.storage.clock import db_now
+from app.storage.models import EndpointSeen
+from tests.e2e.stack import Stack, wait_until
+from tests.harness import make_services, make_settings
+from tests.nginx import Nginx
+from tests.receiver import Receiver
+from tests.simulator_process import Simulator
+
+pytestmark = pytest.mark.e2e
+
+_DESTINATIONS = """
+[[destination]]
+name = "web"
+kind = "files"
+path = "{folder}/web"
+
+[[endpoint]]
+name = "nginx"
+address = "127.0.0.1:{port}"
+grace_seconds = 8
+"""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def now(stack: Stack, *kinds: str) -> None:
+    """What the worker would do within the minute, at once."""
+    settings = make_settings(stack.environment["DATABASE_URL"], stack.simulator.url, stack.folder / "var")
+    services = make_services(settings)
+    with services.database.write() as session:
+        session.execute(update(EndpointSeen).values(next_at=db_now(-1)))
+        for kind in kinds:
+            services.queue.enqueue(session, kind, {}, key=kind)
+    services.database.close()
+
+
+def endpoint(stack: Stack, certificate_id: int) -> dict[str, Any]:
+    found = stack.get(f"/certificates/{certificate_id}")["endpoints"]
+    return found[0] if found else {"state": None}
+
+
+def test_a_stale_server_is_told_and_its_recovery_too(
+    database_url: str, tmp_path: Path, simulator: Simulator, receiver: Receiver
+) -> None:
+    nginx = Nginx(tmp_path / "nginx", tmp_path / "web" / "www.customer.example")
+    file = tmp_path / "destinations.toml"
+    file.write_text(_DESTINATIONS.format(folder=tmp_path, port=nginx.port))
+    options = {"job_lease_seconds": 2, "destinations_file": file, "notify_urls": receiver.url}
+    stack = Stack(database_url, tmp_path, simulator, **options)
+    try:
+        stack.start()
+        simulator.wait_for_webhooks(1)
+        first = int(stack.order("customer.example")["certificate_id"])
+        stack.wait_delivered(first)
+        with nginx:
+            wait_until(lambda: endpoint(stack, first)["state"] == "served", "the first certificate is served")
+            second = simulator.renew(first)
+            stack.wait_delivered(second)
+            wait_until(lambda: endpoint(stack, second)["state"] == "stale", "the server is stale")
+            now(stack, "alarms")
+            wait_until(lambda: receiver.messages, "the alarm is told")
+            renewed = x509.load_pem_x509_certificate(stack.get(f"/certificates/{second}")["certificate_pem"].encode())
+            nginx.reload(renewed.public_bytes(Encoding.DER))
+            now(stack, "prove")
+            wait_until(lambda: endpoint(stack, second)["state"] == "served", "the new certificate is served")
+            now(stack, "alarms")
+            wait_until(lambda: len(receiver.messages) == 2, "the recovery is told")
+        problem, recovery = receiver.messages
+        assert problem["title"] == "Certcourier at 127.0.0.1: An endpoint serves another certificate"
+        assert f"our older certificate {first}" in problem["message"]
+        assert recovery["title"] == "Certcourier at 127.0.0.1: Over: An endpoint serves another certificate"
+        worker = psutil.Process(stack.processes["worker"].pid)
+        wait_until(lambda: not worker.children(), "the process that sent it has ended")
+        assert sum(stack.memory().values()) < 250
+        assert "very-secret" not in stack.log("worker") + stack.log("web")
+    finally:
+        stack.stop()

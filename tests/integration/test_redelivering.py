@@ -1,0 +1,178 @@
+"""Deliveries by an operator's wish: a thousand by one command, none twice, no call to DNSimple."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import func, select, update
+
+from app.certificates.redelivering import BATCH, Wish, redeliver
+from app.destinations.files import FilesConfig, FilesDestination
+from app.services import Services
+from app.storage.clock import db_now
+from app.storage.models import Certificate, Delivery, Job
+from app.web.context import WebContext
+from tests.harness import drain, jobs
+from tests.integration.records import add_deliveries, add_lineages
+from tests.integration.test_cli import run
+from tests.integration.test_proving import install
+from tests.simulator_process import Simulator
+
+
+@pytest.fixture
+def added(app: Flask, services: Services, tmp_path: Path) -> Services:
+    """The operator has added a destination, `mail`, for some of the domains."""
+    domains = ("*.example",)
+    mail = FilesDestination(FilesConfig(kind="files", name="mail", path=tmp_path / "mail", domains=domains))
+    added = replace(services, destinations={**services.destinations, "mail": mail})
+    context: WebContext = app.extensions["certcourier"]
+    app.extensions["certcourier"] = replace(context, services=added)
+    return added
+
+
+def states(services: Services, destination: str = "mail") -> dict[int, str]:
+    query = select(Delivery.certificate_id, Delivery.state).where(Delivery.destination == destination)
+    with services.database.read() as session:
+        return dict(session.execute(query).all())
+
+
+def count(services: Services, state: str) -> int:
+    with services.database.read() as session:
+        query = select(func.count()).select_from(Job).where(Job.kind == "deliver", Job.state == state)
+        return session.scalar(query) or 0
+
+
+def test_a_destination_is_added_to_a_thousand_certificates_by_one_command(
+    app: Flask, added: Services, simulator: Simulator
+) -> None:
+    newest = add_lineages(added, 1000, each=2)
+    output = run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    assert "To be delivered to mail: 1000" in output
+    assert states(added) == dict.fromkeys(newest, "pending")
+    assert count(added, "ready") == 1000
+    assert "To be delivered to mail: 0" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    assert count(added, "ready") == 1000
+    assert simulator.calls() == []
+
+
+def test_an_interrupted_run_is_gone_on_with(app: Flask, added: Services) -> None:
+    add_lineages(added, 250)
+    steps = redeliver(added, Wish("mail"), actor="operator:tests")
+    assert next(steps).owed == BATCH
+    assert len(states(added)) == BATCH
+    assert "To be delivered to mail: 150" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    assert count(added, "ready") == 250
+
+
+def test_what_was_enqueued_is_delivered(app: Flask, added: Services, tmp_path: Path) -> None:
+    newest = add_lineages(added, 3, each=2)
+    run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    drain(added)
+    assert states(added) == dict.fromkeys(newest, "delivered")
+    assert sorted(path.name for path in (tmp_path / "mail").iterdir()) == [
+        f"www.customer{number}.example" for number in (1, 2, 3)
+    ]
+
+
+def test_what_was_delivered_is_left_alone_unless_it_is_wanted_again(app: Flask, added: Services) -> None:
+    newest = add_lineages(added, 2)
+    add_deliveries(added, newest[:1], "mail", state="delivered")
+    assert "mail: 1." in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    assert count(added, "ready") == 1
+    drain(added)
+    assert "mail: 2." in run(app, "certificates", "redeliver", "--destination", "mail", "--all", "--again")
+    assert count(added, "ready") == 2
+
+
+def test_one_certificate_or_lineage_is_delivered_again_in_any_case(app: Flask, added: Services) -> None:
+    first, second = add_lineages(added, 2)
+    add_deliveries(added, [first, second], "mail", state="delivered")
+    run(app, "certificates", "redeliver", "--destination", "mail", str(first))
+    run(app, "certificates", "redeliver", "--destination", "mail", "--lineage", "www.customer2.example")
+    assert states(added) == {first: "pending", second: "pending"}
+
+
+def test_only_what_the_destination_takes_goes_there(app: Flask, added: Services) -> None:
+    add_lineages(added, 2)
+    with added.database.write() as session:
+        session.execute(update(Certificate).where(Certificate.id == 10).values(names=["www.customer1.test"]))
+    run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    assert list(states(added)) == [20]
+
+
+def test_an_older_certificate_is_refused_by_name(app: Flask, added: Services) -> None:
+    (newest,) = add_lineages(added, 1, each=2)
+    output = run(app, "certificates", "redeliver", "--destination", "mail", str(newest - 1), status=1)
+    assert f"has been replaced by {newest}" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--destination", "nowhere", "--all"], 1, "no destination is named 'nowhere'"),
+        (["--destination", "mail"], 2, "say which"),
+        (["--destination", "mail", "--all", "7"], 2, "say which"),
+        (["--destination", "mail", "7"], 1, "no certificate with the ID 7 is installed"),
+        (["--destination", "mail", "--lineage", "x"], 1, "no lineage is named 'x'"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_named(
+    app: Flask, added: Services, arguments: list[str], status: int, message: str
+) -> None:
+    assert added.destinations
+    assert message in run(app, "certificates", "redeliver", *arguments, status=status)
+
+
+def test_a_key_that_is_not_kept_is_fetched_again(
+    app: Flask, client: FlaskClient, added: Services, simulator: Simulator, domain: str
+) -> None:
+    number = install(client, added, simulator, domain)
+    with added.database.write() as session:
+        session.execute(update(Certificate).values(sealed_key=None))
+    simulator.reset_calls()
+    run(app, "certificates", "redeliver", "--destination", "mail", str(number))
+    drain(added)
+    assert states(added) == {number: "delivered"}
+    assert len(simulator.calls()) == 1
+
+
+def test_deliveries_that_were_given_up_are_retried(app: Flask, added: Services, tmp_path: Path) -> None:
+    newest = add_lineages(added, 3)
+    blocked = tmp_path / "mail"
+    blocked.write_text("a file where the folder should be")
+    run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    with added.database.write() as session:
+        session.execute(update(Job).values(max_attempts=1))
+    drain(added)
+    assert states(added) == dict.fromkeys(newest, "failed")
+    assert count(added, "dead") == 3
+    blocked.unlink()
+    (row, *_) = json.loads(run(app, "deliveries", "list", "--state", "failed", "--destination", "mail", "--json"))
+    assert row["lineage"] == "www.customer3.example"
+    assert "Begun again: 1." in run(app, "deliveries", "retry", str(row["id"]))
+    assert "Begun again: 2." in run(app, "deliveries", "retry", "--failed")
+    assert count(added, "dead") == 0
+    drain(added)
+    assert states(added) == dict.fromkeys(newest, "delivered")
+    assert "no such delivery is unfinished" in run(app, "deliveries", "retry", "--failed", status=1)
+
+
+def test_what_waits_for_its_next_attempt_begins_at_once(app: Flask, added: Services) -> None:
+    add_lineages(added, 2)
+    run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    with added.database.write() as session:
+        session.execute(update(Job).values(due_at=db_now(3600)))
+    assert drain(added) == []
+    assert "Begun again: 2." in run(app, "deliveries", "retry", "--destination", "mail")
+    assert drain(added) == ["deliver", "deliver"]
+    assert len(jobs(added, "deliver")) == 2
+
+
+def test_retrying_everything_has_to_be_said(app: Flask, added: Services) -> None:
+    assert added.destinations
+    assert "say which" in run(app, "deliveries", "retry", status=2)
