@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test check lint types imports security audit fuzz format lock torture bench clean
+.PHONY: help run test check lint types imports security audit fuzz format lock torture bench screenshots clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ torture: $(VENV)/.dev ## Kill processes at 1,000 instants while everything else 
 
 bench: $(VENV)/.dev ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+screenshots: $(VENV)/.dev ## Make the pictures of the documentation (needs Debian's chromium)
+	$(BIN)/python -m tests.browser.screenshots
 
 clean: ## Remove the environment and caches; your data in var/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -590,7 +590,7 @@ def test_the_script_gets_a_fragment_and_people_a_page(browser: FlaskClient) -> N
 
 def test_static_files_need_no_session_and_there_are_no_others(app: Flask) -> None:
     stranger = app.test_client()
-    for name in ("dashboard.css", "dashboard.js"):
+    for name in ("dashboard.css", "dashboard.js", "dashboard.svg"):
         answer = stranger.get(f"/dashboard/static/{name}")
         assert answer.status_code == 200
         again = stranger.get(f"/dashboard/static/{name}", headers={"If-None-Match": answer.headers["ETag"]})

@@ -18,7 +18,11 @@ from app.web.hardening import DASHBOARD_POLICY
 
 FRAGMENT = "X-Certcourier-Fragment"
 _STATIC = Path(__file__).parents[1] / "static"
-_FILES = {"dashboard.css": "text/css; charset=utf-8", "dashboard.js": "text/javascript; charset=utf-8"}
+_FILES = {
+    "dashboard.css": "text/css; charset=utf-8",
+    "dashboard.js": "text/javascript; charset=utf-8",
+    "dashboard.svg": "image/svg+xml",
+}
 
 blueprint = Blueprint("dashboard", __name__, url_prefix="/dashboard", template_folder="../templates")
 showing.register(blueprint)
@@ -26,7 +30,7 @@ showing.register(blueprint)
 
 @blueprint.get("/static/<name>")
 def static_file(name: str) -> Response:
-    """The style and the script; they hold nothing secret, and the page to sign in needs them too."""
+    """The style, the script and the icon; they hold nothing secret, and the page to sign in needs them too."""
     if name not in _FILES:
         return message(404, "There is no such file", "")
     answer = Response((_STATIC / name).read_bytes(), content_type=_FILES[name])
