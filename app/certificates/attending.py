@@ -166,18 +166,27 @@ def _standing(services: Services, session: Session, now: datetime, counts: tuple
 def _about_certificates(standing: Standing, late_renewals: int) -> Iterator[Concern]:
     if standing.given_up:
         remedy = "put right what its line names, then retry its job under Jobs"
-        yield Concern("deliveries", "problem", standing.given_up, "deliveries were given up", "", remedy)
+        yield Concern(
+            "deliveries",
+            "problem",
+            standing.given_up,
+            _number(standing.given_up, "delivery was", "deliveries were") + " given up",
+            "",
+            remedy,
+        )
     if standing.failing > standing.given_up:
-        detail, remedy = "each is tried again by itself", "see what its destination says"
+        detail, remedy = "what fails is tried again by itself", "see what the destination says"
         count = standing.failing - standing.given_up
-        yield Concern("deliveries", "warning", count, "deliveries are failing", detail, remedy)
+        yield Concern(
+            "deliveries", "warning", count, _number(count, "delivery is", "deliveries are") + " failing", detail, remedy
+        )
     if late_renewals:
         yield Concern(
             "renewals",
             "problem",
             late_renewals,
-            "renewals are overdue",
-            "their day has passed and they have no successor",
+            _number(late_renewals, "renewal is", "renewals are") + " overdue",
+            "the day has passed and there is no successor",
             "look at the domains at DNSimple: delegated, renewed automatically, CAA allows letsencrypt.org?",
         )
 
@@ -197,13 +206,24 @@ def _about_machinery(standing: Standing) -> Iterator[Concern]:
         yield Concern("workers", "problem", 1, "no worker is at work", "nothing gets on", "start `flask worker`")
     if standing.dead_jobs:
         remedy = "mend what its line names, then retry it"
-        yield Concern("jobs", "problem", standing.dead_jobs, "jobs were given up", "", remedy)
+        yield Concern(
+            "jobs",
+            "problem",
+            standing.dead_jobs,
+            _number(standing.dead_jobs, "job was", "jobs were") + " given up",
+            "",
+            remedy,
+        )
     if standing.webhook_problem:
         remedy = "see `flask doctor --only webhook`"
         yield Concern("webhook", "warning", 1, "the webhook cannot be checked", standing.webhook_problem, remedy)
     for row in standing.disabled:
         title = f"{row.destination} wants no deliveries"
         yield Concern("destinations", "warning", 1, title, row.reason, "enable it once the other side wants them again")
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
 
 
 def _alarms(session: Session) -> Iterator[Concern]:

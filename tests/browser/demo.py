@@ -43,14 +43,16 @@ def start(database_url: str, folder: Path, simulator: Simulator) -> Stack:
     return stack
 
 
-def populate(stack: Stack, customers: tuple[str, ...] = CUSTOMERS) -> int:
-    """Order for all, let one fail and one delivery be given up; the ID of a certificate with a story."""
+def populate(stack: Stack, customers: tuple[str, ...] = CUSTOMERS, names: tuple[str, ...] = ("www",)) -> int:
+    """Order these names for all, let one fail and one delivery be given up; the ID of a certificate with a story."""
     (stack.folder / "archive" / f"www.{BLOCKED}").write_text("a file where a folder should be")
     stack.simulator.outcome(FAILED, "failed")
-    ids = {domain: stack.order(domain)["certificate_id"] for domain in (*customers, FAILED, BLOCKED)}
-    for domain in customers:
-        stack.wait_delivered(ids[domain], 60)
-    return int(ids[customers[0]])
+    for domain in (FAILED, BLOCKED):
+        stack.order(domain)
+    ids = [stack.order(domain, name=name)["certificate_id"] for name in names for domain in customers]
+    for number in ids:
+        stack.wait_delivered(number, 60)
+    return int(ids[0])
 
 
 def give_up(database: Database) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from shutil import which
 
 from playwright.sync_api import Browser, Page, expect
 
@@ -28,19 +28,27 @@ def main() -> int:
     if program is None:
         sys.exit("the screenshots need Chromium: install Debian's package `chromium`")
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as name, chromium(program) as browser:
-        folder = Path(name)
-        with Simulator(token=TOKEN, any_domain=True, issue_delay=0.1, allow_http_webhooks=True) as simulator:
-            stack = demo.start(databases.new_sqlite_database(folder), folder, simulator)
-            try:
-                _take_all(browser, stack)
-            finally:
-                stack.stop()
+    folder = Path(tempfile.gettempdir(), "platform")  # it is seen in the pictures
+    folder.mkdir()
+    try:
+        _make(program, folder)
+    finally:
+        shutil.rmtree(folder)
     return 0
 
 
+def _make(program: str, folder: Path) -> None:
+    options = {"any_domain": True, "issue_delay": 0.1, "allow_http_webhooks": True}
+    with chromium(program) as browser, Simulator(token=TOKEN, **options) as simulator:
+        stack = demo.start(databases.new_sqlite_database(folder), folder, simulator)
+        try:
+            _take_all(browser, stack)
+        finally:
+            stack.stop()
+
+
 def _take_all(browser: Browser, stack: Stack) -> None:
-    number = demo.populate(stack)
+    number = demo.populate(stack, names=("www", "shop", "api"))
     database = Database(stack.environment["DATABASE_URL"])
     demo.give_up(database)
     demo.spread_lifetimes(database)
@@ -70,9 +78,9 @@ def _sign_in(page: Page, stack: Stack, token: str) -> None:
 
 
 def _shrink(file: Path) -> None:
-    if which("pngquant"):
+    if shutil.which("pngquant"):
         subprocess.run(["pngquant", "--force", "--skip-if-larger", "--ext", ".png", str(file)], check=False)
-    if which("optipng"):
+    if shutil.which("optipng"):
         subprocess.run(["optipng", "-quiet", "-o2", str(file)], check=True)
 
 

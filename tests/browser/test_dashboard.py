@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pytest
@@ -120,7 +121,7 @@ def test_signing_in_and_retrying_a_job_take_nothing_but_the_keyboard(
     page: Page, stack: Stack, database: Database, token: str, certificate_id: int
 ) -> None:
     assert certificate_id
-    job = Job(kind="watch", args={}, state="dead", finished_at=None, last_error="by hand")
+    job = Job(kind="watch", args={}, state="dead", finished_at=datetime.now(UTC), last_error="by hand")
     with database.write() as session:
         session.add(job)
         session.flush()
@@ -180,7 +181,7 @@ def test_a_page_renews_itself_unless_it_is_paused(
     def another() -> str:
         kind = f"appears-{next(numbers)}"
         with database.write() as session:
-            session.add(Job(kind=kind, args={}, state="dead", last_error="by hand"))
+            session.add(Job(kind=kind, args={}, state="dead", finished_at=datetime.now(UTC), last_error="by hand"))
         return kind
 
     kind = another()

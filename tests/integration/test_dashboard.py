@@ -385,9 +385,9 @@ def test_the_overview_names_what_is_wrong_the_problems_first(browser: FlaskClien
     )  # fmt: skip
     page = browser.get("/dashboard").text
     for words in (
-        "renewals are overdue",
-        "deliveries were given up",
-        "jobs were given up",
+        "renewal is overdue",
+        "delivery was given up",
+        "job was given up",
         "no worker is at work",
         "the webhook cannot be checked",
         "DNSimple: 503",

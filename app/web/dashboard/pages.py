@@ -51,7 +51,7 @@ def overview() -> Response:
         weeks=_weeks(outlook),
         most=max(outlook.days.values(), default=0),
         failing=browsing.failing_deliveries(services(), 5) if domains is None else (),
-        steps=browsing.newest_steps(services(), 12) if domains is None else (),
+        steps=browsing.newest_steps(services(), 8) if domains is None else (),
     )
 
 
