@@ -84,7 +84,9 @@ def _signed_in(server: Servers) -> str:
     answer = requests.post(
         server.url + "/dashboard/sign-in", data={"token": server.token}, allow_redirects=False, timeout=60
     )
-    return answer.headers["Set-Cookie"].partition(";")[0]
+    cookie = answer.headers["Set-Cookie"].partition(";")[0]
+    assert requests.get(server.url + "/dashboard", headers={"Cookie": cookie}, timeout=60).url.endswith("/dashboard")
+    return cookie
 
 
 def _figures(server: Servers) -> float:
