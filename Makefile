@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test check lint types imports security audit fuzz format lock torture bench screenshots clean
+.PHONY: help run test check lint types imports security audit fuzz format lock torture year bench screenshots clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Start the service; without a DNSIMPLE_API_TOKEN, with a simulated DNSimple and a demo
 	@exec $(BIN)/python -m app.launch
@@ -50,6 +50,9 @@ lock: $(VENV)/.dev ## Compile requirements*.in into requirements*.txt, every ver
 
 torture: $(VENV)/.dev ## Kill processes at 1,000 instants while everything else goes wrong too: half an hour
 	$(BIN)/python -m tests.torture --write docs/torture.md
+
+year: $(VENV)/.dev ## A year of 1,000 certificates while much goes wrong, with the clocks moved ahead
+	nice $(BIN)/python -m tests.year
 
 bench: $(VENV)/.dev ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks

@@ -231,6 +231,22 @@ class Settings(BaseSettings):
     reconcile_percent: float = Field(
         3.5, ge=0, le=50, description="Share of DNSimple's hourly calls for finding certificates whose event was lost."
     )
+    renew_by_us: Literal["never", "without_auto_renew", "overdue"] = Field(
+        "never",
+        description="Which certificates Certcourier renews itself: none; those without auto-renewal; or also those "
+        "that DNSimple should have renewed and has not.",
+    )
+    ari_url: str | None = Field(
+        None,
+        description="`renewalInfo` of the certification authority's ACME directory (RFC 9773), for Let's Encrypt "
+        "`https://acme-v02.api.letsencrypt.org/acme/renewal-info`: certificates that it wants replaced early, before "
+        "it revokes them, are renewed by Certcourier, whatever `RENEW_BY_US` says.",
+    )
+    keep_removed_keys: bool = Field(
+        True,
+        description="Whether our sealed copy of a private key stays when it is removed at DNSimple; without it the "
+        "certificate cannot be delivered again.",
+    )
     idempotency_key_hours: PositiveInt = Field(24, description="How long an Idempotency-Key is remembered.")
     history_days: int = Field(
         90,
@@ -246,12 +262,6 @@ class Settings(BaseSettings):
     )
     alarm_delivery_seconds: PositiveFloat = Field(
         900.0, description="How long a delivery may be failing, in seconds, before it is an alarm."
-    )
-    alarm_renewal_percent: float = Field(
-        5.0,
-        ge=0,
-        le=50,
-        description="How late a renewal may be before it is an alarm, as a share of the certificate's lifetime.",
     )
     alarm_quota_percent: float = Field(
         2.0, ge=0, le=50, description="Share of DNSimple's hourly calls below which it is an alarm."
@@ -310,9 +320,11 @@ class Settings(BaseSettings):
             raise ValueError("must be Apprise URLs such as mailtos://..., separated by spaces")
         return value
 
-    @field_validator("dnsimple_base_url", "public_url")
+    @field_validator("dnsimple_base_url", "public_url", "ari_url")
     @classmethod
-    def _url(cls, value: str) -> str:
+    def _url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         value = value.rstrip("/")
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:

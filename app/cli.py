@@ -14,6 +14,7 @@ from app.commands import (
     db,
     deliveries,
     destinations,
+    importing,
     jobs,
     keys,
     reading,
@@ -42,7 +43,7 @@ GROUPS = (
     reading.events,
     reading.quota,
 )
-for command in (refetching.refetch, redelivering.redeliver):
+for command in (refetching.refetch, redelivering.redeliver, importing.import_certificates):
     certificates.group.add_command(command)
 
 

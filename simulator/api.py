@@ -40,6 +40,7 @@ class World:
     faults: Faults
     sender: Sender
     issuer: Issuer
+    windows: dict[int | None, dict[str, Any]] = field(default_factory=dict)
     calls: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_CALLS))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -142,7 +143,7 @@ def _before() -> Response | None:
 
 
 def _disturb(when: Literal["before", "after"], answer: Response | None) -> Response | None:
-    fault = world().faults.find(when, request.method, g.template, world().clock.now())
+    fault = world().faults.find(when, request.method, g.template, time.time())
     if fault is None:
         return answer
     g.fault = fault.name

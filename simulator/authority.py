@@ -24,6 +24,7 @@ class Issued:
     chain: list[str]
     private_key: str
     csr: str
+    serial: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Authority:
         root = _authority(root_name, root_name, root_key, root_key, path_length=1)
         intermediate = _authority(name, root_name, key, root_key, path_length=0)
         return cls(_pem(root), _pem(intermediate), _key_pem(key))
+
+    def key_identifier(self) -> bytes:
+        """What leaves name as their authority's key (RFC 5280, section 4.2.1.1)."""
+        issuer = x509.load_pem_x509_certificate(self.intermediate.encode())
+        return issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
     def issue(self, names: Sequence[str], algorithm: str, *, not_before: float, not_after: float) -> Issued:
         """A leaf for `names`, the first of which is its common name; times in seconds since 1970."""
@@ -68,7 +74,7 @@ class Authority:
         csr = x509.CertificateSigningRequestBuilder().subject_name(_name(names[0]))
         signed = csr.add_extension(alternatives, critical=False).sign(key, hashes.SHA256())
         csr_pem = signed.public_bytes(Encoding.PEM).decode()
-        return Issued(_pem(leaf), [self.intermediate.rstrip("\n")], _key_pem(key), csr_pem)
+        return Issued(_pem(leaf), [self.intermediate.rstrip("\n")], _key_pem(key), csr_pem, f"{leaf.serial_number:x}")
 
 
 def new_key(algorithm: str) -> str:

@@ -12,6 +12,7 @@ from simulator.api import Refusal, add_domain, find_domain, world
 from simulator.catalogue import parse_rates
 from simulator.faults import Fault
 from simulator.settings import CHANGEABLE
+from simulator.state import Certificate
 
 blueprint = Blueprint("control", __name__, url_prefix="/_simulator")
 
@@ -54,6 +55,7 @@ def show_state() -> Response:
             "certificates": dict(Counter(certificate.state for certificate in state.certificates.values())),
             "webhooks": [webhook.document() | {"failures": webhook.failures} for webhook in state.webhooks.values()],
             "deliveries_owed": len(state.deliveries),
+            "idle": world().issuer.is_idle(),
         })  # fmt: skip
 
 
@@ -78,10 +80,7 @@ def script_outcome() -> Response:
 
 @blueprint.post("/renew/<int:certificate>")
 def renew(certificate: int) -> Response:
-    old = world().state.certificates.get(certificate)
-    if old is None or old.state != "issued":
-        raise Refusal(404, f"Certificate `{certificate}` not found, or not issued")
-    return jsonify(world().issuer.renew(old, issue="now").document())
+    return jsonify(world().issuer.renew(_issued(certificate), issue="now").document())
 
 
 @blueprint.post("/remove_private_key/<int:certificate>")
@@ -93,6 +92,47 @@ def remove_private_key(certificate: int) -> Response:
         found.private_key = None
         world().state.save(found)
         world().sender.send("certificate.remove_private_key", {"certificate": found.document()})
+    return _done()
+
+
+@blueprint.post("/auto_renew/<int:certificate>")
+def set_auto_renew(certificate: int) -> Response:
+    enabled = bool(_given().get("enabled", True))
+    world().issuer.set_auto_renew(_issued(certificate), enabled=enabled)
+    return _done()
+
+
+@blueprint.post("/reissue/<int:certificate>")
+def reissue(certificate: int) -> Response:
+    world().issuer.reissue(_issued(certificate))
+    return _done()
+
+
+@blueprint.post("/lifetimes")
+def set_lifetime() -> Response:
+    given = _given()
+    domain = find_domain(str(given.get("domain", "")))
+    world().issuer.set_lifetime(domain.name, float(given.get("days", world().settings.validity_days)))
+    return _done()
+
+
+@blueprint.post("/windows")
+def script_window() -> Response:
+    """What the authority says of a certificate's renewal, or of all: seconds from now, both may be negative."""
+    given, now = _given(), world().clock.now()
+    window = {
+        "start": now + float(given.get("start_in", -3600)),
+        "end": now + float(given.get("end_in", -1800)),
+        "explanation_url": given.get("explanation_url"),
+    }
+    number = given.get("certificate_id")
+    world().windows[None if number is None else int(number)] = window
+    return _done()
+
+
+@blueprint.delete("/windows")
+def forget_windows() -> Response:
+    world().windows.clear()
     return _done()
 
 
@@ -133,7 +173,11 @@ def add_fault() -> Response:
 def show_faults() -> Response:
     dice = world().dice
     thrown = {name: times for name, times in dice.thrown.items() if times}
-    return jsonify({"seed": dice.seed, "rates": dice.rates, "thrown": thrown, "to_come": world().faults.to_come()})
+    state = world().state
+    with state.lock:
+        mishaps = {state.domains[number].name: count for number, count in state.mishaps.items()}
+    known = {"seed": dice.seed, "rates": dice.rates, "thrown": thrown, "to_come": world().faults.to_come()}
+    return jsonify(known | {"mishaps": mishaps})
 
 
 @blueprint.post("/rates")
@@ -170,6 +214,13 @@ def change_settings() -> Response:
 @blueprint.get("/ca")
 def show_root() -> Response:
     return Response(world().state.authority.root, content_type="application/x-pem-file")
+
+
+def _issued(number: int) -> Certificate:
+    found = world().state.certificates.get(number)
+    if found is None or found.state != "issued":
+        raise Refusal(404, f"Certificate `{number}` not found, or not issued")
+    return found
 
 
 def _given() -> dict[str, Any]:

@@ -28,10 +28,12 @@ class Issuer:
         self._clock = clock
         self._sender = sender
         self._outcomes: dict[tuple[str, str | None], str] = {}
+        self._lifetimes: dict[str, float] = {}
         self._due: list[tuple[float, int]] = []
         self._renewals: list[tuple[float, int]] = []
         self._changed = threading.Condition(state.lock)
         self._stopping = False
+        self._at_hand = False
         self._thread = threading.Thread(target=self._run, name="issuer", daemon=True)
 
     def start(self) -> None:
@@ -64,14 +66,24 @@ class Issuer:
         """How the next certificates of a domain (or of one name in it) end; `requesting`: never."""
         self._outcomes[domain, name] = state
 
+    def set_lifetime(self, domain: str, days: float) -> None:
+        """How long certificates of a domain are valid from now on, in days."""
+        self._lifetimes[domain] = days
+
     def wake(self) -> None:
         """The clock was moved, or the settings were changed."""
         with self._changed:
             self._schedule_renewals()
             self._changed.notify()
 
+    def is_idle(self) -> bool:
+        """Whether all that was due by now is issued, or has failed."""
+        with self._changed:
+            now = self._clock.now()
+            return not self._at_hand and not any(heap and heap[0][0] <= now for heap in (self._due, self._renewals))
+
     def renew(self, old: Certificate, *, issue: Literal["now", "later"] = "later") -> Certificate:
-        """A successor as auto-renewal orders it: new ID, new key, same names; nothing links the two."""
+        """A successor as auto-renewal orders it: new ID, new key, same names; nothing that is shown links the two."""
         with self._changed:
             now = self._clock.now()
             number = self._state.new_id("certificate")
@@ -87,6 +99,8 @@ class Issuer:
                 created_at=now,
                 updated_at=now,
                 purchase_id=number,
+                renews=old.id,
+                by_hand=issue == "later",
             )
             old.renewed = True
             self._state.save(new, old)
@@ -106,7 +120,9 @@ class Issuer:
                     wait = min(next_times) - self._clock.now() if next_times else _LOOK_SECONDS
                     self._changed.wait(min(max(wait, 0.001), _LOOK_SECONDS))
                     continue
+                self._at_hand = True
             self._finish(due)
+            self._at_hand = False
 
     def _take_due(self) -> Certificate | None:
         if self._due and self._due[0][0] <= self._clock.now():
@@ -123,12 +139,41 @@ class Issuer:
         elif outcome != "requesting":
             with self._changed:
                 certificate.state = outcome
+                self._state.mishaps[certificate.domain_id] += 1
                 certificate.updated_at = self._clock.now()
                 self._state.save(certificate)  # and no event: none is documented (contract, section 2.5)
+                self._renewal_failed(certificate)
 
-    def _issue(self, certificate: Certificate) -> None:
+    def _renewal_failed(self, certificate: Certificate) -> None:
+        """It is tried again after a day (contract, section 2.4); an event tells only of one that was not by hand."""
+        old = self._state.certificates.get(certificate.renews or 0)
+        if old is None:
+            return
+        old.renewed, old.retry_at = False, self._clock.now() + self._settings.renew_retry_days * _DAY
+        self._state.save(old)
+        self._schedule_renewal(old)
+        if not certificate.by_hand:
+            self._sender.send("certificate.auto_renewal_failed", {"certificate": old.document()})
+
+    def reissue(self, certificate: Certificate) -> None:
+        """Another key and another X.509 under the same ID, with the event."""
+        self._issue(certificate, "certificate.reissue")
+
+    def set_auto_renew(self, certificate: Certificate, *, enabled: bool) -> None:
+        """As somebody does in DNSimple's pages, with the event."""
+        with self._changed:
+            certificate.auto_renew = enabled
+            self._state.save(certificate)
+            self._schedule_renewals()
+            event = f"certificate.auto_renewal_{'enable' if enabled else 'disable'}"
+            self._sender.send(event, {"certificate": certificate.document()})
+            self._changed.notify()
+
+    def _issue(self, certificate: Certificate, event: str = "certificate.issue") -> None:
         now = self._clock.now()
-        expires = now - self._settings.backdate + self._settings.validity_days * _DAY
+        domain = self._state.domains[certificate.domain_id].name
+        days = self._lifetimes.get(domain, self._settings.validity_days)
+        expires = now - self._settings.backdate + days * _DAY
         issued = self._state.authority.issue(
             certificate.names, certificate.algorithm, not_before=now - self._settings.backdate, not_after=expires
         )
@@ -140,19 +185,20 @@ class Issuer:
         with self._changed:
             certificate.server, certificate.chain = issued.certificate, chain
             certificate.private_key = None if self._dice.hits("key-removed") else key
-            certificate.csr = issued.csr
+            certificate.csr, certificate.serial = issued.csr, issued.serial
             certificate.state = "issued"
             certificate.expires_at = float(int(expires))
             certificate.issued_at = certificate.updated_at = now
             self._state.save(certificate)
             self._schedule_renewal(certificate)
-            self._sender.send("certificate.issue", {"certificate": certificate.document()})
+            self._sender.send(event, {"certificate": certificate.document()})
 
     def _renew_what_expires(self) -> None:
         now = self._clock.now()
         while self._renewals and self._renewals[0][0] <= now:
             certificate = self._state.certificates[heapq.heappop(self._renewals)[1]]
-            if not certificate.renewed and certificate.state == "issued" and now < (certificate.expires_at or 0):
+            is_open = not certificate.renewed and certificate.auto_renew and certificate.retry_at <= now
+            if is_open and certificate.state == "issued" and now < (certificate.expires_at or 0):
                 self.renew(certificate, issue="now")
 
     def _schedule_renewals(self) -> None:
@@ -163,5 +209,6 @@ class Issuer:
 
     def _schedule_renewal(self, certificate: Certificate) -> None:
         if certificate.auto_renew and certificate.expires_at is not None:
-            due = certificate.expires_at - self._settings.renew_before_days * _DAY
-            heapq.heappush(self._renewals, (due, certificate.id))
+            lifetime = certificate.expires_at - (certificate.issued_at or 0)
+            lead = min(self._settings.renew_before_days * _DAY, lifetime / 2)
+            heapq.heappush(self._renewals, (max(certificate.expires_at - lead, certificate.retry_at), certificate.id))

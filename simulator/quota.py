@@ -54,7 +54,9 @@ class Quota:
             else:
                 self.refused += 1
             left = max(0, self._settings.rate_limit - self._used)
-            return Allowance(self._settings.rate_limit, left, round(self._reset), allowed)
+            # Told on the real clock: the answer's Date, which readers subtract, is not moved ahead.
+            reset = round(self._reset - self._clock.ahead)
+            return Allowance(self._settings.rate_limit, left, reset, allowed)
 
     def _begin_window(self) -> None:
         now = self._clock.now()

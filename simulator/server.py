@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
-from simulator import account_api, certificates_api, control
+from simulator import account_api, certificates_api, control, renewal_info
 from simulator.api import PREFIX, World, add_domain, guard
 from simulator.catalogue import Dice
 from simulator.clock import Clock
@@ -44,6 +44,7 @@ def create_app(world: World) -> Flask:
     for module in (account_api, certificates_api):
         guard(app, module.blueprint)
         app.register_blueprint(module.blueprint, url_prefix=PREFIX)
+    app.register_blueprint(renewal_info.blueprint)
     app.register_blueprint(control.blueprint)
     with app.app_context():
         for name in world.settings.domains:

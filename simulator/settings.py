@@ -36,7 +36,16 @@ class Settings:
     )
     validity_days: float = field(default=90.0, metadata={"help": "lifetime of certificates, in days"})
     backdate: float = field(default=3600.0, metadata={"help": "seconds that notBefore lies in the past"})
-    renew_before_days: float = field(default=30.0, metadata={"help": "days before expiry at which auto-renewal begins"})
+    renew_before_days: float = field(
+        default=30.0,
+        metadata={"help": "days before expiry at which auto-renewal begins, but never before half of the lifetime"},
+    )
+    renew_retry_days: float = field(
+        default=1.0, metadata={"help": "days until an auto-renewal that failed is tried again"}
+    )
+    ari_retry_after: int = field(
+        default=21_600, metadata={"help": "seconds after which renewal information shall be asked for again"}
+    )
     distinct_purchase_ids: bool = field(
         default=False, metadata={"help": "give purchases IDs of their own instead of the certificate's"}
     )
@@ -70,6 +79,7 @@ class Settings:
 # What the control interface may change while the simulator runs.
 CHANGEABLE = frozenset({
     "any_domain", "issue_delay", "issued_lag", "validity_days", "backdate", "renew_before_days", "plan",
+    "renew_retry_days", "ari_retry_after",
     "webhook_retry_base", "webhook_attempts", "webhook_timeout", "suppress_after", "webhook_events_to_itself",
     "deliver_times", "event_delay", "rate_limit", "rate_window", "latency", "verbose",
 })  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import threading
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ class Certificate:
     chain: list[str] = field(default_factory=list)
     private_key: str | None = None
     renewed: bool = False
+    renews: int | None = None
+    by_hand: bool = False
+    retry_at: float = 0.0
+    serial: str = ""
 
     def document(self) -> dict[str, Any]:
         """As API and webhook show it: `csr` and both expiries are null until it is issued."""
@@ -153,6 +158,7 @@ class State:
         self.webhooks: dict[int, Webhook] = {}
         self.deliveries: dict[int, Delivery] = {}
         self.domain_ids: dict[str, int] = {}
+        self.mishaps: Counter[int] = Counter()
         self._next: dict[str, int] = dict(_FIRST_IDS)
         self._file = _open(path) if path else None
         self.authority = self._load()

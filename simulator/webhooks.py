@@ -91,6 +91,7 @@ class Sender:
                 self.send_raw(_as_stored(forged), None)
         if hits("event-dropped"):
             self._sent[identifier] = body
+            self._state.mishaps[envelope["data"]["certificate"]["domain_id"]] += 1
             return
         delay = self._dice.number("event-delayed", self._settings.event_delay) if hits("event-delayed") else 0.0
         held = hits("event-reordered")

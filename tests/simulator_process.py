@@ -158,6 +158,10 @@ class Simulator:
     def wait_for_webhooks(self, count: int) -> None:
         self._wait(lambda: len(self.api("GET", "/webhooks")) == count, f"{count} webhooks")
 
+    def wait_until_idle(self) -> None:
+        """All that is due by now is issued, or has failed."""
+        self._wait(lambda: bool(self.state()["idle"]), "everything that is due")
+
     def wait_until_delivered(self) -> None:
         """No certificate is being issued and no event is owed any more."""
 

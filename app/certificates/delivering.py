@@ -21,7 +21,7 @@ from app.destinations.base import (
     SharesRuns,
     Version,
 )
-from app.errors import CertcourierError, PermanentError
+from app.errors import CertcourierError
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import read_now
@@ -36,7 +36,8 @@ _LOOK_AGAIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 
 def want_delivered(services: Services, session: Session, certificate_id: int, destination: str) -> None:
     """Owe the certificate to the destination, in the caller's transaction."""
-    insert_once(session, Delivery, certificate_id=certificate_id, destination=destination, state="pending")
+    if not insert_once(session, Delivery, certificate_id=certificate_id, destination=destination, state="pending"):
+        _row(session, certificate_id, destination).state = "pending"  # another certificate under the same ID
     services.queue.enqueue(
         session,
         "deliver",
@@ -163,9 +164,9 @@ def _has_newer(session: Session, certificate: Certificate) -> bool:
 
 def _bundle(services: Services, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]) -> Bundle:
     if certificate.sealed_key is None:
-        raise PermanentError(
-            f"the private key of certificate {certificate.id} is not kept any more (KEEP_PRIVATE_KEYS): "
-            f"run `flask certificates refetch {certificate.id}`"
+        raise DestinationRefusedError(
+            f"the private key of certificate {certificate.id} is not kept any more (KEEP_PRIVATE_KEYS, or removed at "
+            f"DNSimple and KEEP_REMOVED_KEYS): run `flask certificates refetch {certificate.id}`, or order anew"
         )
     assert certificate.not_before is not None  # noqa: S101, committed together with the delivery
     return Bundle(

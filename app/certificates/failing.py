@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 import app.dnsimple.errors as dnsimple
+from app.certificates.renewing import note_problem
 from app.certificates.story import tell
 from app.errors import CertcourierError
 from app.storage.models import Order
@@ -24,6 +25,8 @@ def fail_order(session: Session, order: Order, reason: dict[str, Any]) -> None:
     order.state = "failed"
     order.in_flight_key = None
     order.failure = reason
+    if order.renews_certificate_id is not None and reason["type"] != "not-needed":
+        note_problem(session, order.renews_certificate_id, f"our renewal failed: {reason['detail']}")
     tell(session, "failed", reason["detail"], order_id=order.id, certificate_id=order.certificate_id)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 
 from app.certificates.looking import GIVEN_UP, newest_of_lineage
 from app.certificates.permissions import only
+from app.certificates.renewing import renewal_times
 from app.services import Services
 from app.storage.clock import epoch, read_now
 from app.storage.models import Certificate
@@ -26,7 +27,7 @@ _LONGEST_WAIT = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """`days`: renewals by day (UTC). `late`: certificates whose day has passed without a successor."""
+    """`days`: renewals by day (UTC). `late`: certificates whose successor is overdue."""
 
     today: date
     days: dict[date, int]
@@ -75,16 +76,11 @@ def forecast(services: Services, domains: Sequence[str] | None = None) -> Outloo
     days: Counter[date] = Counter()
     late = 0
     for first, last, count in groups:
-        expected = expected_renewal(_day(int(first)), _day(int(last)))
-        if expected.date() < now.date() - timedelta(days=1):  # daily retries are usual
+        times = renewal_times(_day(int(first)), _day(int(last)))
+        if times.overdue_at < now - timedelta(days=1):  # days are known here, not hours
             late += count
-        days[expected.date()] += count
+        days[times.expected_at.date()] += count
     return Outlook(now.date(), dict(days), late)
-
-
-def expected_renewal(not_before: datetime, not_after: datetime) -> datetime:
-    """DNSimple renews 30 days before expiry; lifetimes that are too short for that are renewed at their half."""
-    return not_after - min(_LONGEST_WAIT, (not_after - not_before) / 2)
 
 
 def _day(number: int) -> datetime:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import select, update
@@ -28,22 +29,31 @@ from app.storage.statements import changed_rows, insert_once
 
 log = structlog.get_logger("certcourier")
 
-# 428 can still come for a while after `issued` (contract, section 2.4). About three hours in all.
+# 428 can still come for a while after `issued` (contract, section 2.4). About three hours in all, and not much longer
+# when the pauses were: a certificate of six days has no week for it.
 _NOT_YET_PAUSES = (2, 4, 8, 15, 30, 60, 120, 300, 600)
 _NOT_YET_MOST = 25
 # One that only an event has told us of waits for a part of each hour's calls: about three days.
 _UNKNOWN_MOST = 72
+_NOT_YET_FEWEST = 5
+_NOT_YET_LONGEST = timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A certificate that we were told of, by which event if by one."""
+    """A certificate that we were told of, by which event if by one. `again`: it is another one under the same ID."""
 
     certificate_id: int
     domain_id: int
     event_id: str | None = None
     # DNSimple itself has told us: it is no stranger's invention.
     seen: bool = False
+    again: bool = False
+
+    @property
+    def key(self) -> str:
+        """One job at a time has it."""
+        return f"{'reissue' if self.again else 'install'}:{self.domain_id}:{self.certificate_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ def want_installed(
     DNSimple has told us of it. A job that waits for the quota of unknown certificates waits no more.
     """
     wanted = Wanted(certificate_id, domain_id, event_id, seen=True)
-    waiting = update(Job).where(Job.key == _job_key(wanted), Job.state == "ready", Job.kind == "install")
+    waiting = update(Job).where(Job.key == wanted.key, Job.state == "ready", Job.kind == "install")
     again = {"args": asdict(wanted), "due_at": db_now()}
     if not changed_rows(session.execute(waiting.values(**again))):
         want_many_installed(services, session, [wanted])
@@ -85,11 +95,7 @@ def want_installed(
 
 def want_many_installed(services: Services, session: Session, wanted: Iterable[Wanted]) -> None:
     """The same for many certificates."""
-    services.queue.enqueue_many(session, "install", {_job_key(one): asdict(one) for one in wanted})
-
-
-def _job_key(wanted: Wanted) -> str:
-    return f"install:{wanted.domain_id}:{wanted.certificate_id}"
+    services.queue.enqueue_many(session, "install", {one.key: asdict(one) for one in wanted})
 
 
 def install(services: Services, claim: Claim) -> None:
@@ -109,7 +115,7 @@ def install(services: Services, claim: Claim) -> None:
             download = dnsimple.download(target.reference, target.certificate_id)
             key = dnsimple.private_key(target.reference, target.certificate_id)
     except NotIssuedYetError as error:
-        if claim.postponed >= _NOT_YET_MOST:
+        if _is_given_up(services, claim):
             raise VerificationError(f"{error}: DNSimple still does not hand it out after some hours") from error
         pause = _NOT_YET_PAUSES[min(claim.postponed, len(_NOT_YET_PAUSES) - 1)]
         raise Postpone(pause, str(error)) from error
@@ -145,6 +151,13 @@ def installation_died(services: Services, session: Session, claim: Claim, error:
         fail_order(session, order, {"type": "installation-failed", "title": title, "detail": error})
 
 
+def _is_given_up(services: Services, claim: Claim) -> bool:
+    with services.database.read() as session:
+        age = read_now(session) - session.get_one(Job, claim.id).created_at
+    most = _NOT_YET_FEWEST if age > _NOT_YET_LONGEST else _NOT_YET_MOST
+    return claim.postponed >= most
+
+
 def _target(services: Services, claim: Claim) -> _Target | None:
     certificate_id, domain_id = int(claim.args["certificate_id"]), int(claim.args["domain_id"])
     with services.database.read() as session:
@@ -152,12 +165,13 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         order = session.get(Order, known.order_id) if known and known.order_id else None
         domain = session.get(Domain, domain_id)
     if known is not None:
-        if known.installed_at is not None:
+        if known.installed_at is not None and not claim.args.get("again"):
             return None
         if known.domain_id not in {None, domain_id}:
             log.warning("event names another domain", certificate_id=certificate_id, domain_id=domain_id)
             return None
-        purpose = Purpose.INTERACTIVE if order else Purpose.BACKGROUND
+        somebody_waits = order is not None and order.renews_certificate_id is None
+        purpose = Purpose.INTERACTIVE if somebody_waits else Purpose.BACKGROUND
         # Before DNSimple's answer to our order has told us the domain's ID, the event's word for it has to be checked.
         reference = known.domain if known.domain_id else domain_id
         return _Target(certificate_id, known.domain, domain_id, reference, order, purpose)
@@ -201,7 +215,7 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
         names=list(verified.names),
     )
     certificate = session.get_one(Certificate, target.certificate_id, with_for_update=True)
-    if certificate.installed_at is not None:
+    if certificate.installed_at is not None and certificate.fingerprint == verified.fingerprint:
         return  # another event's job was faster
     certificate.lineage_id = _lineage(session, services.account_id, target.domain, verified).id
     certificate.domain_id = target.domain_id

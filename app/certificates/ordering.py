@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
-from sqlalchemy import exists, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.certificates.buying import (
+    Bought,
+    account_of,
+    buy,
+    find_purchased,
+    find_successors,
+    have_issued,
+    newer_installed,
+)
 from app.certificates.failing import fail_order, reason_of
 from app.certificates.idempotency import (
     Key,
@@ -28,8 +36,8 @@ from app.certificates.names import OrderNames, digest_names, resolve_names
 from app.certificates.story import tell
 from app.certificates.watching import start_watching
 from app.dnsimple.adapter import Certificate as RemoteCertificate
-from app.dnsimple.adapter import Deadline, DNSimple, Purpose
-from app.dnsimple.errors import AuthenticationError, RefusedError
+from app.dnsimple.adapter import Deadline
+from app.dnsimple.errors import AuthenticationError, NotFoundError, RefusedError
 from app.errors import OutcomeUnknownError, PermanentError, RetryableError
 from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Postpone, Priority
 from app.services import Services
@@ -39,10 +47,6 @@ from app.storage.models import Certificate, Domain, Job, Order, new_id
 from app.storage.statements import insert_once
 
 log = structlog.get_logger("certcourier")
-
-# A certificate counts as the answer to a lost purchase if DNSimple made it after our attempt; its clock may differ.
-_CLOCK_TOLERANCE = timedelta(minutes=5)
-_UNUSABLE = {"failed", "rejected", "cancelled", "refunded"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,8 @@ def order_died(services: Services, session: Session, claim: Claim, error: str) -
 
 
 def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
+    if order.renews_certificate_id is not None and _is_succeeded(services, claim, order, deadline):
+        return
     # A process that was frozen past its lease must not send its purchase when it wakes: another one may have bought.
     deadline = deadline or Deadline.after(services.queue.lease_seconds)
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
@@ -204,31 +210,24 @@ def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline
         current.state = "purchasing"
         current.purchase_attempted_at = read_now(session)
     try:
-        bought = _dnsimple(services).purchase(
-            order.domain,
-            name=order.name,
-            alternate_names=order.san,
-            auto_renew=order.auto_renew,
-            signature_algorithm=order.signature_algorithm,
-            deadline=deadline,
-        )
+        bought = buy(account_of(services, order), order, deadline)
     except (RetryableError, AuthenticationError):
         with services.queue.checkpoint(claim) as session:  # certainly not bought: no need to look for it
             _locked(session, order).state = "accepted"
         raise
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
-        _record_purchase(session, order, bought.certificate_id, bought.state)
+        _record_purchase(session, order, bought)
         detail = f"certificate {bought.certificate_id}"
         tell(session, "purchased", detail, order_id=order.id, certificate_id=bought.certificate_id)
 
 
 def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
     """Somebody was about to buy, and we do not know whether it happened: look before buying."""
-    found = _find_purchased(services, order, deadline)
+    found = find_purchased(services, order, deadline)
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         current = _locked(session, order)
         if found is not None:
-            if not _record_purchase(session, order, found.id, found.state):
+            if not _record_purchase(session, order, Bought(found.id, found.state)):
                 return  # another order has adopted it at this very moment: look again
             detail = "the answer to the purchase was lost; found in the domain's certificates"
             tell(session, "adopted", detail, order_id=order.id, certificate_id=found.id)
@@ -243,48 +242,53 @@ def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: D
     raise Postpone(min(left, 5.0 * 2**claim.postponed), "waiting to see whether a purchase took effect")
 
 
-def _find_purchased(services: Services, order: Order, deadline: Deadline | None) -> RemoteCertificate | None:
-    since = (order.purchase_attempted_at or order.created_at) - _CLOCK_TOLERANCE
-    wanted = (order.common_name, frozenset(order.san) - {order.domain})
-    for candidate in _dnsimple(services).certificates(order.domain, deadline=deadline):
-        if candidate.created_at is None or candidate.created_at < since:
-            return None  # newest first: all the others are older
-        alternates = frozenset(name.lower() for name in candidate.alternate_names) - {order.domain}
-        same = (candidate.common_name.lower(), alternates) == wanted
-        if same and candidate.state not in _UNUSABLE and not _is_known(services, candidate.id):
-            return candidate
-    return None
+def _is_succeeded(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> bool:
+    """Whether a renewal need not be bought any more: a successor is installed, being issued, or about to be fetched."""
+    assert order.renews_certificate_id is not None  # noqa: S101, asked of renewals alone
+    found = find_successors(services, order, deadline)
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+        current = _locked(session, order)
+        newer = newer_installed(session, order.renews_certificate_id)
+        if newer is not None:
+            current.state, current.in_flight_key, current.certificate_id = "installed", None, newer.id
+            detail = "it was renewed meanwhile; nothing was bought"
+            tell(session, "adopted", detail, order_id=order.id, certificate_id=newer.id)
+            return True
+        if found.awaited_by is not None:
+            detail = f"order {found.awaited_by} will bring its successor; nothing was bought"
+            fail_order(session, current, {"type": "not-needed", "title": "Not needed", "detail": detail})
+            return True
+        if found.usable is None or not _record_purchase(session, order, Bought(found.usable.id, found.usable.state)):
+            return False
+        detail = "DNSimple has renewed it by itself; nothing was bought"
+        tell(session, "adopted", detail, order_id=order.id, certificate_id=found.usable.id)
+        return True
 
 
-def _is_known(services: Services, certificate_id: int) -> bool:
-    with services.database.read() as session:
-        return bool(session.scalar(select(exists().where(Certificate.id == certificate_id))))
-
-
-def _record_purchase(session: Session, order: Order, certificate_id: int, state: str) -> bool:
+def _record_purchase(session: Session, order: Order, bought: Bought) -> bool:
     """Link order and certificate; False if the certificate is another order's."""
     insert_once(
         session,
         Certificate,
-        id=certificate_id,
+        id=bought.certificate_id,
         account_id=order.account_id,
         domain=order.domain,
         order_id=order.id,
-        state=state,
+        state=bought.state,
         common_name=order.common_name,
         names=order.names,
         auto_renew=order.auto_renew,
     )
-    certificate = session.get_one(Certificate, certificate_id, with_for_update=True)
+    certificate = session.get_one(Certificate, bought.certificate_id, with_for_update=True)
     if certificate.order_id not in {None, order.id}:
         return False
     certificate.order_id = order.id
     current = _locked(session, order)
-    current.certificate_id = certificate_id
+    current.certificate_id, current.renewal_id = bought.certificate_id, bought.renewal_id
     if certificate.installed_at is not None:  # its event was faster than we were
         current.state, current.in_flight_key = "installed", None
     else:
-        current.state = "purchased" if state == "new" else "issuing"
+        current.state = "purchased" if bought.state == "new" else "issuing"
     return True
 
 
@@ -296,23 +300,36 @@ def _issue(services: Services, claim: Claim, order: Order, deadline: Deadline | 
             return  # an event overtook us
         current.state = "issuing"
     try:
-        remote = _dnsimple(services).issue(order.domain, order.certificate_id, deadline=deadline)
+        remote = have_issued(account_of(services, order), order, order.certificate_id, deadline)
     except (RetryableError, AuthenticationError):
         with services.queue.checkpoint(claim) as session:  # certainly not requested
             _locked(session, order).state = "purchased"
         raise
-    except RefusedError:
+    except (RefusedError, NotFoundError):
         # DNSimple's words for "already requested" are not documented, so its state decides (contract, section 6).
-        remote = _dnsimple(services).certificate(order.domain, order.certificate_id, deadline=deadline)
+        remote = account_of(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
         if remote.state == "new":
-            raise
+            if order.renews_certificate_id is None or order.renewal_id is not None:
+                raise
+            _leave_unissued(services, claim, order)
+            return
     _record_requested(services, claim, order, remote)
+
+
+def _leave_unissued(services: Services, claim: Claim, order: Order) -> None:
+    """A renewal whose number was lost with its answer, and that DNSimple does not issue without: order another."""
+    with services.queue.checkpoint(claim) as session:
+        current = _locked(session, order)
+        if current.state == "issuing":
+            detail = "its renewal's number was lost, and it cannot be issued without; another one is ordered"
+            tell(session, "left", detail, order_id=order.id, certificate_id=order.certificate_id)
+            current.state, current.certificate_id = "accepted", None
 
 
 def _settle_issue(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
     """The answer to the issue call was lost; asking for the certificate shows whether it was heard."""
     assert order.certificate_id is not None  # noqa: S101, as in `_issue`
-    remote = _dnsimple(services).certificate(order.domain, order.certificate_id, deadline=deadline)
+    remote = account_of(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
     if remote.state == "new":
         with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
             current = _locked(session, order)
@@ -333,11 +350,6 @@ def _record_requested(services: Services, claim: Claim, order: Order, remote: Re
             current.state = "requested"
             tell(session, "requested", remote.state, order_id=order.id, certificate_id=remote.id)
             start_watching(services, session, order.id)
-
-
-def _dnsimple(services: Services) -> DNSimple:
-    """Somebody waits for an order: the quota keeps a reserve for it."""
-    return services.dnsimple.spending(Purpose.INTERACTIVE)
 
 
 def _lease(services: Services, deadline: Deadline | None) -> float | None:

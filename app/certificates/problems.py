@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
-from app.certificates.reconciling import renewal_expected_at
 from app.certificates.registering import CHECKED_FACT, LOST_FACT
+from app.certificates.renewing import problem_of, renewal_times
 from app.services import Services
 from app.storage.clock import read_now
 from app.storage.models import (
@@ -36,8 +36,8 @@ _SILENT_SECONDS = 60.0
 # The client was answered with these, and nobody else can mend them.
 _CLIENTS_FAULT = {"domain-not-in-account", "plan-limit", "refused"}
 # These say what became of them elsewhere: at the order, at the delivery.
-_TOLD_ELSEWHERE = {"order", "watch", "deliver"}
-_PERIODIC = {"register_webhook", "reconcile", "prune", "prove", "alarms"}
+_TOLD_ELSEWHERE = {"order", "watch", "deliver", "import", "import_domain"}
+_PERIODIC = {"register_webhook", "reconcile", "prune", "prove", "alarms", "renew", "ask_authority"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _deliveries(services: Services, session: Session, now: datetime) -> Iterator
         )
 
 
-def _renewals(services: Services, session: Session, now: datetime) -> Iterator[Problem]:
+def _renewals(services: Services, session: Session, now: datetime) -> Iterator[Problem]:  # noqa: ARG001
     newer = aliased(Certificate)
     has_newer = exists().where(
         newer.lineage_id == Certificate.lineage_id,
@@ -158,18 +158,19 @@ def _renewals(services: Services, session: Session, now: datetime) -> Iterator[P
         )
         .order_by(Certificate.not_after)
     )
-    share = services.settings.alarm_renewal_percent / 100
     for number, not_before, not_after, lineage in session.execute(query):
         if not_before is None or not_after is None:
             continue
-        expected = renewal_expected_at(not_before, not_after)
-        if now >= expected + (not_after - not_before) * share:
+        times = renewal_times(not_before, not_after)
+        if now >= times.overdue_at:
             ended = "has expired" if now >= not_after else "expires"
+            noted = problem_of(session, number)
             yield Problem(
                 "renewal_overdue",
                 lineage,
-                expected,
-                f"certificate {number} {ended} on {not_after:%Y-%m-%d %H:%M} UTC and has no successor",
+                times.expected_at,
+                f"certificate {number} {ended} on {not_after:%Y-%m-%d %H:%M} UTC and has no successor"
+                + (f": {noted}" if noted else ""),
                 "look at the domain's certificates at DNSimple: is it renewed automatically, is the domain delegated "
                 "to DNSimple, does CAA allow letsencrypt.org?",
             )

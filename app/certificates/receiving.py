@@ -6,13 +6,14 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.certificates.heeding import HEEDED, want_many_heeded
 from app.certificates.installing import Wanted, want_many_installed
 from app.errors import PermanentError
 from app.services import Services
@@ -25,7 +26,9 @@ log = structlog.get_logger("certcourier")
 LARGEST_ID = 2**63 - 1
 _LONGEST_IDENTIFIER = 128
 _LONGEST_NAME = 100
-_INSTALLS = {"certificate.issue", "certificate.reissue"}
+_REISSUED = "certificate.reissue"
+_INSTALLS = {"certificate.issue", _REISSUED}
+ACTED_ON = _INSTALLS | HEEDED
 
 # With so much waiting, events make no further jobs: certificates are found by looking then, a call for each domain.
 MOST_WAITING = 100_000
@@ -66,7 +69,7 @@ def parse_event(body: bytes) -> IncomingEvent:
         name=name,
         account_id=_account(document),
     )
-    if name not in _INSTALLS:
+    if name not in ACTED_ON:
         return event
     certificate = _object(_object(document, "data"), "certificate", "data.certificate")
     return IncomingEvent(
@@ -109,12 +112,14 @@ class Intake:
         for event in events:
             outcomes.append(self._outcome(event) if event.request_identifier in added else "duplicate")
             added.discard(event.request_identifier)
-        wanted = [
-            Wanted(event.certificate_id, event.domain_id, event.request_identifier)
+        queued = [
+            (event.name, Wanted(event.certificate_id, event.domain_id, event.request_identifier))
             for event, outcome in zip(events, outcomes, strict=True)
             if outcome == "queued" and event.certificate_id is not None and event.domain_id is not None
         ]
-        want_many_installed(self._services, session, wanted)
+        installs = [replace(one, again=name == _REISSUED) for name, one in queued if name in _INSTALLS]
+        want_many_installed(self._services, session, installs)
+        want_many_heeded(self._services, session, [(name, one) for name, one in queued if name in HEEDED])
         return outcomes
 
     def _outcome(self, event: IncomingEvent) -> Outcome:

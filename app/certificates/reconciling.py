@@ -16,6 +16,7 @@ from sqlalchemy import Select, delete, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.certificates.installing import want_installed
+from app.certificates.renewing import renewal_times
 from app.dnsimple.errors import NotFoundError
 from app.dnsimple.model import Certificate as RemoteCertificate
 from app.jobs.queue import Claim
@@ -27,12 +28,10 @@ from app.storage.statements import insert_once
 log = structlog.get_logger("certcourier")
 
 SECONDS = 300
-_PAGE = 100  # certificates of one call; what is older than that many newer ones is not served any more
+PAGE = 100  # certificates of one call; what is older than that many newer ones is not served any more
 _OVERDUE_AGAIN = timedelta(hours=6)
 _GONE = timedelta(days=7)
-# DNSimple renews 30 days before expiry (contract, section 2.6); for lifetimes of 45 days or less nobody knows yet.
-_RENEWED_BEFORE = timedelta(days=30)
-_RENEWED_AFTER_SHARE = 1 / 3
+_EARLIEST_RENEWAL = timedelta(days=30)  # before expiry; `renewal_times` says for each certificate
 _MOST_CAUGHT_UP = 1000
 _DAY = 86400
 _PAGES_FACT = "domains_learned"  # day and next page; page 0: all of them were seen that day
@@ -95,14 +94,9 @@ def _next_overdue(session: Session, since: datetime) -> Domain | None:
     for domain, not_before, not_after in session.execute(_awaiting_renewal(now, since)):
         if not_before is None or not_after is None:
             continue
-        if now >= renewal_expected_at(not_before, not_after):
+        if now >= renewal_times(not_before, not_after).expected_at:
             return domain
     return None
-
-
-def renewal_expected_at(not_before: datetime, not_after: datetime) -> datetime:
-    """From when on a certificate of this validity should have a successor."""
-    return not_after - min(_RENEWED_BEFORE, (not_after - not_before) * (1 - _RENEWED_AFTER_SHARE))
 
 
 def _awaiting_renewal(now: datetime, since: datetime) -> Select[Domain, datetime | None, datetime | None]:
@@ -113,7 +107,7 @@ def _awaiting_renewal(now: datetime, since: datetime) -> Select[Domain, datetime
         select(Domain, Certificate.not_before, Certificate.not_after)
         .join(Certificate, Certificate.domain_id == Domain.id)
         .where(
-            Certificate.not_after.between(now - _GONE, now + _RENEWED_BEFORE),
+            Certificate.not_after.between(now - _GONE, now + _EARLIEST_RENEWAL),
             Certificate.auto_renew.is_not(False),
             or_(Domain.looked_at.is_(None), Domain.looked_at < since),
             ~has_newer,
@@ -145,19 +139,26 @@ def _noted(domain: Domain | None) -> _Look | None:
 
 def _look(services: Services, claim: Claim, look: _Look) -> None:
     try:
-        remotes = list(islice(services.dnsimple.certificates(look.name), _PAGE))
+        remotes = list(islice(services.dnsimple.certificates(look.name), PAGE))
     except NotFoundError:
         with services.queue.checkpoint(claim) as session:
             session.execute(delete(Domain).where(Domain.id == look.id))
         log.info("domain has left the account", domain=look.name)
         return
     with services.queue.checkpoint(claim) as session:
-        for remote in _missing(session, remotes):
-            want_installed(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
-            log.warning("certificate found by looking", certificate_id=remote.id, domain=look.name)
+        take_stock(services, session, remotes)
 
 
-def _missing(session: Session, remotes: list[RemoteCertificate]) -> list[RemoteCertificate]:
+def take_stock(services: Services, session: Session, remotes: list[RemoteCertificate]) -> list[int]:
+    """Want what is missing of a domain's certificates, newest first, in the caller's transaction; their IDs."""
+    missing = find_missing(session, remotes)
+    for remote in missing:
+        want_installed(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
+        log.warning("certificate found by looking", certificate_id=remote.id, common_name=remote.common_name)
+    return [remote.id for remote in missing]
+
+
+def find_missing(session: Session, remotes: list[RemoteCertificate]) -> list[RemoteCertificate]:
     """The newest usable certificate for each set of names, unless it is installed. What was given up is not usable."""
     now = read_now(session)
     given_up = {

@@ -28,6 +28,12 @@ Step = Literal[
     "stale",
     "unreachable",
     "failed",
+    "early renewal",
+    "renewal ordered",
+    "left",
+    "auto-renewal failed",
+    "auto-renewal changed",
+    "private key removed",
 ]
 
 

@@ -16,6 +16,9 @@ from app.storage.models import Certificate, Order
 
 ENDED = {"failed", "rejected", "cancelled", "refunded"}
 _GIVE_UP_AFTER = timedelta(days=7)
+# A renewal is given up sooner, so that there is time for another one: after 12 hours of a 6-day certificate.
+_GIVE_UP_RENEWAL_AFTER = 1 / 12
+_GIVE_UP_NOT_BEFORE = timedelta(hours=2)
 
 
 def start_watching(services: Services, session: Session, order_id: str) -> None:
@@ -34,12 +37,12 @@ def watch(services: Services, claim: Claim) -> None:
     order_id = str(claim.args["order_id"])
     with services.database.read() as session:
         order = session.get_one(Order, order_id)
-        age = read_now(session) - order.created_at
+        age, patience = read_now(session) - order.created_at, _patience(session, order)
     if order.state != "requested" or order.certificate_id is None:
         with services.queue.finishing(claim):
             return
     remote = services.dnsimple.certificate(order.domain, order.certificate_id)
-    if remote.state != "issued" and remote.state not in ENDED and age < _GIVE_UP_AFTER:
+    if remote.state != "issued" and remote.state not in ENDED and age < patience:
         pauses = services.settings.watch_seconds
         raise Postpone(pauses[min(claim.postponed + 1, len(pauses) - 1)], f"still {remote.state}")
     with services.queue.finishing(claim) as session:
@@ -61,6 +64,14 @@ def watch_died(services: Services, session: Session, claim: Claim, error: str) -
     order = session.get_one(Order, str(claim.args["order_id"]), with_for_update=True)
     if order.state == "requested":
         fail_order(session, order, {"type": "lost-sight", "title": "The certificate cannot be seen", "detail": error})
+
+
+def _patience(session: Session, order: Order) -> timedelta:
+    old = session.get(Certificate, order.renews_certificate_id) if order.renews_certificate_id else None
+    if old is None or old.not_before is None or old.not_after is None:
+        return _GIVE_UP_AFTER
+    share = (old.not_after - old.not_before) * _GIVE_UP_RENEWAL_AFTER
+    return min(_GIVE_UP_AFTER, max(_GIVE_UP_NOT_BEFORE, share))
 
 
 def _why(state: str) -> dict[str, str]:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.certificates.alarming import alarms, notify
+from app.certificates.asking import ask_authority
 from app.certificates.delivering import deliver, delivery_died
+from app.certificates.heeding import heed
+from app.certificates.importing import import_died, import_domain, list_import
 from app.certificates.installing import install, installation_died
 from app.certificates.ordering import advance, order_died
 from app.certificates.proving import prove
@@ -16,6 +19,7 @@ from app.certificates.pruning import prune
 from app.certificates.reconciling import reconcile
 from app.certificates.refetching import refetch
 from app.certificates.registering import register_webhook
+from app.certificates.renewing import renew
 from app.certificates.watching import watch, watch_died
 from app.jobs.queue import Claim
 from app.services import Services
@@ -45,4 +49,9 @@ HANDLERS = {
     "prove": Handler(prove),
     "alarms": Handler(alarms),
     "notify": Handler(notify),
+    "heed": Handler(heed),
+    "import": Handler(list_import, import_died),
+    "import_domain": Handler(import_domain, import_died),
+    "renew": Handler(renew),
+    "ask_authority": Handler(ask_authority),
 }

@@ -28,6 +28,8 @@ SCHEDULE = (
     Every("prune", 3600),
     Every("prove", 60),
     Every("alarms", 60),
+    Every("renew", 300),
+    Every("ask_authority", 120),
 )
 
 

@@ -33,6 +33,15 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+_ahead_seconds = 0.0
+
+
+def move_ahead(seconds: float) -> None:
+    """Let this process see the database's clock that much later. The simulated year (`tests/year`) alone does this."""
+    global _ahead_seconds  # noqa: PLW0603
+    _ahead_seconds += seconds
+
+
 class db_now(FunctionElement[datetime]):  # noqa: N801, it stands in queries like a function of the database
     """The database's present instant plus `seconds`, with at least milliseconds."""
 
@@ -40,7 +49,8 @@ class db_now(FunctionElement[datetime]):  # noqa: N801, it stands in queries lik
     inherit_cache = True
 
     def __init__(self, seconds: float = 0.0) -> None:
-        super().__init__(bindparam(None, float(seconds), type_=Float, unique=True))
+        # Called when the statement is executed: the defaults of columns are made once and live as long as the process.
+        super().__init__(bindparam(None, callable_=lambda: seconds + _ahead_seconds, type_=Float, unique=True))
 
 
 @compiles(db_now, "postgresql")

@@ -70,12 +70,20 @@ class Order(Base):
     # The digest of what was asked for while the order is in flight, then null: two identical ones cannot both be.
     in_flight_key: Mapped[str | None] = mapped_column(String(64), unique=True)
     certificate_id: Mapped[int | None] = mapped_column(BigInteger)
+    # Of a renewal that we make: the certificate to replace, and DNSimple's number of the renewal while it is known.
+    renews_certificate_id: Mapped[int | None] = mapped_column(BigInteger)
+    renewal_id: Mapped[int | None] = mapped_column(BigInteger)
     purchase_attempted_at: Mapped[datetime | None]
     failure: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
 
-    __table_args__ = (Index(None, "certificate_id"), Index(None, "domain", "id"), Index(None, "state", "id"))
+    __table_args__ = (
+        Index(None, "certificate_id"),
+        Index(None, "domain", "id"),
+        Index(None, "state", "id"),
+        Index(None, "renews_certificate_id"),
+    )
 
 
 class IdempotencyKey(Base):
@@ -157,6 +165,23 @@ class Certificate(Base):
         Index(None, "not_after"),
         Index(None, "fingerprint"),
     )
+
+
+class RenewalNote(Base):
+    """What is known of a certificate's renewal beside its own times: the authority's window, and what went wrong.
+
+    `renew_at` is the instant drawn out of a window that is earlier than the usual renewal; null: nothing is pressing.
+    """
+
+    __tablename__ = "renewal_notes"
+
+    certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id"), primary_key=True, autoincrement=False)
+    window_start: Mapped[datetime | None]
+    window_end: Mapped[datetime | None]
+    renew_at: Mapped[datetime | None] = mapped_column(index=True)
+    ask_at: Mapped[datetime | None] = mapped_column(index=True)
+    problem: Mapped[str | None] = mapped_column(Text)
+    problem_at: Mapped[datetime | None]
 
 
 class Delivery(Base):
@@ -368,6 +393,30 @@ class WebhookSecret(Base):
     def key_id(self) -> str:
         """The ID of the key-encryption key that it is sealed under."""
         return sealed_under(self.sealed)
+
+
+class ImportRun(Base):
+    """One `flask certificates import`. `next_page` of the account's domains; 0: all of them are listed."""
+
+    __tablename__ = "import_runs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    domain: Mapped[str | None] = mapped_column(String(253))
+    next_page: Mapped[int] = mapped_column(default=1)
+    problem: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    finished_at: Mapped[datetime | None]
+
+
+class ImportedDomain(Base):
+    """A domain of an import: which of its certificates are wanted; null until it was looked at."""
+
+    __tablename__ = "imported_domains"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("import_runs.id"), primary_key=True)
+    domain: Mapped[str] = mapped_column(String(253), primary_key=True)
+    certificate_ids: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
+    problem: Mapped[str | None] = mapped_column(Text)
 
 
 class Fact(Base):

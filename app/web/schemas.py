@@ -87,6 +87,7 @@ class OrderDocument(BaseModel):
     order_id: str
     order_state: Literal["accepted", "purchasing", "purchased", "issuing", "requested", "issued", "installed", "failed"]
     certificate_id: int | None = Field(description="DNSimple's ID, as soon as it is bought.")
+    renews_certificate_id: int | None = Field(None, description="Of a renewal that we make: what it replaces.")
     domain: str
     common_name: str
     san: list[str]
@@ -188,6 +189,7 @@ def _order_fields(order: Order, certificate: Certificate | None) -> dict[str, An
         "order_id": order.id,
         "order_state": order.state,
         "certificate_id": order.certificate_id,
+        "renews_certificate_id": order.renews_certificate_id,
         "domain": order.domain,
         "common_name": order.common_name,
         "san": order.san,

@@ -239,12 +239,12 @@ def test_a_destination_that_is_not_named_any_more_is_no_problem(services: Servic
 @pytest.mark.parametrize(
     ("days", "age", "found"),
     [
-        (90, 60, []),  # just due
-        (90, 65, ["renewal_overdue"]),
-        (45, 16, []),
-        (45, 18, ["renewal_overdue"]),
-        (6.67, 2.3, []),
-        (6.67, 2.6, ["renewal_overdue"]),
+        (90, 66, []),  # due for a while
+        (90, 69, ["renewal_overdue"]),
+        (45, 27, []),
+        (45, 29, ["renewal_overdue"]),
+        (6.67, 4.0, []),
+        (6.67, 4.3, ["renewal_overdue"]),
         (90, 95, ["renewal_overdue"]),  # expired
     ],
 )

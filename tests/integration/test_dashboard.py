@@ -330,6 +330,26 @@ def test_a_certificate_is_delivered_again(browser: FlaskClient, services: Servic
     assert post(browser, "/dashboard/certificates/1/redeliver", destination="nowhere").status_code == 409
 
 
+def test_a_renewal_is_ordered_once_in_the_name_of_the_token(browser: FlaskClient, services: Services) -> None:
+    certificate(services, 1, "a.example")
+    answer = post(browser, "/dashboard/certificates/1/renew")
+    assert "The renewal is ordered." in browser.get(answer.headers["Location"]).text
+    answer = post(browser, "/dashboard/certificates/1/renew")
+    assert "A renewal is on its way already." in browser.get(answer.headers["Location"]).text
+    with services.database.read() as session:
+        order = session.scalars(select(Order)).one()
+        entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "renewal.ordered")).one()
+    assert order.renews_certificate_id == 1
+    assert (entry.actor.endswith(" Ann"), entry.subject) == (True, "1")
+
+
+def test_what_was_replaced_is_not_renewed(browser: FlaskClient, services: Services) -> None:
+    certificate(services, 1, "a.example", days=20)
+    certificate(services, 2, "a.example", lineage_id=1)
+    assert "/renew" not in browser.get("/dashboard/certificates/1").text
+    assert post(browser, "/dashboard/certificates/1/renew").status_code == 409
+
+
 def test_an_older_certificate_is_not_delivered_over_a_newer_one(browser: FlaskClient, services: Services) -> None:
     (name,) = services.destinations
     certificate(services, 1, "a.example", days=20)

@@ -9,12 +9,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.destinations.base import Bundle, DestinationConfig, DestinationUnavailableError, Receipt, Version
 from app.jobs.worker import run_job
 from app.services import Services
-from app.storage.models import Certificate, Delivery, Domain, Lineage, Order
+from app.storage.clock import db_now
+from app.storage.models import Certificate, Delivery, Domain, Job, Lineage, Order
 from tests.harness import WEBHOOK_SECRET, drain, event, jobs, let_stop_end, make_due
 from tests.simulator_process import Simulator
 
@@ -269,6 +270,22 @@ def test_a_certificate_that_is_not_handed_out_yet_is_waited_for(
     make_due(services, "install")
     drain(services)
     assert show(client, data["certificate_id"])["installed_at"] is not None
+
+
+def test_a_certificate_that_is_not_handed_out_for_hours_is_given_up_however_few_the_looks_were(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain)
+    simulator.rates(not_issued=1)
+    tell(client, simulator, domain, data["certificate_id"])
+    with services.database.write() as session:
+        session.execute(update(Job).where(Job.kind == "install").values(created_at=db_now(-4 * 3600)))
+    for _ in range(6):
+        assert jobs(services, "install")[0].state == "ready"
+        drain(services)
+        make_due(services, "install")
+    assert jobs(services, "install")[0].state == "dead"
+    assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "failed"
 
 
 @pytest.mark.parametrize(("path", "field"), [(DOWNLOAD, "server"), (DOWNLOAD, "chain"), (KEY, "private_key")])

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
-from app.certificates import ordering
+from app.certificates import buying
 from app.certificates.ordering import OrderRequest, submit
 from app.certificates.tokens import authenticate, create_token
 from app.services import Services
@@ -402,8 +402,8 @@ def test_two_orders_never_adopt_the_same_certificate(
     for auto_renew in (True, False):
         client.post("/issue_certificate", json={"domain": domain, "auto_renew": auto_renew})
     unaware = iter([False, False])
-    known = ordering._is_known
-    monkeypatch.setattr(ordering, "_is_known", lambda *given: next(unaware, None) is None and known(*given))
+    known = buying._is_known
+    monkeypatch.setattr(buying, "_is_known", lambda *given: next(unaware, None) is None and known(*given))
     make_due(services)
     drain(services)
     with services.database.read() as session:

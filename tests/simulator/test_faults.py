@@ -294,7 +294,7 @@ def test_half_an_answer_needs_an_answer(simulator: Simulator) -> None:
 @pytest.mark.parametrize("simulator", [{"fault": ["unpaid=1", "slow=0"], **SEED}], indirect=True)
 def test_rates_can_be_given_on_the_command_line(simulator: Simulator) -> None:
     found = simulator.control("GET", "/faults")
-    assert found == {"seed": 7, "rates": {"unpaid": 1.0, "slow": 0.0}, "thrown": {}, "to_come": 0}
+    assert found == {"seed": 7, "rates": {"unpaid": 1.0, "slow": 0.0}, "thrown": {}, "to_come": 0, "mishaps": {}}
     assert order(simulator).status_code == 402
 
 

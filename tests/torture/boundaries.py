@@ -44,7 +44,7 @@ class Life:
             try:
                 plant()
                 services, client = self._open()
-                _die_at(services.database, commit, when)
+                die_at(services.database, commit, when)
                 self._live(services, client)
                 status = 0
             finally:
@@ -145,7 +145,7 @@ def _by_id(certificate: dict[str, Any]) -> int:
     return int(certificate["id"])
 
 
-def _die_at(database: Database, number: int, when: When) -> None:
+def die_at(database: Database, number: int, when: When) -> None:
     """Kill this process before or after its n-th commit from now on."""
     dialect: Any = database.engine.dialect
     commit, left = dialect.do_commit, number

@@ -12,7 +12,7 @@ import pytest
 
 from app.certificates.names import resolve_names
 from app.certificates.problems import KINDS as KINDS_OF_ALARMS
-from app.certificates.receiving import _INSTALLS
+from app.certificates.receiving import ACTED_ON
 from app.cli import GROUPS, worker
 from app.destinations.base import Change
 from app.destinations.command import CommandConfig, CommandDestination
@@ -57,7 +57,7 @@ def test_every_command_is_documented() -> None:
 
 
 def test_every_event_that_is_acted_on_is_documented() -> None:
-    for name in _INSTALLS:
+    for name in ACTED_ON:
         assert f"`{name}`" in DOCS["api.md"]
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from flask import abort, redirect, request, url_for
 
-from app.certificates import redelivering, refetching
+from app.certificates import redelivering, refetching, renewing
 from app.certificates.receiving import LARGEST_ID
+from app.certificates.searching import replaced
+from app.errors import PermanentError
+from app.storage.audit import record
 from app.storage.models import Certificate
 from app.web.context import services
 from app.web.dashboard.blueprint import blueprint
@@ -24,12 +27,16 @@ class Action:
     about: str
 
 
-def of(certificate: Certificate, *, replaced: bool) -> list[Action]:
+def of(certificate: Certificate, *, has_successor: bool) -> list[Action]:
     """Those that make sense for this one."""
-    if certificate.installed_at is None or replaced:
+    if certificate.installed_at is None or has_successor:
         return []
-    refetch = url_for("dashboard.refetch", certificate_id=certificate.id)
-    return [Action(refetch, "Fetch the key again", f"of {certificate.common_name} from DNSimple")]
+    renewal = url_for("dashboard.renew", certificate_id=certificate.id)
+    refetching_key = url_for("dashboard.refetch", certificate_id=certificate.id)
+    return [
+        Action(renewal, "Renew now", certificate.common_name),
+        Action(refetching_key, "Fetch the key again", f"of {certificate.common_name} from DNSimple"),
+    ]
 
 
 @blueprint.post("/certificates/<int:certificate_id>/refetch")
@@ -40,6 +47,21 @@ def refetch(certificate_id: int) -> Any:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
         refetching.want_refetched(services(), session, [certificate_id], actor=who().actor)
     return _back(certificate_id, "refetched")
+
+
+@blueprint.post("/certificates/<int:certificate_id>/renew")
+@page(scope="admin")
+def renew(certificate_id: int) -> Any:
+    """Order its renewal now; a job does it, and nothing is ordered while one is in flight."""
+    with services().database.write() as session:
+        found = _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+        if replaced(session, [found]):
+            raise PermanentError(f"certificate {certificate_id} has been replaced by a newer one already")
+        order_id = renewing.order_renewal(services(), session, found, f"wished by {who().name}")
+        if order_id is not None:
+            detail = {"order_id": order_id}
+            record(session, actor=who().actor, action="renewal.ordered", subject=str(certificate_id), detail=detail)
+    return _back(certificate_id, "renewed" if order_id is not None else "renewing")
 
 
 @blueprint.post("/certificates/<int:certificate_id>/redeliver")

@@ -79,7 +79,7 @@ def certificate(certificate_id: int) -> Response:
         now=now,
         done=done(),
         redelivery=who().may("admin") and not replaced,
-        actions=actions.of(found, replaced=bool(replaced)) if who().may("admin") else (),
+        actions=actions.of(found, has_successor=bool(replaced)) if who().may("admin") else (),
     )
 
 

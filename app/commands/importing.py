@@ -1,0 +1,97 @@
+"""`flask certificates import`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from dataclasses import asdict
+
+import click
+from flask.cli import with_appcontext
+
+from app.certificates.importing import Progress, look_at_import, preview_import, start_import
+from app.certificates.readiness import check_readiness
+from app.commands.output import as_json_option, current_services, print_rows
+from app.errors import CertcourierError
+from app.services import Services
+
+_LOOK_SECONDS = 0.5
+
+
+@click.command("import", epilog="Example: flask certificates import --dry-run")
+@click.option("--domain", help="Only this domain of the account.")
+@click.option("--dry-run", is_flag=True, help="Show what would be imported, and do nothing.")
+@as_json_option
+@with_appcontext
+def import_certificates(domain: str | None, dry_run: bool, as_json: bool) -> None:
+    """Bring in the certificates that the DNSimple account has already.
+
+    Of each domain the newest usable one of each set of names. The worker does it within the quota; this command
+    shows how far it is. It may be stopped at any time and goes on where it was; running it twice fetches nothing twice.
+    """
+    services = current_services()
+    try:
+        if dry_run:
+            _preview(services, domain, as_json=as_json)
+            return
+        run_id = start_import(services, domain)
+    except CertcourierError as error:
+        raise click.ClickException(str(error)) from None
+    if check_readiness(services)["worker"] != "ok":
+        click.echo("No worker is running, so nothing happens until one does: start `flask worker`.", err=True)
+    try:
+        progress = _follow(services, run_id)
+    except KeyboardInterrupt:
+        click.echo("\nStopped watching; the worker goes on. The same command watches again.", err=True)
+        raise SystemExit(130) from None
+    _conclude(progress, as_json=as_json)
+
+
+def _preview(services: Services, domain: str | None, *, as_json: bool) -> None:
+    rows = [
+        {
+            "domain": name,
+            "certificate_id": remote.id,
+            "common_name": remote.common_name,
+            "expires_at": remote.expires_at.isoformat(timespec="seconds") if remote.expires_at else None,
+            "auto_renew": remote.auto_renew,
+        }
+        for name, remote in preview_import(services, domain)
+    ]
+    print_rows(rows, as_json=as_json, empty="Nothing to import: all usable certificates are here.")
+
+
+def _follow(services: Services, run_id: str) -> Progress:
+    pause = threading.Event()
+    progress = look_at_import(services, run_id)
+    with click.progressbar(length=1, label="Importing", file=sys.stderr, item_show_func=_shown) as bar:
+        while True:
+            bar.length = max(1, progress.domains + progress.wanted)
+            done = progress.looked_at + progress.installed + sum(name.isdigit() for name in progress.failed)
+            bar.update(done - bar.pos, progress)
+            if progress.is_finished:
+                return progress
+            pause.wait(_LOOK_SECONDS)
+            progress = look_at_import(services, run_id)
+
+
+def _shown(progress: Progress | None) -> str | None:
+    if progress is None:
+        return None
+    more = "" if progress.all_listed else "+"
+    return (
+        f"{progress.looked_at}/{progress.domains}{more} domains, {progress.installed}/{progress.wanted} certificates, "
+        f"{len(progress.failed)} failed"
+    )
+
+
+def _conclude(progress: Progress, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(progress), indent=2))
+    else:
+        click.echo(f"{progress.installed} certificates of {progress.domains} domains are imported.")
+        for name, error in progress.failed.items():
+            click.echo(f"Not imported: {name}: {error}", err=True)
+    if progress.failed:
+        raise SystemExit(1)
