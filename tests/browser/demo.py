@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select, update
 
 from app.storage.database import Database
-from app.storage.models import Certificate, Job
+from app.storage.models import Certificate, Delivery, Job
 from tests.e2e.stack import Stack, wait_until
 from tests.simulator_process import Simulator
 
@@ -68,6 +68,8 @@ def give_up(database: Database) -> int:
     with database.write() as session:
         given_up = update(Job).where(Job.id == number)
         session.execute(given_up.values(state="dead", finished_at=datetime.now(UTC), attempts=20, key=None))
+        of_it = Delivery.state == "pending", Delivery.detail.is_not(None)
+        session.execute(update(Delivery).where(*of_it).values(state="failed"))
     return number
 
 

@@ -202,7 +202,7 @@ def test_a_failing_delivery_is_on_the_overview_with_its_reason(
     assert certificate_id
     sign_in(page, stack, token)
     attention = page.get_by_role("region", name="Needs attention")
-    expect(attention.get_by_text("failing").first).to_be_visible()
+    expect(attention.get_by_text("given up").first).to_be_visible()
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Destinations").click()
     expect(page.get_by_role("region", name="Failing deliveries").first).to_contain_text(f"www.{demo.BLOCKED}")
 

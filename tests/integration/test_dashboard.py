@@ -582,7 +582,7 @@ def test_what_strangers_write_never_becomes_markup(browser: FlaskClient, service
     for page in (*PAGES, "/certificates/1", "/orders/ord_1", "/certificates?q=" + SCRIPT, '/orders?state="><x'):
         text = browser.get(f"/dashboard{page}").text
         assert "<script>" not in text, page
-        assert "<img" not in text
+        assert "<img src=x" not in text
         assert "<b>bold" not in text
         seen += text.count("&lt;script&gt;alert(1)&lt;/script&gt;")
     assert seen >= 12
