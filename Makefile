@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test check lint types imports security audit fuzz format docs reference lock torture year bench clean
+.PHONY: help run test check lint types imports security audit fuzz format docs reference lock torture year bench screenshots clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Start the service; without a DNSIMPLE_API_TOKEN, with a simulated DNSimple and a demo
 	@exec $(BIN)/python -m app.launch
@@ -63,6 +63,9 @@ year: $(VENV)/.dev ## A year of 1,000 certificates while much goes wrong, with t
 
 bench: $(VENV)/.dev ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+screenshots: $(VENV)/.dev ## Make the pictures of the documentation (needs Debian's chromium)
+	$(BIN)/python -m tests.browser.screenshots
 
 clean: ## Remove the environment and caches; your data in var/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -171,6 +171,10 @@ class Settings(BaseSettings):
         10, description="Requests without a valid token that one address may make in a minute, on all hosts together."
     )
 
+    dashboard_session_minutes: float = Field(
+        60.0, gt=0, le=1440, description="How long one may look at the dashboard before signing in again."
+    )
+
     var_dir: Path = Field(Path("var"), description="Folder of everything that has no setting of its own.")
     database_url: Annotated[
         str, AfterValidator(_MaskedUrl), PlainSerializer(_masked, return_type=str, when_used="json")

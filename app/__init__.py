@@ -14,7 +14,20 @@ from app.cli import register_commands
 from app.errors import CertcourierError
 from app.logs import configure_logs
 from app.services import build_services
-from app.web import alarms, certificates, context, docs, errors, events, hardening, health, issue, logs, metrics
+from app.web import (
+    alarms,
+    certificates,
+    context,
+    dashboard,
+    docs,
+    errors,
+    events,
+    hardening,
+    health,
+    issue,
+    logs,
+    metrics,
+)
 from config import ConfigurationError, Settings, load_settings
 
 DEMO_SETTINGS = "var/demo.env"  # where `make run` leaves them; see `app.launch`
@@ -35,7 +48,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.register(app)
     logs.register(app)
     hardening.register(app, settings)
-    for module in (issue, certificates, events, health, docs, metrics, alarms):
+    for module in (issue, certificates, events, health, docs, metrics, alarms, dashboard):
         app.register_blueprint(module.blueprint)
     register_commands(app)
     return app

@@ -35,6 +35,13 @@ SECONDS = 3.0
 CLAIMS = 200
 _BATCH = 5_000
 _FIGURES = "GET /metrics: reading its figures"
+_PAGES = {
+    "dashboard, overview, 4 connections": "/dashboard",
+    "dashboard, certificates, 4 connections": "/dashboard/certificates",
+    "dashboard, certificates by domain, 4 connections": "/dashboard/certificates?q=c",
+    "dashboard, certificates by expiry, 4 connections": "/dashboard/certificates?expiring=30",
+    "dashboard, jobs, 4 connections": "/dashboard/jobs",
+}
 _LEAF = "-----BEGIN CERTIFICATE-----\n" + "A" * 1600 + "\n-----END CERTIFICATE-----\n"
 
 type Figures = dict[tuple[str, str], list[float]]
@@ -61,9 +68,25 @@ def measure(kind: str) -> Figures:
                 found["webhook intake, 16 connections", size].append(load(server.url + EVENTS, 16, SECONDS).p99)
                 page = load(server.url + "/certificates", 4, SECONDS, method="GET", **server.headers())
                 found["GET /certificates, 4 connections", size].append(page.p99)
+                cookie = _signed_in(server)
+                for what, path in _PAGES.items():
+                    seen = load(server.url + path, 4, SECONDS, method="GET", Cookie=cookie)
+                    assert seen.failed == 0, what
+                    print(f"  {what}, {size}: p50 {seen.p50:.1f} ms, p99 {seen.p99:.1f} ms", file=sys.stderr)
+                    found[what, size].append(seen.p99)
                 found["claim of a job", size].append(_claims(server.environment["DATABASE_URL"]))
                 found[_FIGURES, size].append(_figures(server))
     return dict(found)
+
+
+def _signed_in(server: Servers) -> str:
+    """The cookie of somebody who looks at the dashboard."""
+    answer = requests.post(
+        server.url + "/dashboard/sign-in", data={"token": server.token}, allow_redirects=False, timeout=60
+    )
+    cookie = answer.headers["Set-Cookie"].partition(";")[0]
+    assert requests.get(server.url + "/dashboard", headers={"Cookie": cookie}, timeout=60).url.endswith("/dashboard")
+    return cookie
 
 
 def _figures(server: Servers) -> float:

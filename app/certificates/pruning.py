@@ -12,6 +12,7 @@ from app.storage.models import (
     Alarm,
     Base,
     Certificate,
+    DashboardSession,
     Delivery,
     Event,
     IdempotencyKey,
@@ -36,6 +37,7 @@ def prune(services: Services, claim: Claim) -> None:
     _delete(services, claim, Alarm, Alarm.resolved_at < before)
     _delete(services, claim, Worker, Worker.heard_at < db_now(-86400.0))
     _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
+    _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())
     _forget_requests(services, claim)
     _erase_private_keys(services, claim)
     with services.queue.finishing(claim):

@@ -208,6 +208,12 @@ class Delivery(Base):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        Index(
+            "ix_deliveries_failing",
+            "id",
+            sqlite_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
+            postgresql_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
+        ),
         Index(None, "state"),
     )
 
@@ -356,6 +362,17 @@ class ApiToken(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class DashboardSession(Base):
+    """Somebody who signed in to the dashboard. Only the SHA-256 of the session's random 256-bit ID is kept."""
+
+    __tablename__ = "dashboard_sessions"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_id: Mapped[str] = mapped_column(ForeignKey("api_tokens.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class WebhookSecret(Base):

@@ -93,7 +93,8 @@ class WebhookSecrets:
             if known and (self._given is None or digest_of(self._given) in known):
                 return
             with self._database.write() as session:
-                self._add(session, self._given or secrets.token_urlsafe(32))
+                if not self._add(session, self._given or secrets.token_urlsafe(32)):
+                    session.rollback()  # else the one that was quicker would stay, and none be current
         raise RetryableError("other processes keep changing the webhook's secret: give all hosts the same one")
 
     def rotate(self, session: Session) -> str:
@@ -140,7 +141,7 @@ class WebhookSecrets:
         return count
 
     def _add(self, session: Session, secret: str) -> bool:
-        """Make it the newest. False if another process was quicker with this or another one."""
+        """Make it the newest. False if another process was quicker with this or another one: then roll back."""
         digest = digest_of(secret)
         sealed = self._sealer.seal_for(_owner(digest), secret, under=sealing_key_id(session))
         session.execute(update(WebhookSecret).where(_IS_CURRENT).values(current=None))

@@ -52,6 +52,11 @@ def client() -> Client:
     return found
 
 
+def count_failure() -> float:
+    """Note that somebody came without a valid token: 0, or the seconds that this address has to wait."""
+    return current().limits.take(FAILURES + _network(), services().settings.failed_logins_per_minute)
+
+
 def _token(*, browser: bool) -> str | None:
     given = request.authorization
     if given is None:
@@ -76,7 +81,7 @@ def _refusal(client: Client, scope: str, *, by_domain: bool) -> Response | None:
 
 
 def _unauthorized(*, browser: bool) -> Response:
-    wait = current().limits.take(FAILURES + _network(), services().settings.failed_logins_per_minute)
+    wait = count_failure()
     if wait:
         return _too_many(wait, "too many requests without a valid token came from this address")
     detail = "send `Authorization: Bearer TOKEN` with a token made by `flask tokens create`"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
+from app.certificates.forecasting import Outlooks
 from app.certificates.receiving import Intake
 from app.services import Services
 from app.storage.request_limits import RequestLimits
@@ -22,13 +23,19 @@ class WebContext:
     waiting: threading.BoundedSemaphore
     limits: RequestLimits
     reads: Reads
+    outlooks: Outlooks
 
 
 def bind(app: Flask, services: Services) -> None:
     """Attach the services to the application."""
     places = max(1, services.settings.web_threads // 2)
     app.extensions["certcourier"] = WebContext(
-        services, Intake(services), threading.BoundedSemaphore(places), RequestLimits(services.database), Reads()
+        services,
+        Intake(services),
+        threading.BoundedSemaphore(places),
+        RequestLimits(services.database),
+        Reads(),
+        Outlooks(services),
     )
 
 

@@ -16,6 +16,11 @@ log = structlog.get_logger("certcourier.web")
 API_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 # A page of ours: its style is a file of this host. It has no script, and there is no inline code of any kind.
 PAGE_POLICY = f"{API_POLICY}; style-src 'self'"
+# The dashboard: forms that it sends to itself, one script of this host that fetches the page again, no inline code.
+DASHBOARD_POLICY = (
+    "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'"
+)
 _HEADERS = {
     "Content-Security-Policy": API_POLICY,
     "X-Content-Type-Options": "nosniff",

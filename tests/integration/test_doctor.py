@@ -163,12 +163,6 @@ def test_a_public_url_that_is_something_else(app: Flask, settings: Settings) -> 
         assert "not this service" in only(app, "reachability")
 
 
-def test_a_host_with_another_secret(app: Flask, settings: Settings, tmp_path: Path) -> None:
-    other = settings.model_copy(update={"webhook_secret": None, "var_dir": tmp_path / "other"})
-    with serve(create_app(other), settings.public_url):
-        assert "WEBHOOK_SECRET" in only(app, "reachability")
-
-
 def test_a_host_with_another_database(app: Flask, settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     folder.mkdir()

@@ -34,7 +34,9 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def example(kind: str) -> dict[str, Any]:
-    entries = [entry for text in blocks("destinations.md", "toml") for entry in tomllib.loads(text)["destination"]]
+    entries = [
+        entry for text in blocks("destinations.md", "toml") for entry in tomllib.loads(text).get("destination", [])
+    ]
     found: list[dict[str, Any]] = [entry for entry in entries if entry["kind"] == kind]
     assert len(found) == 1
     return found[0]

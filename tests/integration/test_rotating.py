@@ -144,9 +144,9 @@ def test_a_rotation_killed_at_any_commit_is_taken_up(app: Flask, services: Servi
     kill_at = f"""
 import sys
 from app import create_app
-from tests.torture.boundaries import _die_at
+from tests.torture.boundaries import die_at
 app = create_app()
-_die_at(app.extensions["certcourier"].services.database, {commit}, "before")
+die_at(app.extensions["certcourier"].services.database, {commit}, "before")
 app.test_cli_runner().invoke(args=["keys", "rotate"], catch_exceptions=False)
 """
     process = subprocess.run([sys.executable, "-c", kill_at], cwd=ROOT, env=environment(services.settings), check=False)

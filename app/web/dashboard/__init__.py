@@ -1,0 +1,8 @@
+"""The operator's pages under /dashboard: HTML from the server that needs no script, for people with a token."""
+
+from __future__ import annotations
+
+from app.web.dashboard import actions, certificates, pages, signing_in
+from app.web.dashboard.blueprint import blueprint
+
+__all__ = ["actions", "blueprint", "certificates", "pages", "signing_in"]

@@ -1,0 +1,87 @@
+"""What can be done about a certificate: buttons that call the same use cases as the commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import abort, redirect, request, url_for
+
+from app.certificates import redelivering, refetching, renewing
+from app.certificates.receiving import LARGEST_ID
+from app.certificates.searching import replaced
+from app.errors import PermanentError
+from app.storage.audit import record
+from app.storage.models import Certificate
+from app.web.context import services
+from app.web.dashboard.blueprint import blueprint
+from app.web.dashboard.signing_in import page, who
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A button: where it posts to, what stands on it, and what a screen reader says besides."""
+
+    url: str
+    label: str
+    about: str
+
+
+def of(certificate: Certificate, *, has_successor: bool) -> list[Action]:
+    """Those that make sense for this one."""
+    if certificate.installed_at is None or has_successor:
+        return []
+    renewal = url_for("dashboard.renew", certificate_id=certificate.id)
+    refetching_key = url_for("dashboard.refetch", certificate_id=certificate.id)
+    return [
+        Action(renewal, "Renew now", certificate.common_name),
+        Action(refetching_key, "Fetch the key again", f"of {certificate.common_name} from DNSimple"),
+    ]
+
+
+@blueprint.post("/certificates/<int:certificate_id>/refetch")
+@page(scope="admin")
+def refetch(certificate_id: int) -> Any:
+    """Fetch the private key from DNSimple again; a job does it."""
+    with services().database.write() as session:
+        _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+        refetching.want_refetched(services(), session, [certificate_id], actor=who().actor)
+    return _back(certificate_id, "refetched")
+
+
+@blueprint.post("/certificates/<int:certificate_id>/renew")
+@page(scope="admin")
+def renew(certificate_id: int) -> Any:
+    """Order its renewal now; a job does it, and nothing is ordered while one is in flight."""
+    with services().database.write() as session:
+        found = _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+        if replaced(session, [found]):
+            raise PermanentError(f"certificate {certificate_id} has been replaced by a newer one already")
+        order_id = renewing.order_renewal(services(), session, found, f"wished by {who().name}")
+        if order_id is not None:
+            detail = {"order_id": order_id}
+            record(session, actor=who().actor, action="renewal.ordered", subject=str(certificate_id), detail=detail)
+    return _back(certificate_id, "renewed" if order_id is not None else "renewing")
+
+
+@blueprint.post("/certificates/<int:certificate_id>/redeliver")
+@page(scope="admin")
+def redeliver(certificate_id: int) -> Any:
+    """Deliver it again to a destination, from what is on record."""
+    with services().database.read() as session:
+        _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+    wish = redelivering.Wish(request.form.get("destination", ""), certificate_id=certificate_id, again=True)
+    redelivering.count_lineages(services(), wish)  # refuses a wish that cannot be met
+    for _ in redelivering.redeliver(services(), wish, actor=who().actor):
+        pass
+    return _back(certificate_id, "redelivered")
+
+
+def _require(certificate: Certificate | None) -> Certificate:
+    if certificate is None or certificate.installed_at is None:
+        abort(404, "There is no installed certificate with this ID.")
+    return certificate
+
+
+def _back(certificate_id: int, done: str) -> Any:
+    return redirect(url_for("dashboard.certificate", certificate_id=certificate_id, done=done), 303)

@@ -1,0 +1,93 @@
+"""What all pages share: their headers, their errors as pages, and how they are rendered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, g, render_template, request
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException
+
+from app.certificates.names import InvalidFieldError
+from app.errors import CertcourierError
+from app.web.context import services
+from app.web.dashboard import showing
+from app.web.hardening import DASHBOARD_POLICY
+
+FRAGMENT = "X-Certcourier-Fragment"
+_STATIC = Path(__file__).parents[1] / "static"
+_FILES = {
+    "dashboard.css": "text/css; charset=utf-8",
+    "dashboard.js": "text/javascript; charset=utf-8",
+    "dashboard.svg": "image/svg+xml",
+}
+
+blueprint = Blueprint("dashboard", __name__, url_prefix="/dashboard", template_folder="../templates")
+showing.register(blueprint)
+
+
+@blueprint.get("/static/<name>")
+def static_file(name: str) -> Response:
+    """The style, the script and the icon; they hold nothing secret, and the page to sign in needs them too."""
+    if name not in _FILES:
+        return message(404, "There is no such file", "")
+    answer = Response((_STATIC / name).read_bytes(), content_type=_FILES[name])
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.add_etag()
+    answer.make_conditional(request)
+    return answer
+
+
+def render(template: str, status: int = 200, **values: Any) -> Response:
+    """A page, or for the script only what changes of it."""
+    layout = "dashboard/fragment.html" if request.headers.get(FRAGMENT) else "dashboard/layout.html"
+    html = render_template(
+        f"dashboard/{template}",
+        layout=layout,
+        signed_in=g.get("signed_in"),
+        account=services().account_id,
+        **values,
+    )
+    return Response(html, status, content_type="text/html; charset=utf-8")
+
+
+def message(status: int, title: str, detail: str, *, headers: dict[str, str] | None = None) -> Response:
+    """A page that says what is wrong and what to do."""
+    answer = render("message.html", status, title=title, detail=detail)
+    answer.headers.update(headers or {})
+    return answer
+
+
+@blueprint.after_request
+def _add_headers(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = DASHBOARD_POLICY
+    response.headers["Vary"] = f"Cookie, {FRAGMENT}"
+    return response
+
+
+@blueprint.errorhandler(HTTPException)
+def _http(error: HTTPException) -> Response:
+    return message(error.code or 500, error.name or "Error", error.description or "")
+
+
+@blueprint.errorhandler(ValidationError)
+def _validation(error: ValidationError) -> Response:
+    detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return message(400, "This cannot be looked for", detail)
+
+
+@blueprint.errorhandler(InvalidFieldError)
+def _invalid(error: InvalidFieldError) -> Response:
+    return message(400, "This cannot be looked for", f"{error.field}: {error.message}")
+
+
+@blueprint.errorhandler(CertcourierError)
+def _refused(error: CertcourierError) -> Response:
+    return message(409, "This cannot be done now", str(error))
+
+
+@blueprint.errorhandler(SQLAlchemyError)
+def _database(_: SQLAlchemyError) -> Response:
+    return message(503, "The database does not answer", "Nothing was done. Try again in a moment.")

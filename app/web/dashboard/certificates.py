@@ -1,0 +1,103 @@
+"""The list of certificates, one certificate with its story, and what can be done about it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from flask import Response, abort, request
+from pydantic import BaseModel, Field
+
+from app.certificates import looking, searching
+from app.certificates.receiving import LARGEST_ID
+from app.certificates.searching import Wanted
+from app.storage.clock import read_now
+from app.storage.models import Certificate, EndpointSeen, Event, StoryLine
+from app.web.context import current, services
+from app.web.dashboard import actions
+from app.web.dashboard.blueprint import blueprint, render
+from app.web.dashboard.pages import LIMIT, cursor, done, next_page
+from app.web.dashboard.signing_in import page, who
+
+_STATES = ("new", "purchased", "configured", "submitted", "requesting", "issued", "failed", "refunded", "cancelled")
+_EXPIRING = (3, 7, 14, 30)
+_MOST_EVENTS = 200
+
+
+class CertificateQuery(BaseModel):
+    """The filters of the list, as the form sends them; an empty field filters nothing."""
+
+    q: str = Field("", max_length=255)
+    state: str = Field("", pattern="^[a-z_]{0,40}$")
+    expiring: str = Field("", pattern="^[0-9]{0,3}$")
+    destination: str = Field("", max_length=63)
+    failing: str = Field("", pattern="^1?$")
+
+    def wanted(self) -> Wanted:
+        """The use case's request."""
+        days = int(self.expiring) if self.expiring else None
+        return Wanted(self.q, self.state, days, failing=bool(self.failing), destination=self.destination)
+
+
+@blueprint.get("/certificates")
+@page(by_domain=True)
+def certificates() -> Response:
+    """The certificates that are looked for; without a filter the newest first."""
+    names = CertificateQuery.model_fields
+    query = CertificateQuery.model_validate({name: request.args.get(name, "").replace("\0", "") for name in names})
+    found = searching.search(services(), query.wanted(), after=cursor(), limit=LIMIT, domains=who().domains)
+    with services().database.read() as session:
+        now, replaced = read_now(session), searching.replaced(session, found.rows)
+    return render(
+        "certificates.html",
+        page=found,
+        replaced=replaced,
+        query=query,
+        next_page=next_page(found.next_after),
+        states=_STATES,
+        expiring=_EXPIRING,
+        destinations=list(services().destinations),
+        now=now,
+    )
+
+
+@blueprint.get("/certificates/<int:certificate_id>")
+@page(by_domain=True)
+def certificate(certificate_id: int) -> Response:
+    """One certificate with everything that happened to it."""
+    found, story, endpoints = _find(certificate_id)
+    current().reads.note(services(), who().actor, certificate_id)
+    events = looking.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS)
+    with services().database.read() as session:
+        now, replaced = read_now(session), searching.replaced(session, [found])
+    return render(
+        "certificate.html",
+        certificate=found,
+        replaced=bool(replaced),
+        story=_story(story, events),
+        endpoints=endpoints,
+        now=now,
+        done=done(),
+        redelivery=who().may("admin") and not replaced,
+        actions=actions.of(found, has_successor=bool(replaced)) if who().may("admin") else (),
+    )
+
+
+def _find(certificate_id: int) -> tuple[Certificate, list[StoryLine], list[EndpointSeen]]:
+    known = certificate_id <= LARGEST_ID
+    found = looking.find_certificate(services(), certificate_id, domains=who().domains) if known else None
+    if found is None:
+        abort(404, "There is no certificate with this ID.")
+    return found
+
+
+def _story(lines: list[StoryLine], events: list[Event]) -> list[dict[str, Any]]:
+    """Steps and events in the order of their times."""
+    told: list[tuple[datetime, dict[str, Any]]] = [
+        (line.at, {"at": line.at, "step": line.step, "detail": line.detail}) for line in lines
+    ]
+    told += [
+        (event.received_at, {"at": event.received_at, "step": "webhook", "detail": f"{event.name}: {event.outcome}"})
+        for event in events
+    ]
+    return [line for _, line in sorted(told, key=lambda pair: pair[0])]

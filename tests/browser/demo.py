@@ -1,0 +1,85 @@
+"""A platform with customers, as a demonstration: real orders through the simulator, some of which go wrong."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import select, update
+
+from app.storage.database import Database
+from app.storage.models import Certificate, Delivery, Job
+from tests.e2e.stack import Stack, wait_until
+from tests.simulator_process import Simulator
+
+CUSTOMERS = (
+    "bergkristall.example", "northwind-shop.example", "cafe-lumiere.example", "atelier-vogt.example",
+    "harbour-cycles.example", "tessera-books.example", "olive-and-thyme.example", "studio-kanto.example",
+    "meridian-maps.example", "foxglove-garden.example", "brightside-dental.example", "pixel-foundry.example",
+    "riverstone-yoga.example", "quanta-labs.example", "velvet-bakery.example", "summit-guides.example",
+)  # fmt: skip
+FAILED, BLOCKED = "granite-hotels.example", "papermill.example"
+_DESTINATIONS = """
+[[destination]]
+name = "edge"
+kind = "files"
+path = "{folder}/edge"
+
+[[destination]]
+name = "archive"
+kind = "files"
+path = "{folder}/archive"
+"""
+
+
+def start(database_url: str, folder: Path, simulator: Simulator) -> Stack:
+    """Web and worker with two destinations, of which `archive` cannot be written to for one customer."""
+    (folder / "edge").mkdir()
+    (folder / "archive").mkdir()
+    file = folder / "destinations.toml"
+    file.write_text(_DESTINATIONS.format(folder=folder))
+    stack = Stack(database_url, folder, simulator, destinations_file=file)
+    stack.start()
+    return stack
+
+
+def populate(stack: Stack, customers: tuple[str, ...] = CUSTOMERS, names: tuple[str, ...] = ("www",)) -> int:
+    """Order these names for all, let one fail and one delivery be given up; the ID of a certificate with a story."""
+    (stack.folder / "archive" / f"www.{BLOCKED}").write_text("a file where a folder should be")
+    stack.simulator.outcome(FAILED, "failed")
+    for domain in (FAILED, BLOCKED):
+        stack.order(domain)
+    ids = [stack.order(domain, name=name)["certificate_id"] for name in names for domain in customers]
+    for number in ids:
+        stack.wait_delivered(number, 60)
+    return int(ids[0])
+
+
+def give_up(database: Database) -> int:
+    """A delivery that fails is tried for hours: let it have been given up. The job's ID."""
+
+    def failing() -> int | None:
+        with database.read() as session:
+            query = select(Job.id).where(Job.kind == "deliver", Job.last_error.is_not(None), Job.state == "ready")
+            return session.scalar(query)
+
+    number = wait_until(failing, "a delivery that fails", 60)
+    assert number is not None
+    with database.write() as session:
+        given_up = update(Job).where(Job.id == number)
+        session.execute(given_up.values(state="dead", finished_at=datetime.now(UTC), attempts=20, key=None))
+        of_it = Delivery.state == "pending", Delivery.detail.is_not(None)
+        session.execute(update(Delivery).where(*of_it).values(state="failed"))
+    return number
+
+
+def spread_lifetimes(database: Database) -> None:
+    """As if the certificates had been issued over two months, so that renewals are to come every few days."""
+    with database.write() as session:
+        rows = session.scalars(
+            select(Certificate).where(Certificate.installed_at.is_not(None)).order_by(Certificate.id)
+        )
+        for at, row in enumerate(rows):
+            if row.not_before is not None and row.not_after is not None:
+                ago = timedelta(days=(at * 17) % 59, hours=at)
+                row.not_before, row.not_after = row.not_before - ago, row.not_after - ago
