@@ -34,9 +34,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def example(kind: str) -> dict[str, Any]:
-    entries = [
-        entry for text in blocks("destinations.md", "toml") for entry in tomllib.loads(text).get("destination", [])
-    ]
+    documents = map(tomllib.loads, blocks("destinations.md", "toml"))
+    entries = [entry for document in documents for entry in document.get("destination", [])]
     found: list[dict[str, Any]] = [entry for entry in entries if entry["kind"] == kind]
     assert len(found) == 1
     return found[0]

@@ -26,9 +26,10 @@ from app.storage.keyring import KeyFile, sealing_key_id
 from app.storage.models import Certificate, WebhookSecret
 from app.storage.models import Worker as WorkerRow
 from app.storage.sealing import KeyNotHeldError, SealBrokenError, Sealer, key_id_of, sealed_under
+from app.storage.webhook_secrets import SPREAD_SECONDS
 from config import Settings
 from tests.e2e.stack import ROOT
-from tests.harness import drain, event, make_settings
+from tests.harness import drain, event, make_due, make_settings
 from tests.integration.test_cli import run
 from tests.simulator_process import Simulator
 
@@ -389,7 +390,11 @@ def test_a_webhook_secret_that_went_with_the_key_is_replaced(services: Services,
         row = session.scalars(select(WebhookSecret)).one()
         row.sealed = lost.seal_for(f"webhook secret:{row.digest}", old)
         services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
-    drain(services, ahead=True)
+    drain(services)
+    with services.database.write() as session:  # every process has heard of the new one
+        session.execute(update(WebhookSecret).values(created_at=db_now(-SPREAD_SECONDS)))
+    make_due(services)
+    drain(services)
     (hook,) = simulator.api("GET", "/webhooks")
     assert hook["url"] == services.webhook_url
     assert not hook["url"].endswith(old)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.event import listen, remove
 
 from app import create_app
@@ -313,3 +314,14 @@ def test_an_event_that_is_replayed_after_its_certificate_is_installed_costs_no_c
         post(app, WEBHOOK_SECRET, event(number, simulator.domain_id(domain)))
         drain(services)
     assert simulator.calls() == []
+
+
+def test_processes_that_start_at_once_agree_on_a_current_secret(services: Services) -> None:
+    for number in range(5):
+        with services.database.write() as session:
+            session.execute(delete(WebhookSecret))
+        given = f"{number}{WEBHOOK_SECRET}"
+        starting = [WebhookSecrets(services.database, services.sealer, given=given) for _ in range(8)]
+        with ThreadPoolExecutor(len(starting)) as pool:
+            found = set(pool.map(WebhookSecrets.current_digest, starting))
+        assert found == {digest_of(given)}
