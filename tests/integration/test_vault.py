@@ -40,7 +40,7 @@ class Vault:
 
     @property
     def policy(self) -> str:
-        (text,) = re.findall(r"```hcl\n(.*?)```", DOCS.read_text(), re.DOTALL)
+        (text,) = re.findall(r"```text\n(path .*?)```", DOCS.read_text(), re.DOTALL)
         return str(text).replace('"secret/', f'"{self.mount}/')
 
     def token_file(self, **more: Any) -> str:
