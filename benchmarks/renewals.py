@@ -38,7 +38,7 @@ def report(results: dict[str, Renewals]) -> str:
         f"| {RENEWALS} renewals under load | goal | " + " | ".join(results) + " |",
         "|---|---|" + "---|" * len(results),
         "| handshakes made | | " + " | ".join(f"{r.handshakes:,}" for r in results.values()) + " |",
-        "| handshakes failed | 0 | " + " | ".join(str(len(r.failures)) for r in results.values()) + " |",
+        "| handshakes failed | 0 | " + " | ".join(_failures(r) for r in results.values()) + " |",
         "| event to first handshake with the new certificate, s | a few | "
         + " | ".join(_spread(r.event_to_served) for r in results.values())
         + " |",
@@ -47,6 +47,11 @@ def report(results: dict[str, Renewals]) -> str:
         + " |",
     ]
     return "\n".join(rows)
+
+
+def _failures(result: Renewals) -> str:
+    kinds = sorted({failure.partition("(")[0].strip() for failure in result.failures})
+    return f"{len(result.failures)} ({', '.join(kinds)})" if kinds else "0"
 
 
 def _spread(values: list[float]) -> str:

@@ -13,8 +13,8 @@ from tests.e2e.stack import Stack, wait_until
 from tests.harness import TOKEN
 from tests.simulator_process import Simulator
 
-LIMIT = 500
-WINDOW = 45.0
+LIMIT = 2400
+WINDOW = 60.0
 _INSTALLS = ("/download", "/private_key")
 
 

@@ -45,7 +45,7 @@ def run_job(services: Services, claim: Claim) -> None:
         _run(services, claim, log.bind())
 
 
-def _run(services: Services, claim: Claim, bound: structlog.stdlib.BoundLogger) -> None:
+def _run(services: Services, claim: Claim, bound: structlog.typing.FilteringBoundLogger) -> None:
     started = time.monotonic()
     try:
         _check_attempts(claim)
@@ -65,7 +65,7 @@ def _check_attempts(claim: Claim) -> None:
         raise PermanentError(f"its worker died while doing it, the last of {claim.max_attempts} times")
 
 
-def _settle(services: Services, claim: Claim, error: Exception, bound: structlog.stdlib.BoundLogger) -> None:
+def _settle(services: Services, claim: Claim, error: Exception, bound: structlog.typing.FilteringBoundLogger) -> None:
     reason = str(error) or type(error).__name__
     match error:
         case Postpone():
@@ -91,7 +91,7 @@ def _settle(services: Services, claim: Claim, error: Exception, bound: structlog
             bound.exception("job failed unexpectedly", seconds=round(pause, 1), exc_info=error)
 
 
-def _bury(services: Services, claim: Claim, reason: str, bound: structlog.stdlib.BoundLogger) -> None:
+def _bury(services: Services, claim: Claim, reason: str, bound: structlog.typing.FilteringBoundLogger) -> None:
     with services.database.write() as session:
         services.queue.bury(session, claim, reason)
         HANDLERS[claim.kind].died(services, session, claim, reason)

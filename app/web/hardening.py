@@ -58,8 +58,8 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def _add_headers(response: Response) -> Response:
-        for name, value in headers.items():
-            response.headers.setdefault(name, value)
+        own = {name.lower() for name in response.headers.keys()}  # noqa: SIM118, of pairs
+        response.headers.extend((name, value) for name, value in headers.items() if name.lower() not in own)
         return response
 
     if settings.trusted_proxies:

@@ -146,7 +146,7 @@ def test_what_was_over_before_it_was_told_is_not_told(
 
 
 def test_a_message_that_is_not_taken_is_sent_again(
-    telling: Services, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    telling: Services, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(telling, 1)
     receiver.status = 500
@@ -158,7 +158,7 @@ def test_a_message_that_is_not_taken_is_sent_again(
     make_due(telling, "notify")
     drain(telling)
     assert len(receiver.messages) == 1
-    assert "very-secret" not in caplog.text + str(vars(job))
+    assert "very-secret" not in capsys.readouterr().err + str(vars(job))
 
 
 def test_one_address_that_fails_does_not_make_another_hear_twice(telling: Services, receiver: Receiver) -> None:

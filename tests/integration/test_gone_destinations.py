@@ -132,12 +132,12 @@ def test_neither_the_key_nor_the_secret_is_in_a_message_or_a_record(
     simulator: Simulator,
     domain: str,
     far: Heard,
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     certificate_id = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 500})
     tell(client, simulator, domain, certificate_id)
     drain(services, ahead=True)
-    told = json.dumps(show(client, certificate_id)) + caplog.text + json.dumps(far.messages())
+    told = json.dumps(show(client, certificate_id)) + capsys.readouterr().err + json.dumps(far.messages())
     assert "PRIVATE KEY" not in told
     assert SECRET not in told

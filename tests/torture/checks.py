@@ -36,6 +36,8 @@ class Evidence:
     simulator: Simulator
     crowd: Crowd
     reader: Reader
+    # What `GET /metrics` said of it all.
+    metrics: bytes
     ends: dict[str, int] = field(default_factory=dict)
 
     @cached_property
@@ -183,11 +185,20 @@ def _unexpected_errors(evidence: Evidence) -> Iterator[str]:
 
 
 def _keys_in_clear(evidence: Evidence) -> Iterator[str]:
-    """In the database's file, in any column of any row, or in what any process has said, its last words too."""
-    for path in [*evidence.folder.glob("*.log"), *evidence.folder.glob("certcourier.db*")]:
-        if holds_key(path.read_bytes()):
-            yield path.name
+    """In any column of any row, in the metrics, or in any file that a process has left behind outside of its
+    destination: the database's own, what it has said, its last words too.
+    """
+    yield from files_with_keys(evidence.folder, but=evidence.folder / "var" / "certificates")
     yield from tables_with_keys(evidence.database)
+    if holds_key(evidence.metrics):
+        yield "metrics"
+
+
+def files_with_keys(folder: Path, *, but: Path) -> Iterator[str]:
+    """Names of the files in and below `folder` that hold a private key in clear, except below `but`."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_relative_to(but) and holds_key(path.read_bytes()):
+            yield str(path.relative_to(folder))
 
 
 def tables_with_keys(database: Database) -> Iterator[str]:

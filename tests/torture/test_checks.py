@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 
 from app.storage.database import Database
 from app.storage.models import Fact, Job, WebhookSecret
-from tests.torture.checks import holds_key, tables_with_keys
+from tests.torture.checks import files_with_keys, holds_key, tables_with_keys
 from tests.x509 import Authority
 
 KEY = Authority().issue("customer.example").key
@@ -34,6 +35,14 @@ def test_a_private_key_in_any_column_is_found(database: Database, table: str, ro
     with database.write() as session:
         session.merge(row)
     assert list(tables_with_keys(database)) == [f"table {table}"]
+
+
+def test_a_private_key_in_a_file_is_found_unless_it_is_where_keys_belong(tmp_path: Path) -> None:
+    for name in ("web.log", "var/metrics/counter.db", "var/certificates/www.customer.example/privkey.pem"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0" + KEY.encode())
+    found = files_with_keys(tmp_path, but=tmp_path / "var" / "certificates")
+    assert sorted(found) == ["var/metrics/counter.db", "web.log"]
 
 
 @pytest.mark.parametrize("shift", [0, 1, 2])
