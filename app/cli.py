@@ -20,6 +20,7 @@ from app.commands import (
     reading,
     redelivering,
     refetching,
+    renewing,
     tokens,
     webhooks,
 )
@@ -43,7 +44,7 @@ GROUPS = (
     reading.events,
     reading.quota,
 )
-for command in (refetching.refetch, redelivering.redeliver, importing.import_certificates):
+for command in (renewing.renew, refetching.refetch, redelivering.redeliver, importing.import_certificates):
     certificates.group.add_command(command)
 
 

@@ -57,11 +57,7 @@ class _Lines:
     debug = info = warning = error = critical = msg
 
 
-def _add_logger_name(
-    logger: _Lines,
-    method: str,
-    line: structlog.typing.EventDict,  # noqa: ARG001, as structlog calls it
-) -> structlog.typing.EventDict:
+def _add_logger_name(logger: _Lines, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     record: logging.LogRecord | None = line.get("_record")  # of a library
     line["logger"] = record.name if record else logger.name
     return line

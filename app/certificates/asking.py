@@ -14,7 +14,8 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from app.ari import Authority, AuthorityUnavailableError, NotOfThisAuthorityError, RenewalInfo, certificate_identifier
-from app.certificates.renewing import is_newest, renewal_times
+from app.certificates.lineages import newest_of_lineage
+from app.certificates.renewing import renewal_times
 from app.certificates.story import tell
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
@@ -72,7 +73,11 @@ def _whose_turn(session: Session) -> Select[Certificate]:
     return (
         select(Certificate)
         .outerjoin(RenewalNote, RenewalNote.certificate_id == Certificate.id)
-        .where(is_newest(), Certificate.not_after > now, or_(RenewalNote.ask_at.is_(None), RenewalNote.ask_at <= now))
+        .where(
+            newest_of_lineage(),
+            Certificate.not_after > now,
+            or_(RenewalNote.ask_at.is_(None), RenewalNote.ask_at <= now),
+        )
         .order_by(RenewalNote.ask_at.nulls_first(), Certificate.id)
         .limit(_MOST_AT_ONCE)
     )

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import exists, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, select
 
 from app.dnsimple.adapter import Certificate as RemoteCertificate
 from app.dnsimple.adapter import Deadline, DNSimple, Purpose
@@ -97,17 +96,6 @@ def find_successors(services: Services, order: Order, deadline: Deadline | None)
             if owner is not None and owner.state not in _ENDED and owner.id != order.id:
                 return Successors(awaited_by=owner.id)
     return Successors()
-
-
-def newer_installed(session: Session, certificate_id: int) -> Certificate | None:
-    """The newest certificate of the same lineage, if it is newer than this one."""
-    old = session.get_one(Certificate, certificate_id)
-    newer = select(Certificate).where(
-        Certificate.lineage_id == old.lineage_id,
-        Certificate.installed_at.is_not(None),
-        tuple_(Certificate.not_before, Certificate.id) > tuple_(old.not_before, old.id),
-    )
-    return session.scalar(newer.order_by(Certificate.not_before.desc(), Certificate.id.desc()).limit(1))
 
 
 def _of_its_names(services: Services, order: Order, deadline: Deadline | None) -> Iterator[RemoteCertificate]:

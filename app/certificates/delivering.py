@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sqlalchemy import exists, select, tuple_
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.certificates.disabling import disable_if_gone, refuse_if_disabled
+from app.certificates.lineages import newest_successor
 from app.certificates.proving import want_proven
 from app.certificates.sharing import job_key, places_before, share_run
 from app.certificates.story import tell
@@ -68,7 +69,7 @@ def deliver(services: Services, claim: Claim) -> None:
     with services.database.read() as session:
         certificate = session.get_one(Certificate, certificate_id)
         lineage = session.get_one(Lineage, certificate.lineage_id)
-        outdated = _has_newer(session, certificate)
+        outdated = newest_successor(session, certificate) is not None
     try:
         destination = _destination(services, name)
         if outdated:
@@ -151,15 +152,6 @@ def _destination(services: Services, name: str) -> Destination:
         raise DestinationRefusedError(
             f"no destination is named {name!r} any more; put it back into the destinations file and retry"
         ) from None
-
-
-def _has_newer(session: Session, certificate: Certificate) -> bool:
-    newer = exists().where(
-        Certificate.lineage_id == certificate.lineage_id,
-        Certificate.installed_at.is_not(None),
-        tuple_(Certificate.not_before, Certificate.id) > tuple_(certificate.not_before, certificate.id),
-    )
-    return bool(session.scalar(select(newer)))
 
 
 def _bundle(services: Services, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]) -> Bundle:

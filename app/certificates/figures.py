@@ -17,7 +17,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import ColumnElement, Subquery, and_, func, literal, select
 from sqlalchemy.orm import Session
 
-from app.certificates.looking import GIVEN_UP, newest_of_lineage
+from app.certificates.lineages import newest_of_lineage
+from app.certificates.looking import GIVEN_UP
 from app.meters import event_label
 from app.services import Services
 from app.storage.clock import UTCDateTime, epoch, read_now

@@ -11,7 +11,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import func, select
 
-from app.certificates.looking import GIVEN_UP, newest_of_lineage
+from app.certificates.lineages import newest_of_lineage
+from app.certificates.looking import GIVEN_UP
 from app.certificates.permissions import only
 from app.certificates.renewing import renewal_times
 from app.services import Services

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
-from sqlalchemy.orm import Session, aliased, joinedload, selectinload
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, joinedload, selectinload
 
+from app.certificates.lineages import newest_of_lineage
 from app.certificates.permissions import only, permits
 from app.dnsimple.adapter import Deadline
 from app.services import Services
@@ -110,17 +111,6 @@ def list_expiring(services: Services, *, days: float, limit: int) -> list[Certif
         soon = Certificate.not_after.between(now - GIVEN_UP, now + timedelta(days=days))
         query = select(Certificate).options(*options).where(soon, newest_of_lineage()).order_by(Certificate.not_after)
         return list(session.scalars(query.limit(limit)))
-
-
-def newest_of_lineage() -> ColumnElement[bool]:
-    """That an installed certificate has no successor; the lineage of one that is not installed is not known."""
-    newer = aliased(Certificate)
-    has_newer = exists().where(
-        newer.lineage_id == Certificate.lineage_id,
-        newer.not_before >= Certificate.not_before,
-        or_(newer.not_before > Certificate.not_before, newer.id > Certificate.id),
-    )
-    return and_(Certificate.lineage_id.is_not(None), ~has_newer)
 
 
 def list_events(services: Services, *, certificate_id: int | None, limit: int) -> list[Event]:

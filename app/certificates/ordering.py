@@ -21,7 +21,6 @@ from app.certificates.buying import (
     find_purchased,
     find_successors,
     have_issued,
-    newer_installed,
 )
 from app.certificates.failing import fail_order, reason_of
 from app.certificates.idempotency import (
@@ -32,6 +31,7 @@ from app.certificates.idempotency import (
     find_key,
     keep_key,
 )
+from app.certificates.lineages import newest_successor
 from app.certificates.names import OrderNames, digest_names, resolve_names
 from app.certificates.story import tell
 from app.certificates.watching import start_watching
@@ -248,7 +248,7 @@ def _is_succeeded(services: Services, claim: Claim, order: Order, deadline: Dead
     found = find_successors(services, order, deadline)
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         current = _locked(session, order)
-        newer = newer_installed(session, order.renews_certificate_id)
+        newer = newest_successor(session, session.get_one(Certificate, order.renews_certificate_id))
         if newer is not None:
             current.state, current.in_flight_key, current.certificate_id = "installed", None, newer.id
             detail = "it was renewed meanwhile; nothing was bought"

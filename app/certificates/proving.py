@@ -16,9 +16,10 @@ from typing import Any
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from sqlalchemy import delete, exists, func, select, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import delete, exists, func, select
+from sqlalchemy.orm import Session
 
+from app.certificates.lineages import newest_of_lineage
 from app.certificates.story import tell
 from app.endpoints.probing import Sighting
 from app.endpoints.registry import Endpoint
@@ -290,16 +291,10 @@ def _match(services: Services, session: Session, newest: Sequence[tuple[Lineage,
 
 def _newest_delivered(session: Session, after: int) -> list[tuple[Lineage, Certificate]]:
     """For some lineages beyond `after`, by ID: the newest certificate that is installed."""
-    newer = aliased(Certificate)
-    has_newer = exists().where(
-        newer.lineage_id == Certificate.lineage_id,
-        newer.installed_at.is_not(None),
-        tuple_(newer.not_before, newer.id) > tuple_(Certificate.not_before, Certificate.id),
-    )
     query = (
         select(Lineage, Certificate)
         .join(Certificate, Certificate.lineage_id == Lineage.id)
-        .where(Lineage.id > after, Certificate.installed_at.is_not(None), ~has_newer)
+        .where(Lineage.id > after, newest_of_lineage())
         .order_by(Lineage.id)
         .limit(_BATCH)
     )

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, tuple_, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy.orm import Session
 
 from app.certificates.delivering import want_many_delivered
+from app.certificates.lineages import newest_of_lineage
 from app.certificates.refetching import want_refetched
 from app.errors import PermanentError
 from app.services import Services
@@ -195,14 +196,4 @@ def _newest(session: Session, wish: Wish, after: int) -> list[Certificate]:
 
 
 def _newest_of(*where: ColumnElement[bool]) -> Select[Certificate]:
-    newer = aliased(Certificate)
-    has_newer = exists().where(
-        newer.lineage_id == Certificate.lineage_id,
-        newer.installed_at.is_not(None),
-        tuple_(newer.not_before, newer.id) > tuple_(Certificate.not_before, Certificate.id),
-    )
-    return (
-        select(Certificate)
-        .join(Lineage, Lineage.id == Certificate.lineage_id)
-        .where(Certificate.installed_at.is_not(None), ~has_newer, *where)
-    )
+    return select(Certificate).join(Lineage, Lineage.id == Certificate.lineage_id).where(newest_of_lineage(), *where)

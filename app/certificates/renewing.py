@@ -13,13 +13,16 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, true, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import and_, exists, false, func, or_, select, true
+from sqlalchemy.orm import Session
 
+from app.certificates.lineages import newest_of_lineage, newest_successor
 from app.certificates.names import digest_names
 from app.certificates.story import tell
+from app.errors import PermanentError
 from app.jobs.queue import Claim, Priority
 from app.services import Services
+from app.storage.audit import record
 from app.storage.clock import db_now, read_now
 from app.storage.models import Certificate, Order, Quota, RenewalNote, new_id
 from app.storage.statements import insert_once
@@ -127,6 +130,24 @@ def order_renewal(services: Services, session: Session, certificate: Certificate
     return order_id
 
 
+def renew_now(services: Services, session: Session, certificate_id: int, *, actor: str, wished_by: str) -> str | None:
+    """Order a renewal that somebody wants, in the caller's transaction; the order's ID, or None: one is in flight.
+
+    Raises `PermanentError` if the certificate is not installed here or has been replaced.
+    """
+    certificate = session.get(Certificate, certificate_id)
+    if certificate is None or certificate.installed_at is None:
+        raise PermanentError(f"no certificate with the ID {certificate_id} is installed; see `flask certificates list`")
+    newer = newest_successor(session, certificate)
+    if newer is not None:
+        raise PermanentError(f"certificate {certificate_id} has been replaced by {newer.id} already")
+    order_id = order_renewal(services, session, certificate, f"wished by {wished_by}")
+    if order_id is not None:
+        detail = {"order_id": order_id}
+        record(session, actor=actor, action="renewal.ordered", subject=str(certificate_id), detail=detail)
+    return order_id
+
+
 def note_problem(session: Session, certificate_id: int, problem: str | None) -> None:
     """Why the renewal of this certificate does not get on, for whoever sees that it is overdue."""
     insert_once(session, RenewalNote, certificate_id=certificate_id)
@@ -137,17 +158,6 @@ def note_problem(session: Session, certificate_id: int, problem: str | None) -> 
 def problem_of(session: Session, certificate_id: int) -> str | None:
     """What was noted last."""
     return session.scalar(select(RenewalNote.problem).where(RenewalNote.certificate_id == certificate_id))
-
-
-def is_newest() -> ColumnElement[bool]:
-    """Installed, and nothing newer is in its lineage."""
-    newer = aliased(Certificate)
-    has_newer = exists().where(
-        newer.lineage_id == Certificate.lineage_id,
-        newer.installed_at.is_not(None),
-        tuple_(newer.not_before, newer.id) > tuple_(Certificate.not_before, Certificate.id),
-    )
-    return and_(Certificate.installed_at.is_not(None), ~has_newer)
 
 
 def _due(session: Session, policy: str) -> Generator[tuple[int, str]]:
@@ -168,7 +178,7 @@ def _candidates(now: datetime, policy: str) -> Any:
         select(*columns, RenewalNote.renew_at, failed_at)
         .outerjoin(RenewalNote, RenewalNote.certificate_id == Certificate.id)
         .where(
-            is_newest(),
+            newest_of_lineage(),
             Certificate.state == "issued",
             Certificate.not_after > now,
             or_(RenewalNote.renew_at <= now, and_(by_policy, Certificate.not_after <= now + _RENEWED_BEFORE)),

@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, defer, joinedload, selectinload
 
-from app.certificates.looking import GIVEN_UP, Page, newest_of_lineage
+from app.certificates.lineages import newest_of_lineage
+from app.certificates.looking import GIVEN_UP, Page
 from app.certificates.names import InvalidFieldError
 from app.certificates.permissions import only
 from app.certificates.receiving import LARGEST_ID
@@ -194,10 +195,3 @@ def _instant(value: object) -> datetime:
     if instant is None or instant.tzinfo is None:
         raise InvalidFieldError("cursor", "is not one that this service gave out")
     return instant
-
-
-def replaced(session: Session, certificates: Sequence[Certificate]) -> set[int]:
-    """The IDs of those that have a successor, so that nobody need worry about their end."""
-    installed = [row.id for row in certificates if row.lineage_id is not None]
-    query = select(Certificate.id).where(Certificate.id.in_(installed), newest_of_lineage())
-    return set(installed) - set(session.scalars(query)) if installed else set()

@@ -6,9 +6,10 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, render_template
+from flask import Blueprint, Response, jsonify, redirect, render_template, url_for
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from werkzeug.wrappers import Response as BaseResponse
 
 from app.web import schemas
 from app.web.auth import requires
@@ -27,6 +28,12 @@ _MODELS: list[type[BaseModel]] = [
     schemas.CertificateDetail,
     schemas.AlarmDocument,
 ]
+
+
+@blueprint.get("/")
+def root() -> BaseResponse:
+    """Whoever opens the bare address in a browser is sent to the dashboard."""
+    return redirect(url_for("dashboard.overview"), 303)
 
 
 @blueprint.get("/openapi.json")

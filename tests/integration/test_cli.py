@@ -13,13 +13,14 @@ from app.services import Services
 from app.storage.migrating import head_revision
 from app.storage.models import Job
 from tests.harness import drain, jobs
+from tests.integration.records import add_lineages
 from tests.simulator_process import Simulator
 
 
 def run(app: Flask, *arguments: str, status: int = 0) -> str:
     result = app.test_cli_runner().invoke(args=arguments)
     assert result.exit_code == status, result.output
-    return result.output
+    return result.stdout if status == 0 else result.output
 
 
 def test_a_token_is_shown_once_and_works(app: Flask) -> None:
@@ -68,6 +69,19 @@ def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
     run(app, "jobs", "cancel", str(jobs(services)[0].id))
     assert [job.state for job in jobs(services)] == ["cancelled"]
     assert "no unfinished job" in run(app, "jobs", "cancel", "1", status=1)
+
+
+def test_renewals_are_ordered_together_or_not_at_all(app: Flask, services: Services) -> None:
+    add_lineages(services, 1, each=2)  # certificate 10, and 11 that has replaced it
+    assert "no certificate with the ID 99 is installed" in run(app, "certificates", "renew", "11", "99", status=1)
+    assert "certificate 10 has been replaced by 11 already" in run(app, "certificates", "renew", "10", status=1)
+    assert jobs(services, "order") == []
+    said = run(app, "certificates", "renew", "11")
+    (job,) = jobs(services, "order")
+    assert said == f"The renewal of certificate 11 is ordered: `flask orders show {job.args['order_id']}`.\n"
+    assert "is on its way already" in run(app, "certificates", "renew", "11")
+    (entry,) = [entry for entry in json.loads(run(app, "audit", "list", "--json")) if entry["subject"] == "11"]
+    assert (entry["action"], entry["actor"].partition(":")[0]) == ("renewal.ordered", "operator")
 
 
 def test_the_tables_go_back_and_forward(app: Flask) -> None:

@@ -343,6 +343,11 @@ def test_a_renewal_is_ordered_once_in_the_name_of_the_token(browser: FlaskClient
     assert (entry.actor.endswith(" Ann"), entry.subject) == (True, "1")
 
 
+def test_the_bare_address_leads_to_the_dashboard(anonymous: FlaskClient) -> None:
+    answer = anonymous.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard")
+
+
 def test_what_was_replaced_is_not_renewed(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example", days=20)
     certificate(services, 2, "a.example", lineage_id=1)

@@ -9,9 +9,6 @@ from flask import abort, redirect, request, url_for
 
 from app.certificates import redelivering, refetching, renewing
 from app.certificates.receiving import LARGEST_ID
-from app.certificates.searching import replaced
-from app.errors import PermanentError
-from app.storage.audit import record
 from app.storage.models import Certificate
 from app.web.context import services
 from app.web.dashboard.blueprint import blueprint
@@ -54,13 +51,8 @@ def refetch(certificate_id: int) -> Any:
 def renew(certificate_id: int) -> Any:
     """Order its renewal now; a job does it, and nothing is ordered while one is in flight."""
     with services().database.write() as session:
-        found = _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-        if replaced(session, [found]):
-            raise PermanentError(f"certificate {certificate_id} has been replaced by a newer one already")
-        order_id = renewing.order_renewal(services(), session, found, f"wished by {who().name}")
-        if order_id is not None:
-            detail = {"order_id": order_id}
-            record(session, actor=who().actor, action="renewal.ordered", subject=str(certificate_id), detail=detail)
+        _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+        order_id = renewing.renew_now(services(), session, certificate_id, actor=who().actor, wished_by=who().name)
     return _back(certificate_id, "renewed" if order_id is not None else "renewing")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, abort, request
 from pydantic import BaseModel, Field
 
-from app.certificates import looking, searching
+from app.certificates import lineages, looking, searching
 from app.certificates.receiving import LARGEST_ID
 from app.certificates.searching import Wanted
 from app.storage.clock import read_now
@@ -47,7 +47,7 @@ def certificates() -> Response:
     query = CertificateQuery.model_validate({name: request.args.get(name, "").replace("\0", "") for name in names})
     found = searching.search(services(), query.wanted(), after=cursor(), limit=LIMIT, domains=who().domains)
     with services().database.read() as session:
-        now, replaced = read_now(session), searching.replaced(session, found.rows)
+        now, replaced = read_now(session), lineages.replaced(session, found.rows)
     return render(
         "certificates.html",
         page=found,
@@ -69,7 +69,7 @@ def certificate(certificate_id: int) -> Response:
     current().reads.note(services(), who().actor, certificate_id)
     events = looking.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS)
     with services().database.read() as session:
-        now, replaced = read_now(session), searching.replaced(session, [found])
+        now, replaced = read_now(session), lineages.replaced(session, [found])
     return render(
         "certificate.html",
         certificate=found,
