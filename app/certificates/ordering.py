@@ -37,7 +37,13 @@ from app.certificates.story import tell
 from app.certificates.watching import start_watching
 from app.dnsimple.adapter import Certificate as RemoteCertificate
 from app.dnsimple.adapter import Deadline
-from app.dnsimple.errors import AuthenticationError, NotFoundError, RefusedError
+from app.dnsimple.errors import (
+    AuthenticationError,
+    ForbiddenError,
+    NotFoundError,
+    PaymentRequiredError,
+    RefusedError,
+)
 from app.errors import OutcomeUnknownError, PermanentError, RetryableError
 from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Postpone, Priority
 from app.services import Services
@@ -151,8 +157,9 @@ def is_being_advanced(session: Session, order_id: str) -> bool:
 def advance(services: Services, claim: Claim, *, deadline: Deadline | None = None) -> None:
     """Take the order's steps until DNSimple has it in hand or has refused it; each is committed before the next.
 
-    No call to DNSimple begins after `deadline`. Raises `RetryableError`, `OutcomeUnknownError` or `Postpone` when a
-    later attempt has to go on; ends the job otherwise.
+    No call to DNSimple begins after `deadline`. Raises `RetryableError`, `OutcomeUnknownError`, `Postpone` or what the
+    account is at fault for (401; 402 and 403 where we only looked) when a later attempt has to go on; ends the job
+    otherwise.
     """
     order_id = str(claim.args["order_id"])
     while True:
@@ -168,7 +175,10 @@ def advance(services: Services, claim: Claim, *, deadline: Deadline | None = Non
             raise  # our token is at fault, not the order
         except PermanentError as error:
             with services.queue.finishing(claim) as session:
-                fail_order(session, session.get_one(Order, order_id), reason_of(error, order))
+                current = session.get_one(Order, order_id)
+                if current.state in _UNCERTAIN and isinstance(error, ForbiddenError | PaymentRequiredError):
+                    raise  # only a look was refused: the certificate may be on its way, and must not be lost
+                fail_order(session, current, reason_of(error, order))
             return
 
 
@@ -178,7 +188,7 @@ def step_ahead(services: Services, claim: Claim, patience: Deadline) -> None:
         advance(services, claim, deadline=patience)
     except Postpone as pause:
         _hand_over(services, claim, pause.seconds, str(pause))
-    except (RetryableError, AuthenticationError) as error:
+    except (RetryableError, AuthenticationError, ForbiddenError, PaymentRequiredError) as error:
         wait = error.retry_after if isinstance(error, RetryableError) else None
         _hand_over(services, claim, FIRST_RETRY_SECONDS if wait is None else wait, str(error))
     except OutcomeUnknownError as error:
@@ -211,9 +221,8 @@ def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline
         current.purchase_attempted_at = read_now(session)
     try:
         bought = buy(account_of(services, order), order, deadline)
-    except (RetryableError, AuthenticationError):
-        with services.queue.checkpoint(claim) as session:  # certainly not bought: no need to look for it
-            _locked(session, order).state = "accepted"
+    except (RetryableError, PermanentError):
+        _go_back(services, claim, order, "purchasing", "accepted")  # certainly not bought: no need to look for it
         raise
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         _record_purchase(session, order, bought)
@@ -301,10 +310,6 @@ def _issue(services: Services, claim: Claim, order: Order, deadline: Deadline | 
         current.state = "issuing"
     try:
         remote = have_issued(account_of(services, order), order, order.certificate_id, deadline)
-    except (RetryableError, AuthenticationError):
-        with services.queue.checkpoint(claim) as session:  # certainly not requested
-            _locked(session, order).state = "purchased"
-        raise
     except (RefusedError, NotFoundError):
         # DNSimple's words for "already requested" are not documented, so its state decides (contract, section 6).
         remote = account_of(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
@@ -313,6 +318,9 @@ def _issue(services: Services, claim: Claim, order: Order, deadline: Deadline | 
                 raise
             _leave_unissued(services, claim, order)
             return
+    except (RetryableError, PermanentError):
+        _go_back(services, claim, order, "issuing", "purchased")  # certainly not requested
+        raise
     _record_requested(services, claim, order, remote)
 
 
@@ -331,10 +339,7 @@ def _settle_issue(services: Services, claim: Claim, order: Order, deadline: Dead
     assert order.certificate_id is not None  # noqa: S101, as in `_issue`
     remote = account_of(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
     if remote.state == "new":
-        with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
-            current = _locked(session, order)
-            if current.state == "issuing":
-                current.state = "purchased"
+        _go_back(services, claim, order, "issuing", "purchased", deadline=deadline)
         return
     _record_requested(services, claim, order, remote)
 
@@ -352,6 +357,16 @@ def _record_requested(services: Services, claim: Claim, order: Order, remote: Re
             start_watching(services, session, order.id)
 
 
+def _go_back(
+    services: Services, claim: Claim, order: Order, state: str, earlier: str, *, deadline: Deadline | None = None
+) -> None:
+    """Take a step anew that certainly had no effect, unless an event has overtaken us."""
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+        current = _locked(session, order)
+        if current.state == state:
+            current.state = earlier
+
+
 def _lease(services: Services, deadline: Deadline | None) -> float | None:
     """A request's lease covers all the patience that it has left, since no heartbeat keeps it."""
     return None if deadline is None else deadline.remaining() + services.queue.lease_seconds
@@ -366,6 +381,8 @@ def _in_flight_key(account_id: int, names: OrderNames, request: OrderRequest) ->
     return digest_names([*names.names, " ".join(options)])
 
 
+# A call of ours may have taken effect: what became of it has to be looked up.
+_UNCERTAIN = {"purchasing", "issuing"}
 _STEPS: dict[str, Callable[[Services, Claim, Order, Deadline | None], None]] = {
     "accepted": _purchase,
     "purchasing": _settle_purchase,

@@ -46,6 +46,10 @@ def watch(services: Services, claim: Claim) -> None:
         pauses = services.settings.watch_seconds
         raise Postpone(pauses[min(claim.postponed + 1, len(pauses) - 1)], f"still {remote.state}")
     with services.queue.finishing(claim) as session:
+        if remote.state == "issued":
+            # Before the certificate is locked: whoever installs it at this moment holds that job first, then the
+            # certificate, and two that wait for each other in a circle would be ended by PostgreSQL.
+            want_installed(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
         session.get_one(Certificate, remote.id, with_for_update=True).state = remote.state
         current = session.get_one(Order, order_id, with_for_update=True)
         if current.state != "requested":
@@ -54,7 +58,6 @@ def watch(services: Services, claim: Claim) -> None:
             current.state = "issued"
             detail = "seen by looking; no event has come"
             tell(session, "issued", detail, order_id=order_id, certificate_id=remote.id)
-            want_installed(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
         else:
             fail_order(session, current, _why(remote.state))
 

@@ -121,7 +121,9 @@ class QuotaKeeper:
                 pause = error.retry_after if error.retry_after is not None else _UNEXPLAINED_PAUSE_SECONDS
                 self._stop(row, now + timedelta(seconds=pause), "quota exceeded", None)
             elif isinstance(error, AuthenticationError):
-                self._stop(row, now + _REJECTED_PAUSE, "token rejected", self._token_digest)
+                # A 429's stop is everybody's, and must not be forgotten for one that is a token's.
+                if not self._is_stopped_for_all(row, now):
+                    self._stop(row, now + _REJECTED_PAUSE, "token rejected", self._token_digest)
             elif answer.status is not None and answer.status < 500 and row.blocked_token == self._token_digest:
                 row.blocked_until = row.blocked_reason = row.blocked_token = None
 
@@ -191,6 +193,10 @@ class QuotaKeeper:
             row.call_limit, row.window_seconds = seen.limit, 1
         row.window_seconds = max(row.window_seconds, math.ceil(seen.seconds_left))
         row.reset_at = reset_at
+
+    @staticmethod
+    def _is_stopped_for_all(row: Quota, now: datetime) -> bool:
+        return row.blocked_token is None and row.blocked_until is not None and row.blocked_until > now
 
     def _stop(self, row: Quota, until: datetime, reason: str, token: str | None) -> None:
         row.blocked_until, row.blocked_reason, row.blocked_token = until, reason, token

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
+from psycopg.errors import DeadlockDetected
 from sqlalchemy import delete
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, PaymentRequiredError
 from app.errors import CertcourierError, PermanentError, RetryableError
@@ -83,6 +84,10 @@ def _settle(services: Services, claim: Claim, error: Exception, bound: structlog
             _bury(services, claim, reason, bound)
         case _ if claim.attempts >= claim.max_attempts:
             _bury(services, claim, reason, bound)
+        case OperationalError(orig=DeadlockDetected()):
+            # Two transactions met, and PostgreSQL ended this one: nothing of it was done, and the other one goes on.
+            pause = services.queue.retry(claim, "deadlock", delay=1.0)
+            bound.warning("job will be retried", seconds=pause, reason="deadlock")
         case CertcourierError():
             pause = services.queue.retry(claim, reason)
             bound.warning("job will be retried", seconds=round(pause, 1), reason=reason)

@@ -22,6 +22,8 @@ from tests.simulator_process import Simulator
 
 PURCHASE = "/{account}/domains/{domain}/certificates/letsencrypt"
 ISSUE = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/issue"
+LIST = "/{account}/domains/{domain}/certificates"
+SHOW = LIST + "/{certificate}"
 
 
 def order_of(services: Services, order_id: str | None = None) -> Order:
@@ -285,6 +287,24 @@ def test_a_refusal_reaches_the_caller_and_is_kept(
     assert order.failure is not None
     assert remedy in order.failure["detail"]
     assert drain(services, ahead=True) == []
+
+
+@pytest.mark.parametrize("status", [402, 403])
+@pytest.mark.parametrize(("path", "look"), [(PURCHASE, LIST), (ISSUE, SHOW)])
+def test_a_refused_look_loses_no_certificate(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str, path: str, look: str, status: int
+) -> None:
+    """It is bought, its answer is lost, and then the account is at fault for a while."""
+    simulator.fault(method="POST", path_template=path, when="after", action="reset")
+    simulator.fault(
+        method="GET", path_template=look, action="status", status=status, json={"message": "not now"}, times=2
+    )
+    answer = client.post("/issue_certificate", json={"domain": domain})
+    assert answer.status_code == 202
+    for _ in range(2):
+        drain(services, ahead=True)
+    assert order_of(services).state in {"requested", "issued", "installed"}
+    assert len(simulator.certificates(domain)) == 1
 
 
 def test_a_domain_that_is_not_in_the_account_is_refused(client: FlaskClient, simulator: Simulator) -> None:

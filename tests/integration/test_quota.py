@@ -202,6 +202,16 @@ def test_a_401_stops_all_who_use_that_token_and_no_other(database: Database) -> 
     assert row(database).blocked_reason is None
 
 
+def test_a_401_does_not_end_the_stop_that_is_everybodys(database: Database) -> None:
+    kept = keeper(database)
+    kept.admit(Purpose.INTERACTIVE)  # on its way, with a token that is rejected
+    call(keeper(database, token="another"), answer(None, status=429), RateLimitedError("exceeded", retry_after=600))
+    kept.settle(Purpose.INTERACTIVE, answer(None, status=401), AuthenticationError("Authentication failed", status=401))
+    for token in (TOKEN, "another"):
+        with pytest.raises(QuotaExhaustedError, match="quota exceeded"):
+            keeper(database, token=token).admit(Purpose.INTERACTIVE)
+
+
 @pytest.fixture(params=[40])
 def limited(request: pytest.FixtureRequest) -> Iterator[Simulator]:
     with Simulator(token=TOKEN, any_domain=True, rate_limit=request.param, latency=0.005) as simulator:

@@ -63,6 +63,7 @@ class Report:
     done: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     violations: dict[str, list[str]] = field(default_factory=dict)
+    killed_at: list[float] = field(default_factory=list)
 
 
 def run(plan: Plan) -> Report:
@@ -87,7 +88,7 @@ def run(plan: Plan) -> Report:
             metrics = requests.get(f"{stack.url}/metrics", headers=stack.headers(), timeout=30)
             ends = stack.stop()
             stack.processes.clear()
-            evidence = Evidence(folder, database, simulator, crowd, reader, metrics.content, ends)
+            evidence = Evidence(folder, database, simulator, crowd, reader, metrics.content, report.killed_at, ends)
             report.violations = find_violations(evidence)
             report.done.update(evidence.counts())
         finally:
@@ -154,6 +155,7 @@ def _torture(plan: Plan, stack: Stack, simulator: Simulator, database: Database,
         for number in range(1, plan.kills + 1):
             pause.wait(rng.uniform(*_PAUSES_SECONDS))
             victim = rng.choice(sorted(stack.processes))
+            report.killed_at.append(time.time())
             report.faults[f"kill -9 of {_kill(stack, victim, rng)}"] += 1
             if number % 25 == 0:
                 plan.progress(f"{plan.database}: {number} of {plan.kills} kills, {len(crowd.accepted)} orders")
