@@ -7,12 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from app.certificates.readiness import check_destinations
 from app.destinations.base import Bundle, DestinationConfig, Receipt, Version
+from app.jobs.handlers import HANDLERS, Handler
 from app.jobs.queue import Claim
 from app.jobs.worker import run_job
 from app.services import Services
+from app.storage.models import Fact
+from tests.harness import drain, jobs, make_due
 
 
 def test_a_job_that_fails_after_its_lease_was_lost_is_told_as_lost(
@@ -22,6 +27,48 @@ def test_a_job_that_fails_after_its_lease_was_lost_is_told_as_lost(
     told = capsys.readouterr().err
     assert "job lost" in told
     assert "job 4567 (no such kind) is no longer ours" in told
+
+
+def test_a_job_that_meets_another_one_is_soon_done_again(
+    services: Services, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two transactions that wait for each other in a circle: PostgreSQL ends one of them, here the job's."""
+    if services.database.is_sqlite:
+        return  # its writers take turns
+    both_have_one, ours, theirs = threading.Barrier(2), Fact(name="ours", value=""), Fact(name="theirs", value="")
+    with services.database.write() as session:
+        session.add_all([ours, theirs])
+        services.queue.enqueue(session, "prune", {})
+
+    def lock(session: Session, first: str, second: str) -> None:
+        session.get_one(Fact, first, with_for_update=True)
+        if not both_have_one.broken:
+            both_have_one.wait(10)
+        session.get_one(Fact, second, with_for_update=True)
+
+    def prune(services: Services, claim: Claim) -> None:
+        with services.queue.finishing(claim) as session:
+            session.execute(text("SET LOCAL deadlock_timeout = '10ms'"))  # it looks first, so it is the one to go
+            lock(session, "ours", "theirs")
+
+    def meet() -> None:
+        with services.database.write() as session:
+            lock(session, "theirs", "ours")
+
+    monkeypatch.setitem(HANDLERS, "prune", Handler(prune))
+    other = threading.Thread(target=meet)
+    other.start()
+    (claim,) = services.queue.claim(1, worker_id="test")
+    run_job(services, claim)
+    other.join()
+    (job,) = jobs(services, "prune")
+    assert (job.state, job.last_error) == ("ready", "deadlock")
+    told = capsys.readouterr().err
+    assert "job will be retried" in told
+    assert "unexpected" not in told
+    both_have_one.abort()
+    make_due(services)
+    assert drain(services) == ["prune"]
 
 
 @dataclass
