@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure everything and write docs/benchmarks.md."""
+"""`python -m benchmarks`: measure everything, or some parts, and put the tables into docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PARTS: dict[str, Callable[[int], str]] = {
 
 
 def main() -> int:
-    """Measure the parts that were named, or all of them, and write the page only when all were measured."""
+    """Measure the parts that were named, or all of them, and replace their tables in docs/benchmarks.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one or more of {', '.join(_PARTS)}; by default all")
     parser.add_argument("--certificates", type=int, default=1000, help="in the wave of renewals (default: %(default)s)")
@@ -38,24 +38,35 @@ def main() -> int:
     unknown = set(chosen) - set(_PARTS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(_PARTS)}")
-    tables = []
     for part in chosen:
         print(f"measuring {part} ...", file=sys.stderr, flush=True)
-        tables.append(_PARTS[part](given.certificates))
-        print(tables[-1] + "\n", flush=True)
-    if set(chosen) == set(_PARTS):
-        _PAGE.write_text(_page(tables))
-        print(f"written to {_PAGE.relative_to(Path.cwd())}", file=sys.stderr)
+        table = _PARTS[part](given.certificates)
+        print(table + "\n", flush=True)
+        _PAGE.write_text(_page(_tables() | {part: table}))
     return 0
 
 
-def _page(tables: list[str]) -> str:
-    return "\n\n".join(["# Benchmarks", _INTRODUCTION, *tables, _machine()]) + "\n"
+def _page(tables: dict[str, str]) -> str:
+    parts = [f"{_MARK}{part} -->\n\n{tables[part]}" for part in _PARTS if part in tables]
+    return "\n\n".join(["# Benchmarks", _INTRODUCTION, *parts, _END + _machine()]) + "\n"
+
+
+def _tables() -> dict[str, str]:
+    """What the page says of each part that was measured before."""
+    found = {}
+    for section in _PAGE.read_text().partition(_END)[0].split(_MARK)[1:]:
+        part, _, table = section.partition(" -->\n")
+        found[part] = table.strip()
+    return found
+
+
+_MARK, _END = "<!-- part ", "<!-- end -->\n\n"
 
 
 _INTRODUCTION = """Made by `make bench`, with real processes against the [simulator](simulator.md): median and, in
-brackets, spread. What is compared was taken in one run. The time from an event to its certificate counts from the
-event's commit to the end of the verification, less the simulator's own two answers."""
+brackets, spread. What is compared was taken in one run; `python -m benchmarks PART` measures a table anew. The time
+from an event to its certificate counts from the event's commit to the end of the verification, less the simulator's
+own two answers."""
 
 
 def _machine() -> str:
