@@ -4,6 +4,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # A Python of at least 3.12, which dnsimple 8.x needs; an older pip would quietly take dnsimple 2.x instead.
+# Tests wait for processes and clocks more than they work.
+AT_ONCE ?= 4
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
@@ -15,8 +17,8 @@ help: ## Show the targets
 run: $(VENV)/.run ## Start the service; without a DNSIMPLE_API_TOKEN, with a simulated DNSimple and a demo
 	@exec $(BIN)/python -m app.launch
 
-test: $(VENV)/.dev ## Run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## Run all tests, several at a time; `make test AT_ONCE=0` one after the other
+	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal
 
 check: lint types imports ## Lint, types and import directions
 

@@ -75,6 +75,10 @@ class Evidence:
             and load_pem_private_key(key["private_key"].encode(), None).public_key() == leaf.public_key()
         )
 
+    def newest_usable(self, domain: str) -> int | None:
+        """The ID of the newest certificate that is any good."""
+        return next((int(one["id"]) for one in reversed(self.at_dnsimple[domain]) if one["usable"]), None)
+
     def counts(self) -> dict[str, int]:
         """How much was going on."""
         bought = sum(len(documents) for documents in self.at_dnsimple.values())
@@ -123,7 +127,7 @@ def _bought_twice(evidence: Evidence) -> Iterator[str]:
 
 def _not_in_place(evidence: Evidence) -> Iterator[str]:
     for domain, documents in evidence.at_dnsimple.items():
-        newest = next((document["id"] for document in reversed(documents) if document["usable"]), None)
+        newest = evidence.newest_usable(domain)
         certificate = evidence.certificates.get(newest or 0)
         served = evidence.folder / "var" / "certificates" / f"www.{domain}" / "cert.pem"
         in_place = certificate and served.exists() and served.read_text() == certificate.leaf_pem
@@ -161,11 +165,12 @@ def _undelivered(evidence: Evidence) -> Iterator[str]:
 def _died_for_nothing(evidence: Evidence) -> Iterator[str]:
     with evidence.database.read() as session:
         dead = session.scalars(select(Job).where(Job.state == "dead")).all()
-    lost = {one["id"] for documents in evidence.at_dnsimple.values() for one in documents if one["usable"]}
-    # Given up after "some hours" of a minute, and found again by looking.
+    # An installation is given up after "some hours" of a minute. That is no loss if a newer certificate has come since,
+    # or if it was found again by looking.
+    lost = {evidence.newest_usable(domain) for domain in evidence.orders}
     lost -= {one.id for one in evidence.certificates.values() if one.installed_at}
     for job in dead:
-        if job.kind not in _MAY_DIE or job.args.get("certificate_id") in lost:
+        if job.kind not in _MAY_DIE or job.args.get("certificate_id") in lost - {None}:
             yield f"{job.kind} {job.args}: {job.last_error}"
 
 
