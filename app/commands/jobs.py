@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from app.commands.output import as_json_option, current_services, operator, print_record, print_rows
 from app.jobs.handlers import HANDLERS
-from app.jobs.queue import Priority
+from app.jobs.queue import Claim, Priority
 from app.storage.audit import record
 from app.storage.models import Job
 
@@ -110,10 +110,13 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
 @group.command("cancel", epilog="Example: flask jobs cancel 17")
 @click.argument("job_id", type=int)
 def cancel_job(job_id: int) -> None:
-    """Drop a job that has not finished."""
+    """Drop a job that has not finished; the order or delivery that it was for has failed then."""
     services = current_services()
     with services.database.write() as session:
-        if not services.queue.cancel(session, job_id):
+        job = session.get(Job, job_id, with_for_update=True)
+        if job is None or not services.queue.cancel(session, job_id):
             raise click.ClickException(f"no unfinished job has the ID {job_id}; see `flask jobs list`")
+        dropped = Claim(id=job.id, kind=job.kind, token="", args=job.args)
+        HANDLERS[job.kind].died(services, session, dropped, f"job {job_id} was cancelled by {operator()}")
         record(session, actor=operator(), action="job.cancelled", subject=str(job_id))
     click.echo(f"Job {job_id} is cancelled.")

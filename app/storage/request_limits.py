@@ -69,7 +69,7 @@ class RequestLimits:
             insert_once(session, RequestCount, key=key, minute=0, used=0, total=0)
             row = session.get_one(RequestCount, key, with_for_update=True)
             minute, second = divmod(read_now(session).timestamp(), _MINUTE)
-            if row.minute < minute:
+            if not minute <= row.minute <= minute + 1:  # far ahead: the database's clock was, and is put right
                 row.minute, row.used = int(minute), 0
             taken = max(0, min(block, per_minute - row.used))
             row.used += taken

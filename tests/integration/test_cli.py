@@ -7,6 +7,7 @@ import json
 import pytest
 from flask import Flask
 from flask.cli import AppGroup
+from flask.testing import FlaskClient
 
 from app.cli import GROUPS
 from app.services import Services
@@ -69,6 +70,17 @@ def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
     run(app, "jobs", "cancel", str(jobs(services)[0].id))
     assert [job.state for job in jobs(services)] == ["cancelled"]
     assert "no unfinished job" in run(app, "jobs", "cancel", "1", status=1)
+
+
+def test_an_order_whose_job_is_cancelled_has_failed(app: Flask, client: FlaskClient, services: Services) -> None:
+    wish = {"json": {"domain": "cancelled.example"}, "headers": {"Prefer": "respond-async"}}
+    order_id = client.post("/issue_certificate", **wish).json["data"]["order_id"]
+    (job,) = jobs(services, "order")
+    run(app, "jobs", "cancel", str(job.id))
+    order = client.get(f"/orders/{order_id}").json["data"]
+    assert order["order_state"] == "failed"
+    assert f"job {job.id} was cancelled by operator:" in order["failure"]["detail"]
+    assert client.post("/issue_certificate", **wish).json["data"]["order_id"] != order_id  # it can be ordered anew
 
 
 def test_renewals_are_ordered_together_or_not_at_all(app: Flask, services: Services) -> None:

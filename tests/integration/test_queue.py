@@ -13,7 +13,7 @@ from sqlalchemy import func, select, update
 from app.jobs.doorbell import doorbell_for
 from app.jobs.queue import Claim, LeaseLostError, Priority, Queue
 from app.jobs.schedule import Every, enqueue_due
-from app.storage.clock import db_now
+from app.storage.clock import db_now, move_ahead
 from app.storage.database import Database
 from app.storage.models import Fact, Job, Periodic
 
@@ -208,8 +208,22 @@ def test_a_slot_of_a_periodic_job_is_taken_once(database: Database, queue: Queue
     with database.write() as session:  # the next hour
         session.execute(update(Periodic).values(slot=Periodic.slot - 1))
         assert enqueue_due(session, queue, schedule) == ["tick"]
+
+
+def test_periodic_jobs_go_on_after_the_databases_clock_was_ahead(database: Database) -> None:
+    queue, schedule = Queue(database), (Every("tick", 60),)
+    move_ahead(30 * 86400)
+    try:
+        with database.write() as session:
+            assert enqueue_due(session, queue, schedule) == ["tick"]
+    finally:
+        move_ahead(-30 * 86400)
+    with database.write() as session:
+        assert enqueue_due(session, queue, schedule) == ["tick"]
+        assert enqueue_due(session, queue, schedule) == []
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 1  # the first one has not even begun
+    assert (queue.seconds_until_due() or 0) <= 3600
 
 
 def test_an_enqueue_rings_the_doorbell(database: Database, queue: Queue) -> None:
