@@ -170,7 +170,8 @@ def test_over_https_the_cookie_is_secure_and_bound_to_the_host(tmp_path: Path) -
     services.database.close()
 
 
-def test_what_is_no_token_gets_no_session(app: Flask, services: Services) -> None:
+@pytest.mark.usefixtures("services")
+def test_what_is_no_token_gets_no_session(app: Flask) -> None:
     browser = app.test_client()
     for token in ("", "certcourier_" + "A" * 43):
         answer = browser.post("/dashboard/sign-in", data={"token": token})

@@ -18,10 +18,11 @@ from werkzeug.serving import make_server
 
 from app import create_app
 from app.certificates.readiness import claim_installation, code_version, note_version
+from app.dnsimple.quota import digest_token
 from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from app.doctor.findings import Examination, ok, run_checks
-from app.dnsimple.quota import digest_token
 from app.services import Services
+from app.storage.keyring import KeyFile
 from app.storage.migrating import downgrade
 from app.storage.models import Event, Fact, Job, Quota, Worker
 from config import Settings
@@ -207,9 +208,7 @@ def test_calls_that_are_stopped(app: Flask, services: Services) -> None:
     assert "all calls are stopped" not in only(app, "quota", status=0), "our calls go through"
 
 
-def test_looking_with_a_rejected_token_stops_nobody(
-    services: Services, settings: Settings, simulator: Simulator
-) -> None:
+def test_looking_with_a_rejected_token_stops_nobody(services: Services, settings: Settings) -> None:
     wrong = create_app(settings.model_copy(update={"dnsimple_api_token": SecretStr("wrong")}))
     said = only(wrong, "token")
     assert "DNSimple rejects the token" in said
@@ -233,6 +232,11 @@ def test_a_secret_that_others_can_read(app: Flask, settings: Settings) -> None:
     file.write_text("secret")
     file.chmod(0o644)
     assert f"chmod 600 {file}" in only(app, "files")
+    file.chmod(0o600)
+    old = KeyFile(settings.kek_file).copy_of("0" * 16)
+    old.write_text("old")
+    old.chmod(0o600)
+    assert f"warning: {old} holds an old key-encryption key" in only(app, "files", status=0)
 
 
 def test_clocks_are_compared_with_the_databases_and_dnsimples(app: Flask) -> None:

@@ -60,9 +60,9 @@ def overview() -> Response:
 @page(by_domain=True)
 def elsewhere(unknown: str = "") -> Any:
     """What is no page of ours is told by one, for people."""
-    if not unknown:
-        return redirect(url_for("dashboard.overview"), 303)
-    abort(404, "There is no such page.")
+    if unknown:
+        abort(404, "There is no such page.")
+    return redirect(url_for("dashboard.overview"), 303)
 
 
 @blueprint.get("/orders")
