@@ -14,7 +14,7 @@ from flask import Flask
 from app import create_app
 from app.services import Services
 from app.storage.keyring import KeyFile
-from app.storage.sealing import Sealer
+from app.storage.sealing import Sealer, key_id_of
 from tests.e2e.stack import ROOT
 from tests.integration.test_cli import run
 from tests.integration.test_rotating import add_certificates, assert_all_open, copies
@@ -164,3 +164,14 @@ def test_a_database_of_before_the_rotation_is_opened_by_the_copy(services: Servi
     assert_all_open(services, 3)
     assert copies(services) == [copy]
     restored.extensions["certcourier"].services.database.close()
+
+
+def test_a_key_that_nothing_needs_is_dropped_by_hand(app: Flask, services: Services) -> None:
+    file = services.settings.kek_file
+    extra = Sealer.new_key()
+    before = file.read_text()
+    file.write_text(f"{before}{extra}\n")
+    assert "not needed any more" in run(app, "keys", "status", status=1)
+    run(app, "keys", "drop")
+    assert file.read_text() == before
+    assert KeyFile(file).copy_of(key_id_of(extra)).read_text() == f"{extra}\n"

@@ -255,17 +255,6 @@ def test_a_key_that_is_needed_is_not_dropped(app: Flask, services: Services) -> 
     assert "Every key is needed" in run(app, "keys", "drop")
 
 
-def test_a_key_that_nothing_needs_is_dropped_by_hand(app: Flask, services: Services) -> None:
-    file = services.settings.kek_file
-    extra = Sealer.new_key()
-    before = file.read_text()
-    file.write_text(f"{before}{extra}\n")
-    assert "not needed any more" in run(app, "keys", "status", status=1)
-    run(app, "keys", "drop")
-    assert file.read_text() == before
-    assert KeyFile(file).copy_of(key_id_of(extra)).read_text() == f"{extra}\n"
-
-
 def test_a_key_in_the_environment_says_how_to_rotate_it(
     simulator: Simulator, database_url: str, tmp_path: Path
 ) -> None:
