@@ -54,7 +54,7 @@ class Concern:
 
 @dataclass(frozen=True, slots=True)
 class QuotaState:
-    """DNSimple's calls in the present window. `stopped_until` is None while calls may be made."""
+    """DNSimple's calls in the present window. `stopped_until` is None while calls with our token may be made."""
 
     limit: int
     remaining: int
@@ -113,7 +113,8 @@ def quota_state(services: Services, session: Session, now: datetime) -> QuotaSta
     if row is None:
         return None
     over = now >= row.reset_at
-    stopped = row.blocked_until if row.blocked_until and row.blocked_until > now else None
+    ours = row.blocked_token in {None, services.token_digest}  # another token's stop is none of our calls'
+    stopped = row.blocked_until if ours and row.blocked_until and row.blocked_until > now else None
     return QuotaState(
         limit=row.call_limit,
         remaining=row.call_limit if over else row.remaining,

@@ -161,11 +161,12 @@ def _quota(context: _Context) -> Iterable[Metric]:
     # What the row says of a window that has ended is true no more.
     remaining = None if row is None else row.remaining if until_reset else row.call_limit
     limit = None if row is None else row.call_limit
-    blocked = row is not None and row.blocked_until is not None and row.blocked_until > context.now
+    ours = row is not None and row.blocked_token in {None, context.services.token_digest}
+    blocked = row is not None and ours and row.blocked_until is not None and row.blocked_until > context.now
     yield _gauge("certcourier_quota_limit", "DNSimple's calls for a window.", limit)
     yield _gauge("certcourier_quota_remaining", "DNSimple's calls that are left of the window.", remaining)
     yield _gauge("certcourier_quota_reset_seconds", "Time until the window ends.", until_reset)
-    yield _gauge("certcourier_quota_blocked", "1 while all calls to DNSimple are stopped (429, 401).", int(blocked))
+    yield _gauge("certcourier_quota_blocked", "1 while all calls with our token are stopped (429, 401).", int(blocked))
 
 
 def _lineages(context: _Context) -> Iterable[Metric]:

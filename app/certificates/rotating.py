@@ -2,14 +2,15 @@
 
 Each step is on record before the next one begins, so that a rotation that was interrupted is taken up where it was:
 the new key is in the file; the database names it as the one to seal under; rows are sealed anew; nothing is sealed
-under the old one any more, and then it is dropped.
+under the old one any more, and then it is moved into a file of its own, for the backups that were made before.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import ColumnElement, LargeBinary, func, select, update
 from sqlalchemy.orm import Session
@@ -131,8 +132,10 @@ def seal_anew(services: Services) -> Iterator[int]:
         yield sealed
 
 
-def drop(services: Services, session: Session, key_ids: set[str], *, actor: str) -> None:
-    """Take keys out of the file. Raises `PermanentError` if one of them is needed.
+def drop(services: Services, session: Session, key_ids: set[str], *, actor: str) -> list[Path]:
+    """Take keys out of the file, each into a file of its own. Returns those files.
+
+    Raises `PermanentError` if one of them is needed, or when the keys come from where we cannot write.
 
     No transaction can seal under a dropped key: whoever seals has read which key to seal under in that transaction, and
     this one waits for those and lets no other begin.
@@ -143,24 +146,36 @@ def drop(services: Services, session: Session, key_ids: set[str], *, actor: str)
             raise PermanentError(
                 f"key {use.key_id} is needed by {use.certificates} certificates: run `flask keys rotate` first"
             )
-    file = _writable_file(services)
-    left = without(file.read(), key_ids)
-    if not left:
+    if services.settings.key_encryption_key is not None:
+        raise PermanentError(by_hand(key_ids))
+    file = KeyFile(services.settings.kek_file)
+    if not without(file.read(), key_ids):
         raise PermanentError("the last key cannot be dropped")
     for key_id in sorted(key_ids):
-        record(session, actor=actor, action="key.dropped", subject=key_id)
-    file.write(left)
+        record(session, actor=actor, action="key.dropped", subject=key_id, detail={"to": str(file.copy_of(key_id))})
+    return file.take_out(key_ids)
+
+
+def by_hand(key_ids: Collection[str]) -> str:
+    """What to do with keys of the environment that nothing needs here."""
+    return (
+        f"key {', '.join(sorted(key_ids))} is not needed any more, but by backups of the database: save it where the "
+        "backups' keys are, then take it out of KEY_ENCRYPTION_KEY on every host"
+    )
 
 
 def replace_lost(services: Services, session: Session, *, actor: str) -> str:
     """Go on under the key that we hold, without the one that is lost. Returns the lost one's ID.
 
-    Raises `PermanentError` if it is not lost: then nothing need be given up.
+    Raises `PermanentError` if it is held, or was only taken out of the file: then nothing need be given up.
     """
     fact = session.get_one(Fact, KEY_FACT, with_for_update=True)
     lost = fact.value
     if services.sealer.holds(lost):
         raise PermanentError(f"key {lost} is held here, so it is not lost: use `flask keys rotate`")
+    file = KeyFile(services.settings.kek_file)
+    if file.copy_of(lost).exists():
+        raise PermanentError(f"key {lost} is not lost: it is in {file.copy_of(lost)}; see `flask keys status`")
     fact.value = services.sealer.key_id
     record(session, actor=actor, action="key.given_up", subject=lost, detail={"now": fact.value})
     services.webhook_secrets.rotate(session)  # the old one cannot be opened any more, but is still taken

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from sqlalchemy import delete, or_, select
 
 from app.certificates.tokens import Client, authenticate
+from app.errors import PermanentError
 from app.services import Services
 from app.storage.audit import record
 from app.storage.clock import db_now
 from app.storage.models import ApiToken, DashboardSession
 
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class MayNotReadError(PermanentError):
+    """The token is valid, but not for the pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,15 @@ class SignedIn:
 
 
 def sign_in(services: Services, token: str) -> str | None:
-    """A new session's ID, which cannot be read again, or None if no valid token that may read was given."""
+    """A new session's ID, which cannot be read again, or None if no valid token was given.
+
+    Raises `MayNotReadError` for a valid one that may not look at anything.
+    """
     client = authenticate(services, token.strip())
-    if client is None or not client.may("read"):
+    if client is None:
         return None
+    if not client.may("read"):
+        raise MayNotReadError(f"The token {client.name} is valid, but has no scope read.")
     session_id = secrets.token_urlsafe(32)
     with services.database.write() as session:
         lasts = 60.0 * services.settings.dashboard_session_minutes

@@ -34,6 +34,8 @@ def status() -> None:
         click.echo(f"  {use.key_id}  {held}; {use.certificates} certificates, {use.webhook_secrets} webhook secrets")
     for line in to_do or ["Every private key on record is sealed under one key, which is held here."]:
         click.echo(line)
+    for copy in KeyFile(services.settings.kek_file).copies():
+        click.echo(_move(copy))
     if to_do:
         raise SystemExit(1)
 
@@ -110,20 +112,30 @@ def _drop_old(services: Services) -> None:
     if not unneeded:
         return
     if services.settings.key_encryption_key is not None:
-        click.echo(f"Take {', '.join(sorted(unneeded))} out of KEY_ENCRYPTION_KEY on every host.")
+        click.echo(f"Now by hand: {rotating.by_hand(unneeded)}.")
         return
     with services.database.write() as session:
-        rotating.drop(services, session, unneeded, actor=operator())
-    click.echo(
-        f"Dropped {', '.join(sorted(unneeded))} from {services.settings.kek_file}. Backups of the database from before "
-        "need it: keep it with the backups' keys as long as you keep them."
+        copies = rotating.drop(services, session, unneeded, actor=operator())
+    _say_dropped(services, unneeded, copies)
+
+
+def _say_dropped(services: Services, key_ids: set[str], copies: list[Path]) -> None:
+    click.echo(f"Took {', '.join(sorted(key_ids))} out of {services.settings.kek_file}.")
+    for copy in copies:
+        click.echo(_move(copy))
+
+
+def _move(copy: Path) -> str:
+    return (
+        f"{copy} holds an old key, which backups of the database from before need: "
+        "move it to where the backups' keys are, away from this host."
     )
 
 
 @group.command("drop", epilog="Example: flask keys drop")
 @click.argument("key_ids", metavar="[KEY_ID]...", nargs=-1)
 def drop(key_ids: tuple[str, ...]) -> None:
-    """Take keys that nothing is sealed under out of the file; by default all of those."""
+    """Take keys that nothing is sealed under out of the file, each into one of its own; by default all of those."""
     services = current_services()
     held = {use.key_id: use for use in rotating.key_uses(services) if use.held}
     unknown = [key_id for key_id in key_ids if key_id not in held]
@@ -135,10 +147,10 @@ def drop(key_ids: tuple[str, ...]) -> None:
         return
     try:
         with _changing(services), services.database.write() as session:
-            rotating.drop(services, session, chosen, actor=operator())
+            copies = rotating.drop(services, session, chosen, actor=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"Dropped {', '.join(sorted(chosen))}.")
+    _say_dropped(services, chosen, copies)
 
 
 @group.command("replace", epilog="Example: flask keys replace --lost")
@@ -153,6 +165,7 @@ def replace(lost: bool) -> None:  # noqa: ARG001, it is there to be typed
         raise click.ClickException(str(error)) from None
     count = sum(1 for _ in rotating.unreadable(services))
     click.echo(f"Key {gone} is given up; {services.sealer.key_id} seals from now on.")
+    click.echo("Should it be found again: add it as a second line, then `flask keys rotate` opens what it can.")
     click.echo(f"Start web and worker, then fetch {count} private keys: flask certificates refetch --all-unreadable")
 
 
@@ -172,18 +185,28 @@ def _source(services: Services) -> str:
 
 
 def _to_do(services: Services, uses: list[rotating.KeyUse]) -> list[str]:
-    found = []
+    found: list[str] = []
     sealing = next((use for use in uses if use.seals), None)
     if sealing is None:
         return ["No process has started yet; the first one takes the first key."]
+    file = KeyFile(services.settings.kek_file)
+    taken_out = [use for use in uses if use.is_needed and not use.held and file.copy_of(use.key_id).exists()]
+    found += [
+        f"Key {use.key_id} is needed again, as after a restore: add the line in {file.copy_of(use.key_id)} to "
+        f"{_source(services)}, then run `flask keys rotate`."
+        for use in taken_out
+    ]
     if not sealing.held:
-        found.append(
-            f"Key {sealing.key_id} is not held here: restore it. If it is lost for good: `flask keys replace --lost`."
-        )
+        if sealing not in taken_out:
+            lost = "If it is lost for good: `flask keys replace --lost`."
+            found.append(f"Key {sealing.key_id} is not held here: restore it. {lost}")
     elif services.sealer.key_id != sealing.key_id or any(use.held and use.is_needed and not use.seals for use in uses):
         found.append("A rotation is not complete: run `flask keys rotate`.")
-    elif any(use.held and not use.is_needed for use in uses):
-        found.append("A key is not needed any more: run `flask keys drop`.")
+    elif unneeded := {use.key_id for use in uses if use.held and not use.is_needed}:
+        if services.settings.key_encryption_key is None:
+            found.append("A key is not needed any more: run `flask keys drop`.")
+        else:
+            found.append(f"By hand: {rotating.by_hand(unneeded)}.")
     count = sum(1 for _ in rotating.unreadable(services))
     if count:
         found.append(f"{count} private keys cannot be opened: run `flask certificates refetch --all-unreadable`.")

@@ -11,11 +11,11 @@ import click
 from flask.cli import AppGroup
 
 from app.certificates import looking
+from app.certificates.attending import quota_state
 from app.certificates.names import InvalidFieldError, parse_domain
 from app.commands import certificates
 from app.commands.output import as_json_option, current_services, print_record, print_rows
 from app.storage.clock import read_now
-from app.storage.models import Quota
 from app.web import schemas
 
 orders = AppGroup("orders", help="Orders and what became of them.")
@@ -136,19 +136,18 @@ def show_quota(as_json: bool) -> None:
     """Show how many calls to DNSimple are left; exits with 1 when all calls are stopped."""
     services = current_services()
     with services.database.read() as session:
-        row, now = session.get(Quota, services.account_id), read_now(session)
-    if row is None:
+        state = quota_state(services, session, read_now(session))
+    if state is None:
         raise click.ClickException("nothing is known yet: no call has been made")
-    over = now >= row.reset_at
-    stopped = row.blocked_until if row.blocked_until and row.blocked_until > now else None
+    stopped = state.stopped_until
     record = {
-        "limit": row.call_limit,
-        "remaining": row.call_limit if over else row.remaining,
-        "resets_at": None if over else row.reset_at.isoformat(timespec="seconds"),
-        "in_flight": 0 if over else row.in_flight,
-        "left_for_unknown_certificates": row.unknown_left,
+        "limit": state.limit,
+        "remaining": state.remaining,
+        "resets_at": state.resets_at.isoformat(timespec="seconds") if state.resets_at else None,
+        "in_flight": state.in_flight,
+        "left_for_unknown_certificates": state.unknown_left,
         "stopped_until": stopped.isoformat(timespec="seconds") if stopped else None,
-        "stopped_because": row.blocked_reason if stopped else None,
+        "stopped_because": state.stopped_because,
     }
     print_record(record, as_json=as_json)
     if stopped:

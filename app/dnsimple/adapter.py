@@ -100,6 +100,10 @@ class DNSimple:
         """The same, but somebody is told of each answer."""
         return self._paid_by(self._payer.heard_by(hear))
 
+    def only_asking(self) -> DNSimple:
+        """The same, but a token that is rejected stops nobody: for somebody who wants to know whether it is."""
+        return self._paid_by(self._payer.only_asking())
+
     def _paid_by(self, payer: Payer) -> DNSimple:
         other = copy.copy(self)
         other._payer = payer

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
+from app.dnsimple.errors import AuthenticationError
 from app.errors import CertcourierError
 
 
@@ -81,6 +82,20 @@ class _HearingGate:
         self._gate.settle(purpose, answer, error)
 
 
+class _OnlyAskingGate:
+    """Decides as another gate does, but a token that is rejected stops nobody: somebody only tried it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.admit = gate.admit
+        self.give_back = gate.give_back
+
+    def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
+        if isinstance(error, AuthenticationError):  # of which the other gate learns as of a call without an answer
+            answer, error = replace(answer, status=None), None
+        self._gate.settle(purpose, answer, error)
+
+
 class Payer:
     """Pays for each call as it comes, or has paid for some of them already."""
 
@@ -96,6 +111,10 @@ class Payer:
     def heard_by(self, hear: Callable[[Answer], None]) -> Payer:
         """One whose answers are told to somebody."""
         return Payer(_HearingGate(self._gate, hear), self._purpose)
+
+    def only_asking(self) -> Payer:
+        """One whose rejected token stops nobody."""
+        return Payer(_OnlyAskingGate(self._gate), self._purpose)
 
     @contextmanager
     def together(self, calls: int) -> Iterator[Payer]:

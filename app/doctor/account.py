@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from app.certificates.attending import quota_state
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, NotFoundError
 from app.doctor.findings import Examination, Finding, ok, problem, warning
 from app.services import WEBHOOK_PATH
 from app.storage.clock import read_now
-from app.storage.models import Quota
 
 _TOKEN_PAGE = "DNSimple's page Account, Automation"  # noqa: S105, no token
 
@@ -75,21 +75,21 @@ def check_quota(examination: Examination) -> Iterable[Finding]:
     """Calls are left and not stopped."""
     services = examination.services
     with services.database.read() as session:
-        row, now = session.get(Quota, services.account_id), read_now(session)
-    if row is None:
+        state = quota_state(services, session, read_now(session))
+    if state is None:
         yield ok("no call has been made yet")
-    elif row.blocked_until is not None and row.blocked_until > now:
+    elif state.stopped_until is not None:
         yield problem(
-            f"all calls are stopped until {row.blocked_until:%H:%M:%S} UTC: {row.blocked_reason}",
+            f"all calls are stopped until {state.stopped_until:%H:%M:%S} UTC: {state.stopped_because}",
             "replace a rejected token; a quota that was exceeded comes back by itself",
         )
-    elif row.reset_at > now and row.remaining < row.call_limit / 20:
+    elif state.resets_at is not None and state.remaining < state.limit / 20:
         yield warning(
-            f"{row.remaining} of {row.call_limit} calls are left until {row.reset_at:%H:%M:%S} UTC",
+            f"{state.remaining} of {state.limit} calls are left until {state.resets_at:%H:%M:%S} UTC",
             "see which other programs use the account",
         )
     else:
-        yield ok(f"{row.remaining if row.reset_at > now else row.call_limit} of {row.call_limit} calls are left")
+        yield ok(f"{state.remaining} of {state.limit} calls are left")
 
 
 def check_zone(examination: Examination) -> Iterable[Finding]:

@@ -11,7 +11,7 @@ from typing import Literal
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.dnsimple.adapter import Answer, DNSimple
-from app.dnsimple.errors import UnreachableError
+from app.dnsimple.errors import AuthenticationError, UnreachableError
 from app.errors import CertcourierError, RetryableError
 from app.services import Services
 
@@ -39,8 +39,8 @@ class Examination:
 
     @property
     def dnsimple(self) -> DNSimple:
-        """The account; its answers are remembered for their dates."""
-        return self.services.dnsimple.heard_by(self.answers.append)
+        """The account; its answers are remembered for their dates, and a rejected token is no stop for others."""
+        return self.services.dnsimple.only_asking().heard_by(self.answers.append)
 
 
 type Check = Callable[[Examination], Iterable[Finding]]
@@ -89,6 +89,8 @@ def _careful(look: Callable[[], Iterable[Finding]], found: list[Finding]) -> Non
         found.extend(look())
     except UnreachableError as error:
         found.append(problem(str(error), "see that this machine reaches DNSIMPLE_BASE_URL, then try again"))
+    except AuthenticationError as error:
+        found.append(problem(f"DNSimple rejects the token: {error}", "see what the check `token` says"))
     except RetryableError as error:
         found.append(problem(str(error), "try again in a while"))
     except CertcourierError as error:

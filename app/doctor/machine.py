@@ -14,6 +14,7 @@ from sqlalchemy import text
 from app.doctor.findings import Examination, Finding, ok, problem, warning
 from app.errors import CertcourierError, RetryableError
 from app.storage.clock import read_now
+from app.storage.keyring import KeyFile
 from app.storage.migrating import current_revision, head_revision
 from app.storage.models import Fact
 
@@ -110,7 +111,8 @@ def check_clock(examination: Examination) -> Iterable[Finding]:
 def check_files(examination: Examination) -> Iterable[Finding]:
     """Nobody but the service reads what is secret."""
     services = examination.services
-    secret = [services.settings.kek_file, services.settings.var_dir / "webhook.secret", Path(".env")]
+    old_keys = KeyFile(services.settings.kek_file).copies()
+    secret = [services.settings.kek_file, *old_keys, services.settings.var_dir / "webhook.secret", Path(".env")]
     if services.database.sqlite_path:
         secret.append(services.database.sqlite_path)
     open_to_others = [file for file in secret if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077]
@@ -118,6 +120,11 @@ def check_files(examination: Examination) -> Iterable[Finding]:
         yield problem(f"{file} can be read by others", f"run `chmod 600 {file}`")
     if not open_to_others:
         yield ok("files with secrets can be read by their owner alone")
+    for file in old_keys:
+        yield warning(
+            f"{file} holds an old key-encryption key, which backups of the database need",
+            "move it to where the backups' keys are, away from this host",
+        )
 
 
 def check_destinations(examination: Examination) -> Iterable[Finding]:

@@ -85,8 +85,11 @@ def _unauthorized(*, browser: bool) -> Response:
     if wait:
         return _too_many(wait, "too many requests without a valid token came from this address")
     detail = "send `Authorization: Bearer TOKEN` with a token made by `flask tokens create`"
-    challenge = 'Bearer realm="certcourier"' + (', Basic realm="certcourier"' if browser else "")
-    return problem(401, "unauthorized", "A valid token is needed", detail, headers={"WWW-Authenticate": challenge})
+    challenge = {"WWW-Authenticate": 'Bearer realm="certcourier"'}
+    answer = problem(401, "unauthorized", "A valid token is needed", detail, headers=challenge)
+    if browser:  # in a header of its own: Chromium looks at the first scheme of each and asks nobody for another
+        answer.headers.add("WWW-Authenticate", 'Basic realm="certcourier"')
+    return answer
 
 
 def _too_many(wait: float, reason: str) -> Response:

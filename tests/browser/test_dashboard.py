@@ -143,6 +143,35 @@ def test_signing_in_and_retrying_a_job_take_nothing_but_the_keyboard(
     expect(page.get_by_role("status")).to_contain_text("The job starts again.")
 
 
+def test_the_api_documentation_opens_with_any_user_and_the_token_as_the_password(
+    browser: Browser, stack: Stack, token: str
+) -> None:
+    context = browser.new_context(http_credentials={"username": "anybody", "password": token})
+    page = context.new_page()
+    sign_in(page, stack, token)
+    page.get_by_role("link", name="API documentation").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Certcourier")
+    assert page.url == f"{stack.url}/docs"
+    context.close()
+
+
+def test_a_kind_of_job_does_not_break_within_its_name(page: Page, stack: Stack, token: str, database: Database) -> None:
+    error = "a long last error that takes all the room there is " * 5
+    with database.write() as session:
+        session.add(
+            Job(kind="register_webhook", args={}, state="dead", finished_at=datetime.now(UTC), last_error=error)
+        )
+    page.set_viewport_size({"width": 700, "height": 700})
+    sign_in(page, stack, token)
+    page.goto(f"{stack.url}/dashboard/jobs")
+    kind = page.get_by_text("register_webhook", exact=True).first
+    assert kind.evaluate("one => one.getClientRects().length") == 1
+    page.goto(f"{stack.url}/dashboard/destinations")
+    gap = "document.querySelector('#failing').closest('section').getBoundingClientRect().top"
+    gap += " - document.querySelector('.scroll').getBoundingClientRect().bottom"
+    assert page.evaluate(gap) > 15, "the second table keeps its distance"
+
+
 def tab_to(page: Page, identifier: str) -> None:
     for _ in range(50):
         if page.evaluate("document.activeElement.id") == identifier:

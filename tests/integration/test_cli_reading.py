@@ -141,6 +141,9 @@ def test_stopped_calls_are_status_1(app: Flask, services: Services) -> None:
             Quota(account_id=ACCOUNT, reset_at=until, blocked_until=until, blocked_reason="token rejected", **values)
         )
     assert "token rejected" in run(app, "quota", "show", status=1)
+    with services.database.write() as session:
+        session.get_one(Quota, ACCOUNT).blocked_token = "another's"
+    assert "token rejected" not in run(app, "quota", "show", status=0)
 
 
 def test_all_dead_jobs_of_a_kind_start_again_at_once(app: Flask, services: Services) -> None:

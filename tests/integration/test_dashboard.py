@@ -170,13 +170,34 @@ def test_over_https_the_cookie_is_secure_and_bound_to_the_host(tmp_path: Path) -
     services.database.close()
 
 
-def test_what_is_no_token_gets_no_session(app: Flask, services: Services) -> None:
+@pytest.mark.usefixtures("services")
+def test_what_is_no_token_gets_no_session(app: Flask) -> None:
     browser = app.test_client()
-    _, issuer = create_token(services, "issuer", ("issue",))
-    for token in ("", "certcourier_" + "A" * 43, issuer):
+    for token in ("", "certcourier_" + "A" * 43):
         answer = browser.post("/dashboard/sign-in", data={"token": token})
         assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, False)
         assert 'role="alert"' in answer.text
+
+
+def test_a_token_that_may_not_look_is_told_so_and_is_no_failed_try(app: Flask, services: Services) -> None:
+    browser = app.test_client()
+    _, issuer = create_token(services, "issuer", ("issue",))
+    for _ in range(5):
+        answer = browser.post("/dashboard/sign-in", data={"token": issuer})
+        assert (answer.status_code, "Set-Cookie" in answer.headers) == (403, False)
+    assert "The token issuer is valid, but has no scope read." in answer.text
+
+
+def test_an_address_that_is_no_page_is_told_by_a_page(app: Flask, browser: FlaskClient) -> None:
+    answer = browser.get("/dashboard/xyz")
+    assert (answer.status_code, answer.mimetype) == (404, "text/html")
+    assert "There is no such page." in answer.text
+    assert browser.get("/dashboard/").headers["Location"] == "/dashboard"
+    assert app.test_client().get("/dashboard/xyz").headers["Location"].startswith("/dashboard/sign-in"), "for strangers"
+
+
+def test_every_page_leads_to_the_documentation_of_the_api(browser: FlaskClient) -> None:
+    assert '<a href="/docs">' in browser.get("/dashboard").text
 
 
 def test_failed_sign_ins_are_slowed_but_a_valid_token_still_comes_in(app: Flask, services: Services) -> None:
@@ -431,11 +452,17 @@ def test_a_rejected_token_is_told(browser: FlaskClient, services: Services) -> N
         services,
         Quota(
             account_id=ACCOUNT, call_limit=2400, remaining=2000, unknown_left=1, window_seconds=3600, reset_at=end,
-            blocked_until=end, blocked_reason="401", blocked_token="0" * 16,
+            blocked_until=end, blocked_reason="401", blocked_token=services.token_digest,
         ),
     )  # fmt: skip
     assert "DNSimple rejects our token" in browser.get("/dashboard").text
     assert "stopped: DNSimple rejects our token" in browser.get("/dashboard/dnsimple").text
+    with services.database.write() as session:
+        session.execute(update(Quota).values(blocked_token="0" * 16))
+    assert "DNSimple rejects our token" not in browser.get("/dashboard").text, "another's token is not ours"
+    page = browser.get("/dashboard/dnsimple").text
+    assert "rejects our token" not in page
+    assert "paused" not in page
 
 
 def test_renewals_are_expected_thirty_days_before_expiry_and_not_of_what_was_replaced(services: Services) -> None:
@@ -472,6 +499,21 @@ def test_a_certificate_tells_its_story_in_order(browser: FlaskClient, services: 
     assert places == sorted(places)
     assert f"{1:064x}" in page
     assert "www.a.example" in page
+
+
+def test_an_event_that_a_step_tells_of_is_told_once(browser: FlaskClient, services: Services) -> None:
+    certificate(services, 1, "a.example")
+    at = datetime.now(UTC)
+    about: dict[str, Any] = {"name": "certificate.issue", "certificate_id": 1}
+    add(
+        services,
+        StoryLine(at=at, certificate_id=1, step="event received", detail="certificate.issue"),
+        Event(request_identifier="r1", outcome="queued", received_at=at, **about),
+        Event(request_identifier="r2", outcome="queued", received_at=at + timedelta(seconds=5), **about),
+    )
+    page = browser.get("/dashboard/certificates/1").text
+    assert page.count("event received") == 1
+    assert page.count("certificate.issue: queued") == 1, "the one that no step tells of"
 
 
 def names(answer: TestResponse) -> list[str]:

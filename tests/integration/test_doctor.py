@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from pydantic import SecretStr
 from werkzeug.serving import make_server
 
 from app import create_app
 from app.certificates.readiness import claim_installation, code_version, note_version
+from app.dnsimple.quota import digest_token
 from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from app.doctor.findings import Examination, ok, run_checks
 from app.services import Services
+from app.storage.keyring import KeyFile
 from app.storage.migrating import downgrade
 from app.storage.models import Event, Fact, Job, Quota, Worker
 from config import Settings
@@ -200,6 +203,20 @@ def test_calls_that_are_stopped(app: Flask, services: Services) -> None:
             Quota(account_id=ACCOUNT, reset_at=until, blocked_until=until, blocked_reason="token rejected", **values)
         )
     assert "token rejected" in only(app, "quota")
+    with services.database.write() as session:
+        session.get_one(Quota, ACCOUNT).blocked_token = digest_token("another's")
+    assert "all calls are stopped" not in only(app, "quota", status=0), "our calls go through"
+
+
+def test_looking_with_a_rejected_token_stops_nobody(services: Services, settings: Settings) -> None:
+    wrong = create_app(settings.model_copy(update={"dnsimple_api_token": SecretStr("wrong")}))
+    said = only(wrong, "token")
+    assert "DNSimple rejects the token" in said
+    assert "see what the check `token` says" in only(wrong, "webhook")
+    assert "calls are left" in only(wrong, "quota", status=0)
+    with services.database.read() as session:
+        assert session.get_one(Quota, ACCOUNT).blocked_until is None
+    wrong.extensions["certcourier"].services.database.close()
 
 
 def test_a_destination_that_cannot_be_written(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
@@ -215,6 +232,11 @@ def test_a_secret_that_others_can_read(app: Flask, settings: Settings) -> None:
     file.write_text("secret")
     file.chmod(0o644)
     assert f"chmod 600 {file}" in only(app, "files")
+    file.chmod(0o600)
+    old = KeyFile(settings.kek_file).copy_of("0" * 16)
+    old.write_text("old")
+    old.chmod(0o600)
+    assert f"warning: {old} holds an old key-encryption key" in only(app, "files", status=0)
 
 
 def test_clocks_are_compared_with_the_databases_and_dnsimples(app: Flask) -> None:

@@ -181,6 +181,9 @@ def test_the_quota_is_told_as_it_is_now(client: FlaskClient, services: Services)
         row.reset_at, row.blocked_until = now - timedelta(seconds=1), now + timedelta(minutes=1)
     assert figure(client, "quota_remaining") == 2400
     assert figure(client, "quota_blocked") == 1
+    with services.database.write() as session:
+        session.get_one(Quota, ACCOUNT).blocked_token = "another's"
+    assert figure(client, "quota_blocked") == 0
 
 
 def test_workers_and_the_webhook_are_told(client: FlaskClient, services: Services) -> None:

@@ -113,7 +113,12 @@ def test_nothing_but_health_and_the_webhook_answers_without_a_token(app: Flask, 
 def test_a_wrong_token_is_refused(anonymous: FlaskClient, header: str) -> None:
     answer = anonymous.get("/orders", headers={"Authorization": header})
     assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert answer.headers.getlist("WWW-Authenticate") == ['Bearer realm="certcourier"']
+
+
+def test_a_page_asks_browsers_in_a_header_that_they_understand(anonymous: FlaskClient) -> None:
+    challenges = anonymous.get("/docs").headers.getlist("WWW-Authenticate")
+    assert challenges == ['Bearer realm="certcourier"', 'Basic realm="certcourier"']
 
 
 def test_a_token_may_do_what_its_scopes_say(app: Flask, services: Services) -> None:

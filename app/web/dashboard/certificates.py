@@ -92,12 +92,14 @@ def _find(certificate_id: int) -> tuple[Certificate, list[StoryLine], list[Endpo
 
 
 def _story(lines: list[StoryLine], events: list[Event]) -> list[dict[str, Any]]:
-    """Steps and events in the order of their times."""
+    """Steps and events in the order of their times; an event that a step tells of is told once."""
+    told_by_step = {(line.at, line.detail) for line in lines if line.step == "event received"}
     told: list[tuple[datetime, dict[str, Any]]] = [
         (line.at, {"at": line.at, "step": line.step, "detail": line.detail}) for line in lines
     ]
     told += [
         (event.received_at, {"at": event.received_at, "step": "webhook", "detail": f"{event.name}: {event.outcome}"})
         for event in events
+        if (event.received_at, event.name) not in told_by_step
     ]
     return [line for _, line in sorted(told, key=lambda pair: pair[0])]

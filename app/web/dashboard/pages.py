@@ -55,6 +55,16 @@ def overview() -> Response:
     )
 
 
+@blueprint.get("/")
+@blueprint.get("/<path:unknown>")
+@page(by_domain=True)
+def elsewhere(unknown: str = "") -> Any:
+    """What is no page of ours is told by one, for people."""
+    if unknown:
+        abort(404, "There is no such page.")
+    return redirect(url_for("dashboard.overview"), 303)
+
+
 @blueprint.get("/orders")
 @page(by_domain=True)
 def orders() -> Response:

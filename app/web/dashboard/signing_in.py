@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from flask import Response, g, redirect, request, url_for
 
 from app.certificates import sessions
-from app.certificates.sessions import SignedIn
+from app.certificates.sessions import MayNotReadError, SignedIn
 from app.certificates.tokens import Client
 from app.web.auth import client, count_failure
 from app.web.context import current, services
@@ -53,12 +53,18 @@ def begin_session() -> Any:
     if _is_foreign():
         return _forged()
     token, wanted = request.form.get("token", ""), _safe(request.form.get("next", ""))
-    session_id = sessions.sign_in(services(), token) if len(token) <= _LONGEST_TOKEN else None
+    try:
+        session_id = sessions.sign_in(services(), token) if len(token) <= _LONGEST_TOKEN else None
+    except MayNotReadError as error:
+        problem = f"{error} Sign in with one that was made with `--scope read` or `--scope admin`."
+        return render("sign_in.html", 403, next=wanted, problem=problem)
     if session_id is None:
         wait = count_failure()
         if wait:
             return _too_many(wait, "Too many tries without a valid token came from this address.")
-        return render("sign_in.html", 401, next=wanted, problem="This is no valid token with the scope read.")
+        return render(
+            "sign_in.html", 401, next=wanted, problem="This is no valid token: it is mistyped, revoked or expired."
+        )
     answer = redirect(wanted or url_for("dashboard.overview"), 303)
     answer.set_cookie(
         _cookie(),
