@@ -18,19 +18,24 @@ from typing import Any
 import requests
 from dotenv import dotenv_values
 
-from app.demo import demo_settings, demonstrate, write_settings
+from app.certificates.tokens import authenticate, create_token
 from app.errors import CertcourierError
 from app.logs import configure_logs
-from app.running import LaunchError, RunningLock, lock, say
 from app.services import Services, build_services
 from app.storage.migrating import upgrade
 from config import ConfigurationError, Settings, load_settings
 
+DEMO_DOMAIN = "customer.example"
 _SIMULATOR_PORT = 4570
 _SIMULATED_TOKEN = "simulated-token"  # noqa: S105, opens nothing but the simulator
 _SIMULATED_ACCOUNT = 1010
 _READY_SECONDS = 60
 _STOP_SECONDS = 30
+_STORY_SECONDS = 120
+
+
+class LaunchError(Exception):
+    """Why the service could not be started, for the person at the terminal."""
 
 
 @dataclass
@@ -39,21 +44,14 @@ class Processes:
 
     logs: Path | None
     environment: dict[str, str]
-    lock: RunningLock
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str, *command: str) -> None:
         """Start a child in a process group of its own, so that Ctrl-C reaches us first and it is ended in order."""
         output = (self.logs / f"{name}.log").open("ab") if self.logs else None
         self.running[name] = subprocess.Popen(  # noqa: S603, our own programs
-            command,
-            env=self.environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=[self.lock.descriptor],  # held for as long as any of them runs
+            command, env=self.environment, stdout=output, stderr=output, start_new_session=True
         )
-        self.lock.note(name, self.running[name].pid)
         if output:
             output.close()
 
@@ -84,7 +82,7 @@ class Processes:
 def main() -> int:
     """Start everything, tell the demo's story, and wait for Ctrl-C. Returns the exit status."""
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last one: the terminal was closed
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     environment = _environment()
     simulated = not (environment.get("DNSIMPLE_API_TOKEN") or environment.get("DNSIMPLE_API_TOKEN_FILE"))
@@ -94,28 +92,26 @@ def main() -> int:
     try:
         os.environ.update(environment)
         settings = load_settings()
-        running = lock(settings.var_dir)
+        _say(_banner(settings, simulated=simulated))
         services = _prepare(settings)
-        say(_banner(settings, simulated=simulated))
-        # `flask -e` works with the demo by this file; without a demo, what an earlier one has left misleads.
-        write_settings(settings, environment) if demo else demo_settings(settings).unlink(missing_ok=True)
-        processes = Processes(_log_folder(settings) if simulated else None, environment, running)
+        _write_demo_settings(settings, demo)
+        processes = Processes(_log_folder(settings) if simulated else None, environment)
         _start(processes, services, simulated=simulated)
         _wait_ready(processes, settings, stopping)
         if simulated and not stopping.is_set():
-            demonstrate(services, local_url(settings), stopping, check=processes.check)
+            _demonstrate(processes, services, stopping)
         elif not stopping.is_set():
-            say(_first_steps(settings))
+            _say(_first_steps(settings))
         while not stopping.wait(1.0):
             processes.check()
     except (ConfigurationError, CertcourierError, LaunchError) as error:
-        say(f"\nCertcourier cannot run:\n{error}", file=sys.stderr)
+        _say(f"\nCertcourier cannot run:\n{error}", file=sys.stderr)
         return 1
     finally:
         if processes is not None:
-            say("\nStopping...")
+            _say("\nStopping...")
             processes.stop()
-            say("Stopped. `make run` goes on from here.")
+            _say("Stopped. `make run` goes on from here.")
     return 0
 
 
@@ -134,6 +130,19 @@ def _simulated(environment: Mapping[str, str]) -> dict[str, str]:
         "PUBLIC_URL": f"http://127.0.0.1:{environment.get('PORT', '4567')}",
         "LOG_FORMAT": environment.get("LOG_FORMAT", "text"),
     }
+
+
+def _write_demo_settings(settings: Settings, demo: Mapping[str, str]) -> None:
+    """What `flask -e` needs to work with the demo; without a demo, what an earlier one has left misleads."""
+    path = _demo_settings(settings)
+    if demo:
+        path.write_text("".join(f"{name}={value}\n" for name, value in demo.items()))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _demo_settings(settings: Settings) -> Path:
+    return settings.var_dir / "demo.env"
 
 
 def _prepare(settings: Settings) -> Services:
@@ -161,7 +170,7 @@ def _check_free(name: str, host: str, port: int) -> None:
             if error.errno != errno.EADDRINUSE:
                 raise LaunchError(f"HOST: cannot listen on {host}: {error.strerror}") from None
             raise LaunchError(
-                f"{name}: port {port} is in use by another program. Stop it, or choose another port: "
+                f"port {port} is in use by another program. Stop it, or choose another port: "
                 f"{name}={port + 100} make run"
             ) from None
 
@@ -197,7 +206,7 @@ def _wait_ready(processes: Processes, settings: Settings, stopping: threading.Ev
     for _ in range(_READY_SECONDS * 10):
         processes.check()
         with suppress(requests.RequestException, ValueError):
-            answer = requests.get(f"{local_url(settings)}/readyz", timeout=5)
+            answer = requests.get(f"{_local_url(settings)}/readyz", timeout=5)
             checks = answer.json()
             if answer.status_code == 200:
                 return
@@ -206,9 +215,68 @@ def _wait_ready(processes: Processes, settings: Settings, stopping: threading.Ev
     raise LaunchError(f"not ready after {_READY_SECONDS} seconds: {checks}")
 
 
+def _demonstrate(processes: Processes, services: Services, stopping: threading.Event) -> None:
+    """Order one certificate for the demo domain, unless an earlier run has, and tell its story as it happens."""
+    url = _local_url(services.settings)
+    token = _demo_token(services)
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {token}"
+    earlier = session.get(f"{url}/orders", params={"domain": DEMO_DOMAIN, "state": "installed"}, timeout=10)
+    earlier.raise_for_status()
+    if earlier.json()["data"]:
+        _say(f"The certificate for {DEMO_DOMAIN} is there from an earlier run. Its story:\n")
+        order_id = earlier.json()["data"][0]["order_id"]
+    else:
+        _say(f"Ordering a certificate for {DEMO_DOMAIN}. Its story:\n")
+        ordered = session.post(f"{url}/issue_certificate", json={"domain": DEMO_DOMAIN}, timeout=60)
+        if ordered.status_code != 202:
+            raise LaunchError(f"the order was refused: {ordered.text}")
+        order_id = ordered.json()["data"]["order_id"]
+    order = _tell_story(session, f"{url}/orders/{order_id}", processes, stopping)
+    if order is not None:
+        _say(_what_next(services.settings, order, token))
+
+
+def _tell_story(
+    session: requests.Session, url: str, processes: Processes, stopping: threading.Event
+) -> dict[str, Any] | None:
+    """Print each new line until the certificate is delivered. None when it is time to stop."""
+    told: set[tuple[str, str]] = set()
+    for _ in range(_STORY_SECONDS * 5):
+        processes.check()
+        answer = session.get(url, timeout=10)
+        answer.raise_for_status()
+        order: dict[str, Any] = answer.json()["data"]
+        for line in order["story"]:
+            if (line["at"], line["step"]) not in told:
+                told.add((line["at"], line["step"]))
+                _say(f"  {line['at'][11:23]}  {line['step']:<15} {line['detail']}")
+        if order["order_state"] == "failed":
+            raise LaunchError(f"the demo's order failed: {order['failure']['detail']}")
+        states = [delivery["state"] for delivery in order["deliveries"]]
+        if states and set(states) <= {"delivered", "superseded"}:
+            return order
+        if stopping.wait(0.2):
+            return None
+    raise LaunchError(f"the demo's certificate was not delivered within {_STORY_SECONDS} seconds")
+
+
+def _demo_token(services: Services) -> str:
+    """A token for the demo's curl, kept in a file of its own so that it still works after the next `make run`."""
+    path = services.settings.var_dir / "demo.token"
+    if path.exists():
+        token = path.read_text().strip()
+        if authenticate(services, token):
+            return token
+        path.unlink()
+    _, token = create_token(services, "demo", ("issue", "read"))
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(token + "\n")
+    return token
+
+
 def _banner(settings: Settings, *, simulated: bool) -> str:
-    database = "" if settings.is_sqlite else " and in PostgreSQL"
-    where = f"Certcourier on {local_url(settings)}, data in {settings.var_dir}/{database}"
+    where = f"Certcourier on {_local_url(settings)}, data in {settings.var_dir}/"
     if not simulated:
         return f"{where}\nDNSimple: {settings.dnsimple_base_url}, account {settings.dnsimple_account_id}\n"
     width = 78
@@ -220,16 +288,36 @@ def _banner(settings: Settings, *, simulated: bool) -> str:
     return "\n".join([rule, *(f"* {line:<{width}} *" for line in lines), rule, where, ""])
 
 
-def _first_steps(settings: Settings) -> str:
-    return f"""Ready. The dashboard is {local_url(settings)}/ ; sign in with a token.
-Make one for a client:   .venv/bin/flask tokens create NAME
-Then order a certificate:
-  curl -i {local_url(settings)}/issue_certificate -H 'Authorization: Bearer TOKEN' -d domain=DOMAIN
+def _what_next(settings: Settings, order: dict[str, Any], token: str) -> str:
+    file = order["deliveries"][0]["detail"]
+    return f"""
+The files are in {file}/
+
+Look at the certificate:
+  openssl x509 -in {file}/fullchain.pem -noout -subject -ext subjectAltName -dates
+
+Order the next one, and wait for it:
+  curl -i {_local_url(settings)}/issue_certificate \\
+    -H 'Authorization: Bearer {token}' -H 'Prefer: wait=30' \\
+    -H 'Content-Type: application/json' -d '{{"domain": "shop.example", "san": ["blog"]}}'
+
+See all of them, and whether all is well:
+  .venv/bin/flask -e {_demo_settings(settings)} certificates list
+  .venv/bin/flask -e {_demo_settings(settings)} doctor
+
+The interface's page is {_local_url(settings)}/docs (any user, the token as password); logs are in \
+{settings.var_dir}/log/.
 Ctrl-C stops everything."""
 
 
-def local_url(settings: Settings) -> str:
-    """Where this machine reaches the service."""
+def _first_steps(settings: Settings) -> str:
+    return f"""Ready. Make a token for a client:   .venv/bin/flask tokens create NAME
+Then order a certificate:
+  curl -i {_local_url(settings)}/issue_certificate -H 'Authorization: Bearer TOKEN' -d domain=DOMAIN
+Ctrl-C stops everything."""
+
+
+def _local_url(settings: Settings) -> str:
     host = _reachable(settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
@@ -243,6 +331,10 @@ def _log_folder(settings: Settings) -> Path:
     folder = settings.var_dir / "log"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _say(text: str, file: Any = None) -> None:
+    print(text, file=file or sys.stdout, flush=True)
 
 
 if __name__ == "__main__":
