@@ -145,7 +145,7 @@ def test_a_second_one_on_the_same_data_is_refused_and_children_left_behind_are_n
         process.kill()
         process.wait()
         said = run_in_vain(env)
-    pids = re.search(r"simulator \(pid \d+\), web \(pid \d+\), worker \(pid \d+\).*\n  kill ([\d ]+)$", said)
+    pids = re.search(r"simulator \(pid \d+\), web \(pid \d+\), worker \(pid \d+\).*\n  kill ([\d ]+)\n", said)
     assert pids is not None, said
     for pid in pids[1].split():
         os.kill(int(pid), signal.SIGTERM)
