@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy import func, select
@@ -70,13 +71,19 @@ _OTHER_ACCOUNT = (
     "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR, or remove them "
     "if they are the demo's"
 )
+_OTHER_DNSIMPLE = (
+    "DNSIMPLE_BASE_URL: this database belongs to {}; take another DATABASE_URL and VAR_DIR, or remove them if they are "
+    "the demo's"
+)
+_SIMULATED = "a simulated DNSimple on this machine"
 
 
 def claim_installation(services: Services) -> None:
     """Note whose database this is, or find that it is somebody else's.
 
-    Raises `PermanentError` when the tables are not current, when the database belongs to another DNSimple account
-    (IDs of two accounts would mix), or when the key-encryption key that its private keys are sealed under is not held.
+    Raises `PermanentError` when the tables are not current, when the database belongs to another DNSimple or account
+    (IDs of two accounts would mix, and a simulator's account may have a real one's number), or when the
+    key-encryption key that its private keys are sealed under is not held.
     """
     try:
         revision = current_revision(services.database)
@@ -89,6 +96,7 @@ def claim_installation(services: Services) -> None:
             str(services.account_id),
             _OTHER_ACCOUNT,
         ),
+        "dnsimple": (_dnsimple(services), _OTHER_DNSIMPLE),
     }
     with services.database.write() as session:
         for name, (value, complaint) in facts.items():
@@ -106,6 +114,12 @@ def claim_installation(services: Services) -> None:
             "webhook secret configured is outdated",
             remedy="leave WEBHOOK_SECRET and its file out: the newest one is in the database",
         )
+
+
+def _dnsimple(services: Services) -> str:
+    """Which DNSimple the IDs are of; a simulator may listen on another port the next time."""
+    base_url = services.settings.dnsimple_base_url
+    return _SIMULATED if urlsplit(base_url).hostname in {"localhost", "127.0.0.1", "::1"} else base_url.lower()
 
 
 def _lost_key(services: Services, sealing: str) -> str:

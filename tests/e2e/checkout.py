@@ -116,8 +116,9 @@ class Checkout:
     def type(self, command: str, shown: str = "") -> str:
         """What it prints, with the usual ports. Raises AssertionError when it fails."""
         for service in _SERVICES:
-            if command.startswith(service):
-                return self._start(service, self._here(command).removeprefix(service), shown)
+            found = re.match(rf"((?:\w+=\S+ )*){re.escape(service)}", command)
+            if found:
+                return self._start(service, found[1], self._here(command).removeprefix(found[0]), shown)
         if command.startswith("make "):  # what runs the tests cannot be run by them
             command = command.replace("make ", "make --dry-run ", 1)
         # Variables last from command to command, as in one terminal.
@@ -135,14 +136,14 @@ class Checkout:
         assert done.returncode == 0, f"{command}\n{done.stdout}"
         return self._there(done.stdout)
 
-    def _start(self, service: str, options: str, shown: str) -> str:
+    def _start(self, service: str, variables: str, options: str, shown: str) -> str:
         """Until it has said what the page shows."""
         earlier = self._services.pop(service, None)
         if earlier is not None:
             earlier.send_signal(signal.SIGINT)
             earlier.wait(60)
         output = self.folder / "terminal.txt"
-        script = f"{_TAKE_UP}\nexec {sys.executable} {_SERVICES[service]} {options}"
+        script = f"{_TAKE_UP}\n{variables} exec {sys.executable} {_SERVICES[service]} {options}"
         with output.open("wb") as terminal:
             process = subprocess.Popen(
                 ["bash", "-c", script], cwd=self.folder, env=self._environment, stdout=terminal, stderr=terminal

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
+import pty
 import re
 import shlex
 import signal
@@ -16,8 +18,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from dotenv import dotenv_values
 
-from config import Settings
+from app.launch.demo import write_settings
+from config import Settings, load_settings
 from tests.e2e.stack import ROOT, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -45,7 +49,8 @@ def launched(folder: Path, env: dict[str, str]) -> Iterator[tuple[subprocess.Pop
     try:
         yield process, output
     finally:
-        process.send_signal(signal.SIGINT)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
         process.wait(60)
 
 
@@ -72,6 +77,9 @@ def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> No
             ]
             assert ("from an earlier run" in text) == (run == 2)
 
+            assert f"Dashboard: http://127.0.0.1:{env['PORT']}/ (token: cat {env['VAR_DIR']}/demo.token)" in text
+            page = requests.get(f"http://127.0.0.1:{env['PORT']}/dashboard/sign-in", timeout=10).text
+            assert f"cat {env['VAR_DIR']}/demo.token" in page
             look = re.search(r"openssl x509 .*", text)
             assert look is not None
             shown = subprocess.run(shlex.split(look[0]), check=True, capture_output=True, text=True, cwd=ROOT).stdout
@@ -79,10 +87,12 @@ def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> No
 
             curl = re.search(r"(?s)curl -i .*?\]}'", text)
             assert curl is not None
-            url, token = re.search(r"http://\S+", curl[0]), re.search(r"Bearer (\S+)'", curl[0])
+            url, token = re.search(r"http://\S+", curl[0]), re.search(r"Bearer \$\(cat (\S+)\)\"", curl[0])
             body = re.search(r"-d '(.*)'", curl[0])
             assert url is not None and token is not None and body is not None  # noqa: PT018, one question
-            headers = {"Authorization": f"Bearer {token[1]}", "Prefer": "wait=30", "Content-Type": "application/json"}
+            secret = Path(token[1]).read_text().strip()
+            assert secret not in text
+            headers = {"Authorization": f"Bearer {secret}", "Prefer": "wait=30", "Content-Type": "application/json"}
             answer = requests.post(url[0], data=body[1], headers=headers, timeout=60)
             assert answer.status_code == 202
             assert answer.json()["data"]["state"] == "issued"
@@ -93,18 +103,133 @@ def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> No
                 assert probe.connect_ex(("127.0.0.1", int(port))) != 0, "something was left running"
 
 
+def run_in_vain(env: dict[str, str]) -> str:
+    """What it says on its standard error."""
+    run = subprocess.run(
+        [sys.executable, "-m", "app.launch"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert "Certcourier on" not in run.stdout
+    return run.stderr
+
+
 @pytest.mark.parametrize("name", ["PORT", "SIMULATOR_PORT"])
 def test_a_busy_port_gets_a_clear_message(tmp_path: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        env = environment(tmp_path, **{name: str(port)})
-        run = subprocess.run(
-            [sys.executable, "-m", "app.launch"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-        )
-    assert run.returncode == 1
-    assert f"port {port} is in use" in run.stderr
-    assert f"{name}={port + 100} make run" in run.stderr
-    assert "Traceback" not in run.stderr
+        said = run_in_vain(environment(tmp_path, **{name: str(port)}))
+    assert f"port {port} is in use" in said
+    assert re.search(r"^  PORT=\d+ SIMULATOR_PORT=\d+ make run$", said, re.MULTILINE)
+
+
+def is_free(env: dict[str, str]) -> bool:
+    """Whether nothing of it runs any more, nor holds its folder."""
+    with Path(env["VAR_DIR"], "run.lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_second_one_on_the_same_data_is_refused_and_children_left_behind_are_named(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    with launched(tmp_path, env) as (process, output):
+        wait_until(functools.partial(says, output, "requested"), "the beginning of the story", 60)
+        settings = Path(env["VAR_DIR"], "demo.env").read_text()
+        said = run_in_vain(env | {"PORT": str(free_port()), "SIMULATOR_PORT": str(free_port())})
+        assert f"already running here (pid {process.pid}" in said
+        assert re.search(r"^  VAR_DIR=\S+/second PORT=\d+ SIMULATOR_PORT=\d+ make run$", said, re.MULTILINE)
+        assert Path(env["VAR_DIR"], "demo.env").read_text() == settings
+        process.kill()
+        process.wait()
+        said = run_in_vain(env)
+    pids = re.search(r"simulator \(pid \d+\), web \(pid \d+\), worker \(pid \d+\).*\n  kill ([\d ]+)\n", said)
+    assert pids is not None, said
+    for pid in pids[1].split():
+        os.kill(int(pid), signal.SIGTERM)
+    wait_until(functools.partial(is_free, env), "the end of the children", 60)
+
+
+def test_closing_the_terminal_stops_everything(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-m", "app.launch"],
+        cwd=ROOT,
+        env=env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    while b"Its story" not in said:
+        said += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert is_free(env)
+
+
+def test_a_demo_with_destinations_of_its_own(tmp_path: Path) -> None:
+    destinations, folder = tmp_path / "destinations.toml", tmp_path / "edge's certificates"
+    destinations.write_text(
+        f"""
+        [[destination]]
+        name = "a-command"
+        kind = "command"
+        directory = "{tmp_path}"
+        command = ["sh", "-c", "test -e mended || {{ echo 'mended is not there'; exit 1; }}"]
+
+        [[destination]]
+        name = "edge"
+        kind = "files"
+        path = "{folder}"
+        """
+    )
+    database = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    env = environment(tmp_path, DATABASE_URL=database, DESTINATIONS_FILE=os.path.relpath(destinations, ROOT))
+    with launched(tmp_path, env) as (process, output):
+        wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "what is next", 90)
+        text = output.read_text()
+        assert f"data in {database} and {env['VAR_DIR']}/" in text
+        assert re.search(r"still trying.*\n  a-command: .*mended is not there", text)
+        assert f"The files are in {folder}/www.customer.example/\n" in text
+
+        file = Path(env["VAR_DIR"], "demo.env")
+        assert file.stat().st_mode & 0o077 == 0
+        ours = {name.upper() for name in Settings.model_fields}
+        listed = subprocess.run(
+            [sys.executable, "-m", "flask", "-e", str(file), "destinations", "list"],
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name not in ours},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert re.search(r"^a-command .*\n^edge ", listed, re.MULTILINE), listed
+
+        (tmp_path / "mended").touch()
+        wait_until(functools.partial(says, output, "delivered       a-command"), "the end of the story", 60)
+        assert process.poll() is None
+    assert process.returncode == 0
+
+
+def test_the_demos_settings_are_read_as_they_were(tmp_path: Path) -> None:
+    given = {"DATABASE_URL": "sqlite:///some/where.db", "NOTIFY_URLS": "json://a/?b='c' d\\e #f", "WEB_THREADS": "4"}
+    settings = load_settings(
+        _env_file=None,
+        dnsimple_api_token="t",
+        dnsimple_account_id=1,
+        public_url="http://127.0.0.1",
+        var_dir=tmp_path,
+    )
+    write_settings(settings, given)
+    assert dotenv_values(tmp_path / "demo.env") == given | {
+        "VAR_DIR": str(tmp_path),
+        "DATABASE_URL": f"sqlite:///{Path.cwd()}/some/where.db",
+    }
 
 
 def test_wrong_settings_are_reported_at_once(tmp_path: Path) -> None:

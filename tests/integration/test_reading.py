@@ -14,7 +14,7 @@ from app.certificates.readiness import claim_installation
 from app.certificates.tokens import create_token, revoke_token
 from app.errors import PermanentError
 from app.services import Services
-from app.storage.models import ApiToken, Certificate, Order, Worker, new_id
+from app.storage.models import ApiToken, Certificate, Fact, Order, Worker, new_id
 from app.web.docs import openapi_document
 from tests.harness import make_services, make_settings
 
@@ -198,6 +198,20 @@ def test_a_database_of_another_account_is_refused(services: Services) -> None:
     )
     with pytest.raises(PermanentError, match="belongs to account 1010"):
         make_services(other)
+
+
+def test_what_comes_of_a_simulator_is_not_mixed_with_a_real_account(services: Services) -> None:
+    def of(base_url: str) -> Services:
+        return make_services(make_settings(services.settings.database_url, base_url, services.settings.var_dir))
+
+    of("http://localhost:1")  # a simulator on another port
+    with pytest.raises(PermanentError, match="belongs to a simulated DNSimple"):
+        of("https://api.dnsimple.com")
+    with services.database.write() as session:
+        session.execute(delete(Fact).where(Fact.name == "dnsimple"))  # as an earlier version has left it
+    of("https://api.dnsimple.com")
+    with pytest.raises(PermanentError, match=r"belongs to https://api\.dnsimple\.com"):
+        of("https://api.sandbox.dnsimple.com")
 
 
 def test_another_key_encryption_key_is_refused(services: Services, tmp_path: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ def page[**P](*, scope: str = "read", by_domain: bool = False) -> Callable[[Call
 @blueprint.get("/sign-in")
 def sign_in() -> Response:
     """The form."""
-    return render("sign_in.html", next=_safe(request.args.get("next", "")), problem="")
+    return _form(next=_safe(request.args.get("next", "")), problem="")
 
 
 @blueprint.post("/sign-in")
@@ -57,14 +58,12 @@ def begin_session() -> Any:
         session_id = sessions.sign_in(services(), token) if len(token) <= _LONGEST_TOKEN else None
     except MayNotReadError as error:
         problem = f"{error} Sign in with one that was made with `--scope read` or `--scope admin`."
-        return render("sign_in.html", 403, next=wanted, problem=problem)
+        return _form(403, next=wanted, problem=problem)
     if session_id is None:
         wait = count_failure()
         if wait:
             return _too_many(wait, "Too many tries without a valid token came from this address.")
-        return render(
-            "sign_in.html", 401, next=wanted, problem="This is no valid token: it is mistyped, revoked or expired."
-        )
+        return _form(401, next=wanted, problem="This is no valid token: it is mistyped, revoked or expired.")
     answer = redirect(wanted or url_for("dashboard.overview"), 303)
     answer.set_cookie(
         _cookie(),
@@ -86,6 +85,18 @@ def end_session() -> Any:
     answer = redirect(url_for("dashboard.sign_in"), 303)
     answer.delete_cookie(_cookie(), path="/", secure=_is_secure(), httponly=True, samesite="Strict")
     return answer
+
+
+def _form(status: int = 200, **values: Any) -> Response:
+    return render("sign_in.html", status, demo_token=_demo_token(), **values)
+
+
+def _demo_token() -> Path | None:
+    """Where `make run` has put a token, as long as DNSimple is simulated on this machine."""
+    settings = services().settings
+    file = settings.var_dir / "demo.token"
+    simulated = urlsplit(settings.dnsimple_base_url).hostname in {"localhost", "127.0.0.1", "::1"}
+    return file if simulated and file.is_file() else None
 
 
 def _refusal(signed_in: SignedIn, scope: str, *, by_domain: bool) -> Response | None:
