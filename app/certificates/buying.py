@@ -76,7 +76,8 @@ def find_purchased(services: Services, order: Order, deadline: Deadline | None) 
     for candidate in _of_its_names(services, order, deadline):
         if candidate.created_at is None or candidate.created_at < since:
             return None  # newest first: all the others are older
-        if candidate.state not in _UNUSABLE and not _is_known(services, candidate.id):
+        ours = candidate.common_name.lower() == order.common_name  # DNSimple says it as it was ordered
+        if ours and candidate.state not in _UNUSABLE and not _is_known(services, candidate.id):
             return candidate
     return None
 

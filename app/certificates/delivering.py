@@ -96,12 +96,22 @@ def deliver(services: Services, claim: Claim) -> None:
             services.queue.hurry(session, [job_key(certificate_id, follower) for follower in followers])
         if receipt.outcome == "delivered":
             want_proven(services, session, certificate)
+            _put_newer_back(services, session, certificate, name)
 
 
 def delivery_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
     """The job was given up: the delivery says so."""
     row = _row(session, int(claim.args["certificate_id"]), str(claim.args["destination"]))
     row.state, row.detail = "failed", error
+
+
+def _put_newer_back(services: Services, session: Session, certificate: Certificate, destination: str) -> None:
+    """A newer one was delivered while this one was: not every destination can tell who came last, so it goes again."""
+    newer = newest_successor(session, certificate)
+    if newer is not None:
+        there = select(Delivery).filter_by(certificate_id=newer.id, destination=destination, state="delivered")
+        if session.scalar(there.with_for_update()) is not None:
+            want_delivered(services, session, newer.id, destination)
 
 
 def _comes_after(services: Services, name: str) -> tuple[str, ...]:

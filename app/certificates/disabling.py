@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.destinations.base import DestinationGoneError, DestinationRefusedError
 from app.services import Services
+from app.storage.audit import record
 from app.storage.models import Delivery, DisabledDestination, Job
 from app.storage.statements import insert_once
 
@@ -27,13 +28,14 @@ def refuse_if_disabled(session: Session, destination: str) -> None:
         )
 
 
-def enable(services: Services, destination: str) -> int | None:
+def enable(services: Services, destination: str, *, actor: str) -> int | None:
     """Deliver there again, beginning with what failed. How many that are, or None if it was not disabled."""
     with services.database.write() as session:
         disabled = session.get(DisabledDestination, destination)
         if disabled is None:
             return None
         session.delete(disabled)
+        record(session, actor=actor, action="destination.enabled", subject=destination)
         failed = select(Delivery).filter_by(destination=destination, state="failed")
         owed = {row.certificate_id: row for row in session.scalars(failed.with_for_update())}
         given_up = select(Job).where(

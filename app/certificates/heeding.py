@@ -20,6 +20,7 @@ from app.certificates.renewing import note_problem
 from app.certificates.story import Step, tell
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.dnsimple.model import Certificate as RemoteCertificate
+from app.dnsimple.paying import Purpose
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import db_now, read_now
@@ -61,7 +62,7 @@ def heed(services: Services, claim: Claim) -> None:
 def _look_at_renewal(services: Services, claim: Claim, certificate: Certificate) -> None:
     _wait_for_turn(services, claim, certificate)
     try:
-        remotes = list(islice(services.dnsimple.certificates(certificate.domain), PAGE))
+        remotes = list(islice(services.dnsimple.spending(Purpose.REPEATED).certificates(certificate.domain), PAGE))
     except NotFoundError as error:
         with services.queue.finishing(claim):
             log.warning("event ignored", reason=str(error), **_about(claim))
@@ -99,7 +100,7 @@ def _is_renewed(old: RemoteCertificate, remotes: list[RemoteCertificate]) -> boo
 
 def _look_for_key(services: Services, claim: Claim, certificate: Certificate) -> None:
     try:
-        services.dnsimple.private_key(certificate.domain, certificate.id)
+        services.dnsimple.spending(Purpose.REPEATED).private_key(certificate.domain, certificate.id)
     except NotIssuedYetError as error:
         if "private key not present" not in error.message.lower():
             raise

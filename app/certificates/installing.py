@@ -172,6 +172,8 @@ def _target(services: Services, claim: Claim) -> _Target | None:
             return None
         somebody_waits = order is not None and order.renews_certificate_id is None
         purpose = Purpose.INTERACTIVE if somebody_waits else Purpose.BACKGROUND
+        if known.installed_at is not None:  # reissued, says an event
+            purpose = Purpose.REPEATED
         # Before DNSimple's answer to our order has told us the domain's ID, the event's word for it has to be checked.
         reference = known.domain if known.domain_id else domain_id
         return _Target(certificate_id, known.domain, domain_id, reference, order, purpose)

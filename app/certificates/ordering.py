@@ -248,7 +248,7 @@ def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: D
             current.state = "accepted"
             return
     # The lost request may still be on its way through DNSimple: not seeing a certificate yet proves nothing.
-    raise Postpone(min(left, 5.0 * 2**claim.postponed), "waiting to see whether a purchase took effect")
+    raise Postpone(min(left, 5.0 * 2 ** min(claim.postponed, 10)), "waiting to see whether a purchase took effect")
 
 
 def _is_succeeded(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> bool:

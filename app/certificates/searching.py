@@ -176,7 +176,8 @@ def _place(after: str | None, parts: int) -> list[Any] | None:
         found = json.loads(after)
     except ValueError:
         found = None
-    if not isinstance(found, list) or len(found) != parts:
+    texts = "".join(one for one in found if isinstance(one, str)) if isinstance(found, list) else ""
+    if not isinstance(found, list) or len(found) != parts or not texts.isprintable():
         raise InvalidFieldError("cursor", "is not one that this service gave out")
     return found
 
@@ -192,6 +193,6 @@ def _instant(value: object) -> datetime:
         instant = datetime.fromisoformat(str(value))
     except ValueError:
         instant = None
-    if instant is None or instant.tzinfo is None:
+    if instant is None or instant.tzinfo is None or not 1970 <= instant.year < 9000:
         raise InvalidFieldError("cursor", "is not one that this service gave out")
     return instant

@@ -7,7 +7,7 @@ from flask.cli import AppGroup
 from sqlalchemy import select
 
 from app.certificates import disabling
-from app.commands.output import as_json_option, current_services, print_rows
+from app.commands.output import as_json_option, current_services, operator, print_rows
 from app.storage.models import DisabledDestination
 
 group = AppGroup("destinations", help="Places that certificates are delivered to.")
@@ -36,7 +36,7 @@ def list_destinations(as_json: bool) -> None:
 @click.argument("name")
 def enable(name: str) -> None:
     """Deliver again to the destination NAME that was disabled; what failed there starts afresh."""
-    revived = disabling.enable(current_services(), name)
+    revived = disabling.enable(current_services(), name, actor=operator())
     if revived is None:
         raise click.ClickException(f"no destination {name!r} is disabled; see `flask destinations list`")
     click.echo(f"{name} is enabled; {revived} failed deliveries start again.")

@@ -39,9 +39,13 @@ def link(path: Path, target: str) -> None:
 @contextmanager
 def locked(slot: Path) -> Iterator[None]:
     """One writer per slot on this machine; the kernel lets go of the lock when its process dies."""
-    with (slot / ".lock").open("w") as file:
+    # Nothing is written into it, and no link is followed: whoever may write in the slot could lead us anywhere.
+    file = os.open(slot / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(file)
 
 
 def fsync_folder(path: Path) -> None:

@@ -1,8 +1,9 @@
 """Certificates imported into AWS Certificate Manager, a renewal into the same ARN, so that what uses it goes on.
 
-ACM has no conditional import. So a delivery first announces its version by a tag, then imports, then looks again: an
-older certificate that came over a newer one at the same instant never goes unnoticed. Deliveries of one process take
-turns.
+ACM has no conditional import. So a delivery first announces its version by a tag, then imports, then looks again. That
+shows most meetings of an older certificate and a newer one, not all: an older delivery that stood still just before its
+announcement, while another process delivered the newer one, goes unnoticed here. The newer one is delivered again then
+(`app.certificates.delivering`). Deliveries of one process take turns.
 """
 
 from __future__ import annotations

@@ -147,11 +147,14 @@ class FilesDestination:
         return Ownership.of(self._config.owner, self._config.group, key_mode=int(self._config.mode, 8), **modes)
 
     def _make_folders(self, slot: Path, ownership: Ownership) -> None:
+        own = ownership.of_folders()
         for folder in (self._root, slot, slot / "versions"):
             made = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
+            if folder.is_symlink() and folder != self._root:
+                raise DestinationRefusedError(f"{folder} is a link that we have not made: remove it, then retry")
             if made or folder != self._root:  # a folder that was there before us is the operator's
-                ownership.give(folder, ownership.folder_mode)
+                own.give(folder, own.folder_mode)
         fsync_folder(self._root)
 
     def _deliver(self, slot: Path, bundle: Bundle, ownership: Ownership) -> Receipt:

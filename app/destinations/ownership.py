@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 UNCHANGED = -1
@@ -38,6 +38,14 @@ class Ownership:
             os.chown(path, self.uid, self.gid)
         if not is_so or stat.S_IMODE(now.st_mode) != mode:
             path.chmod(mode)
+
+    def of_folders(self) -> Ownership:
+        """The same for the folders that versions lie in: their owner stays who writes there, so that nobody else can
+        put a link in his way, and others may pass through to what is theirs.
+        """
+        if self.uid == UNCHANGED:
+            return self
+        return replace(self, uid=os.geteuid(), folder_mode=self.folder_mode | 0o111)
 
     def check(self) -> None:
         """Raise `PermissionError` if this process may not give files to that owner and group. Touches no disk."""

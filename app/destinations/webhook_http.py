@@ -24,6 +24,7 @@ from app.destinations.base import DestinationRefusedError, DestinationUnavailabl
 
 _CONNECT_SECONDS = 10.0
 _MOST_ANSWER_BYTES = 65_536
+_MOST_REASON = 300
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 type Resolve = Callable[[str, int], list[str]]
@@ -136,7 +137,9 @@ def _shut_down(connected: socket.socket) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    # It may hold what the receiver has sent: no control characters, which a terminal obeys and a database refuses.
+    return "".join(letter if letter.isprintable() else "?" for letter in said)[:_MOST_REASON]
 
 
 def is_public(address: str) -> bool:
@@ -160,7 +163,7 @@ def seconds_to_wait(retry_after: str | None, *, now: datetime, least: float, mos
     else:
         try:
             at = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter: a time zone beyond all measure
             return None
         seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
     return min(most, max(least, seconds))

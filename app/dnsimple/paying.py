@@ -17,7 +17,8 @@ class Purpose(StrEnum):
 
     INTERACTIVE = "interactive"  # somebody waits for an order
     BACKGROUND = "background"
-    UNKNOWN = "unknown"  # a certificate or domain that only an event has told us of
+    UNKNOWN = "unknown"  # a certificate or domain that only an event has told us of; free if DNSimple knows it
+    REPEATED = "repeated"  # what is known already, looked at again on an event's word: of the unknown part, never free
 
 
 @dataclass(frozen=True, slots=True)

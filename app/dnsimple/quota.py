@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from app.dnsimple.errors import AuthenticationError, RateLimitedError
 from app.dnsimple.paying import Answer, Purpose
-from app.errors import CertcourierError, PermanentError, RetryableError
+from app.errors import CertcourierError, RetryableError
 from app.storage.clock import read_now
 from app.storage.database import Database
 from app.storage.models import Quota
@@ -40,6 +40,8 @@ _MARGIN = timedelta(seconds=1.5)
 _SAME_WINDOW = timedelta(seconds=5)
 _REJECTED_PAUSE = timedelta(minutes=15)
 _UNEXPLAINED_PAUSE_SECONDS = 60.0
+# Calls that anybody can cause who can post events.
+_ON_A_WORD = {Purpose.UNKNOWN, Purpose.REPEATED}
 # What waited is resumed over this share of a window, not all at once: over a minute of an hour.
 _SPREAD = 1 / 60
 
@@ -91,7 +93,7 @@ class QuotaKeeper:
             if refusal is None:
                 row.remaining -= calls
                 row.in_flight += calls
-                if purpose is Purpose.UNKNOWN:
+                if purpose in _ON_A_WORD:
                     row.unknown_left -= calls
         if refusal is not None:
             raise refusal
@@ -102,7 +104,7 @@ class QuotaKeeper:
             row, _ = self._row(session)
             row.remaining += min(calls, row.in_flight)  # none of them, if its window has ended meanwhile
             row.in_flight = max(0, row.in_flight - calls)
-            if purpose is Purpose.UNKNOWN:
+            if purpose in _ON_A_WORD:
                 row.unknown_left += calls
 
     def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
@@ -114,8 +116,8 @@ class QuotaKeeper:
         with self._database.write() as session:
             row, now = self._row(session)
             row.in_flight = max(0, row.in_flight - 1)
-            if purpose is Purpose.UNKNOWN and not isinstance(error, PermanentError):
-                row.unknown_left += 1  # DNSimple does not say that it is unknown: nothing was wasted
+            if purpose is Purpose.UNKNOWN and error is None:
+                row.unknown_left += 1  # it is known: nothing was wasted
             self._correct(row, now, answer)
             if isinstance(error, RateLimitedError) and error.account_wide:
                 pause = error.retry_after if error.retry_after is not None else _UNEXPLAINED_PAUSE_SECONDS
@@ -166,7 +168,7 @@ class QuotaKeeper:
             released = until_reset - row.window_seconds * spare / reserve
             pause = self._rng.uniform(max(0.0, released), until_reset)
             return self._wait(row, pause, "the rest of this hour's calls to DNSimple is kept for orders")
-        if purpose is Purpose.UNKNOWN and row.unknown_left <= 0:
+        if purpose in _ON_A_WORD and row.unknown_left <= 0:
             return self._wait(row, until_reset, "this hour's calls for unknown certificates are spent")
         return None
 

@@ -11,7 +11,13 @@ import pytest
 from sqlalchemy import update
 
 from app.dnsimple.adapter import DNSimple, Purpose
-from app.dnsimple.errors import AuthenticationError, DNSimpleError, NotFoundError, RateLimitedError
+from app.dnsimple.errors import (
+    AuthenticationError,
+    DNSimpleError,
+    NotFoundError,
+    NotIssuedYetError,
+    RateLimitedError,
+)
 from app.dnsimple.paying import Answer, Payer, RateLimit
 from app.dnsimple.quota import QuotaExhaustedError, QuotaKeeper, Shares
 from app.storage.clock import db_now
@@ -124,6 +130,26 @@ def test_unknown_things_have_a_small_budget_that_only_waste_uses_up(database: Da
     with pytest.raises(QuotaExhaustedError, match="unknown"):
         kept.admit(Purpose.UNKNOWN)
     kept.admit(Purpose.BACKGROUND)
+
+
+def test_what_is_looked_at_again_on_an_events_word_is_never_free(database: Database) -> None:
+    kept = keeper(database, unknown=5, reserve=0)
+    call(kept, answer(100, 99))
+    for _ in range(5):
+        call(kept, answer(100, 90), purpose=Purpose.REPEATED)
+    for purpose in (Purpose.REPEATED, Purpose.UNKNOWN):
+        with pytest.raises(QuotaExhaustedError, match="unknown"):
+            kept.admit(purpose)
+    kept.admit(Purpose.BACKGROUND)
+
+
+def test_an_unknown_certificate_that_is_not_handed_out_is_not_free(database: Database) -> None:
+    kept = keeper(database, unknown=5, reserve=0)
+    call(kept, answer(100, 99))
+    for _ in range(5):
+        call(kept, answer(100, 90, status=428), NotIssuedYetError("not yet", status=428), Purpose.UNKNOWN)
+    with pytest.raises(QuotaExhaustedError, match="unknown"):
+        kept.admit(Purpose.UNKNOWN)
 
 
 def test_calls_that_belong_together_are_paid_for_together(database: Database) -> None:

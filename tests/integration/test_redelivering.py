@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 
+from app.certificates.delivering import want_delivered
 from app.certificates.redelivering import BATCH, Wish, redeliver
+from app.destinations.base import Bundle, DestinationConfig, Receipt, Version
 from app.destinations.files import FilesConfig, FilesDestination
 from app.services import Services
 from app.storage.clock import db_now
@@ -126,6 +130,47 @@ def test_a_wish_that_cannot_be_met_is_named(
 ) -> None:
     assert added.destinations
     assert message in run(app, "certificates", "redeliver", *arguments, status=status)
+
+
+@dataclass
+class Careless:
+    """A destination that does not compare versions; something happens while it takes one."""
+
+    meanwhile: Callable[[], None]
+    held: list[int] = field(default_factory=list)
+    config: ClassVar = DestinationConfig(name="careless")
+
+    def deliver(self, bundle: Bundle) -> Receipt:
+        if not self.held:
+            self.meanwhile()
+        self.held.append(bundle.version.certificate_id)
+        return Receipt("delivered", "taken")
+
+    def current(self, slot: str) -> Version | None:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Takes anything."""
+
+
+def test_a_newer_certificate_is_put_back_that_an_older_one_has_overtaken(services: Services) -> None:
+    add_lineages(services, 1, each=2)  # 10, and its successor 11
+    with services.database.write() as session:  # which is not installed yet
+        session.execute(update(Certificate).where(Certificate.id == 11).values(lineage_id=None, installed_at=None))
+
+    def newer_comes() -> None:
+        with services.database.write() as session:
+            session.execute(update(Certificate).where(Certificate.id == 11).values(lineage_id=1, installed_at=db_now()))
+            session.add(Delivery(certificate_id=11, destination="careless", state="delivered"))
+        careless.held.append(11)
+
+    careless = Careless(newer_comes)
+    services = replace(services, destinations={"careless": careless})
+    with services.database.write() as session:
+        want_delivered(services, session, 10, "careless")
+    drain(services)
+    assert careless.held == [11, 10, 11]
+    assert states(services, "careless") == {10: "delivered", 11: "delivered"}
 
 
 def test_a_key_that_is_not_kept_is_fetched_again(

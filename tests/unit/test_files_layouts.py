@@ -182,13 +182,29 @@ def test_files_and_folders_get_the_owner_group_and_modes_named(root: Path, layou
     files.check()
     files.deliver(bundle(1))
     current = (root / "www.example.com" / "current").resolve()
-    for folder in (root, root / "www.example.com", current.parent, current):
+    for folder in (root, root / "www.example.com", current.parent):  # where nobody else may put a link in our way
         found = folder.stat()
-        assert (found.st_uid, folder.group(), stat.S_IMODE(found.st_mode)) == (NOBODY.pw_uid, "daemon", 0o750)
+        assert (found.st_uid, folder.group(), stat.S_IMODE(found.st_mode)) == (os.geteuid(), "daemon", 0o751)
+    found = current.stat()
+    assert (found.st_uid, current.group(), stat.S_IMODE(found.st_mode)) == (NOBODY.pw_uid, "daemon", 0o750)
     for path in [*current.iterdir(), *root.glob("*.yml")]:
         mode = 0o640 if path.name in {"privkey.pem", "combined", "keystore.p12"} else 0o444
         found = path.stat()
         assert (found.st_uid, path.group(), stat.S_IMODE(found.st_mode)) == (NOBODY.pw_uid, "daemon", mode), path
+
+
+@pytest.mark.parametrize("name", [".lock", "versions"])
+def test_no_link_in_a_slot_is_followed(root: Path, layout: str, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("as it was")
+    slot = root / "www.example.com"
+    slot.mkdir(parents=True)
+    (slot / name).symlink_to(elsewhere / "precious" if name == ".lock" else elsewhere)
+    with pytest.raises((DestinationRefusedError, DestinationUnavailableError)):
+        make_files(root, layout).deliver(bundle(1))
+    assert [path.name for path in elsewhere.iterdir()] == ["precious"]
+    assert (elsewhere / "precious").read_text() == "as it was"
 
 
 @ROOT_ONLY

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -62,6 +62,24 @@ def test_an_unexpected_error_is_told_with_its_traceback(capsys: pytest.CaptureFi
     (line,) = written(capsys)
     assert line["level"] == "error"
     assert line["exception"].endswith("ValueError: odd")
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_traceback_shows_no_values(capsys: pytest.CaptureFixture[str], log_format: Literal["json", "text"]) -> None:
+    configure_logs(log_format, "info")
+
+    def use(secret: str) -> None:
+        document = {"private_key": secret}
+        raise LookupError(f"a key of {len(document)} entries is not to be used")
+
+    try:
+        use("MHcCAQEEINot-a-real-key-but-as-long-as-one-and-looked-for-in-pieces-of-it")
+    except LookupError as error:
+        structlog.get_logger("certcourier").exception("job failed unexpectedly", exc_info=error)
+    told = capsys.readouterr().err
+    assert "LookupError: a key of 1 entries" in told
+    assert "MHcC" not in told
+    assert "looked-for" not in told.replace("\n", "")
 
 
 def test_lines_of_many_threads_stay_whole(capfd: pytest.CaptureFixture[str]) -> None:

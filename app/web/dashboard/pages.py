@@ -126,10 +126,8 @@ def destinations() -> Response:
 @page(scope="admin")
 def enable_destination(name: str) -> Any:
     """Deliver again to one that wanted no deliveries."""
-    if disabling.enable(services(), name) is None:
+    if disabling.enable(services(), name, actor=who().actor) is None:
         abort(404, "No destination of this name is disabled.")
-    with services().database.write() as session:
-        record(session, actor=who().actor, action="destination.enabled", subject=name)
     return redirect(url_for("dashboard.destinations", done="enabled"), 303)
 
 
