@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A Python of at least 3.12, which dnsimple 8.x needs; an older pip would quietly take dnsimple 2.x instead.
 # Tests wait for processes and clocks more than they work.
-AT_ONCE ?= 4
+AT_ONCE ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 

@@ -359,7 +359,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _defaults_in_var_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
-        given = {name: value for name, value in values.items() if value not in {None, ""}}
+        given = {name: value for name, value in values.items() if value is not None and value != ""}
         for name in (*_SECRETS_FROM_FILES, "key_encryption_key"):
             if name in given and f"{name}_file" in given:
                 raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: leave one of them out")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.certificates.reviving import revive
 from app.destinations.base import DestinationGoneError, DestinationRefusedError
 from app.services import Services
 from app.storage.audit import record
@@ -44,8 +45,6 @@ def enable(services: Services, destination: str, *, actor: str) -> int | None:
         revived: set[int] = set()
         for job in session.scalars(given_up.order_by(Job.id)):
             certificate_id = int(job.args["certificate_id"])
-            if certificate_id in owed and services.queue.revive(session, job.id):
+            if certificate_id in owed and revive(services, session, job.id, actor=actor):
                 revived.add(certificate_id)
-        rows = update(Delivery).where(Delivery.destination == destination, Delivery.certificate_id.in_(revived))
-        session.execute(rows.values(state="pending"))
         return len(revived)

@@ -8,7 +8,9 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import select
 
+from app.certificates import reviving
 from app.commands.output import as_json_option, current_services, operator, print_record, print_rows
+from app.errors import PermanentError
 from app.jobs.handlers import HANDLERS
 from app.jobs.queue import Claim, Priority
 from app.storage.audit import record
@@ -88,23 +90,27 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
         raise click.UsageError("--kind goes with --all-dead")
     services = current_services()
     if job_id is not None:
-        with services.database.write() as session:
-            if not services.queue.revive(session, job_id):
-                raise click.ClickException(f"no dead job has the ID {job_id}; see `flask jobs list --state dead`")
-            record(session, actor=operator(), action="job.retried", subject=str(job_id))
+        try:
+            with services.database.write() as session:
+                revived = reviving.revive(services, session, job_id, actor=operator())
+        except PermanentError as error:
+            raise click.ClickException(str(error)) from None
+        if not revived:
+            raise click.ClickException(f"no dead job has the ID {job_id}; see `flask jobs list --state dead`")
         click.echo(f"Job {job_id} starts again.")
         return
-    dead = select(Job.id).where(Job.state == "dead")
+    dead = select(Job.id, Job.kind).where(Job.state == "dead")
     with services.database.read() as session:
-        ids = list(session.scalars(dead.where(Job.kind == kind) if kind else dead))
-    revived = 0
+        found = session.execute(dead.where(Job.kind == kind) if kind else dead).all()
+    ids = [number for number, kind_of in found if reviving.can_start_again(kind_of)]
+    count = 0
     for some in batched(ids, _BATCH):
         with services.database.write() as session:
-            started = [one for one in some if services.queue.revive(session, one)]
-            for one in started:
-                record(session, actor=operator(), action="job.retried", subject=str(one))
-        revived += len(started)
-    click.echo(f"{revived} {'job starts' if revived == 1 else 'jobs start'} again.")
+            count += sum(reviving.revive(services, session, one, actor=operator()) for one in some)
+    click.echo(f"{count} {'job starts' if count == 1 else 'jobs start'} again.")
+    left = len(found) - len(ids)
+    if left:
+        click.echo(f"{left} cannot, for what they were for has ended; `flask jobs retry ID` says what to do instead.")
 
 
 @group.command("cancel", epilog="Example: flask jobs cancel 17")

@@ -51,7 +51,8 @@ def _probe(examination: Examination, session: requests.Session) -> Iterable[Find
         seen = changed_rows(database.execute(delete(Event).where(Event.request_identifier == probe)))
     if answer.status_code == 404:
         yield problem(
-            "PUBLIC_URL does not know our webhook's secret path", "give all hosts the same WEBHOOK_SECRET, and restart"
+            "PUBLIC_URL does not know our webhook's secret path",
+            "see that all hosts use the same DATABASE_URL and key-encryption key, then restart",
         )
     elif answer.status_code != 200:
         yield problem(f"the webhook's path answers {answer.status_code}; DNSimple wants 200", _REACH)

@@ -45,12 +45,16 @@ class SqliteDoorbell:
 
     def wait(self, seconds: float) -> bool:
         looks = max(1, round(seconds / _LOOK_SECONDS))
-        for _ in range(looks):
-            version = self._version()
-            if version != self._seen:
-                self._seen = version
-                return True
-            self._pause.wait(_LOOK_SECONDS)
+        try:
+            for _ in range(looks):
+                version = self._version()
+                if version != self._seen:
+                    self._seen = version
+                    return True
+                self._pause.wait(_LOOK_SECONDS)
+        except sqlite3.Error:  # a full disk, for instance: whoever listens must not end for it
+            self._pause.wait(min(seconds, 1.0))
+            return True
         return False
 
     def close(self) -> None:

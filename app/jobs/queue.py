@@ -229,12 +229,14 @@ class Queue:
         """Give a job up for good, in the caller's transaction: it stays visible as dead until somebody retries it."""
         self._fence(session, claim, state="dead", finished_at=db_now(), token=None, key=None, last_error=error)
 
-    def revive(self, session: Session, job_id: int) -> bool:
-        """Let a dead job start afresh, by an operator's wish."""
+    def revive(self, session: Session, job_id: int, *, key: str | None = None) -> bool:
+        """Let a dead job start afresh, under this key; False if it is not dead, or another one has the key."""
+        if key is not None and session.scalar(select(Job.id).where(Job.key == key)) is not None:
+            return False
         done = session.execute(
             update(Job)
             .where(Job.id == job_id, Job.state == "dead")
-            .values(state="ready", finished_at=None, attempts=0, due_at=db_now())
+            .values(state="ready", finished_at=None, attempts=0, due_at=db_now(), key=key)
         )
         self._ring(session)
         return changed_rows(done) == 1

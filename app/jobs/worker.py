@@ -49,7 +49,7 @@ def run_job(services: Services, claim: Claim) -> None:
 def _run(services: Services, claim: Claim, bound: structlog.typing.FilteringBoundLogger) -> None:
     started = time.monotonic()
     try:
-        _check_attempts(claim)
+        _check(claim)
         HANDLERS[claim.kind].run(services, claim)
         bound.debug("job done", seconds=round(time.monotonic() - started, 3))
     except LeaseLostError as error:
@@ -61,7 +61,9 @@ def _run(services: Services, claim: Claim, bound: structlog.typing.FilteringBoun
             bound.warning("job lost", reason=str(lost))
 
 
-def _check_attempts(claim: Claim) -> None:
+def _check(claim: Claim) -> None:
+    if claim.kind not in HANDLERS:
+        raise PermanentError(f"this version knows no job of the kind {claim.kind!r}")
     if claim.attempts > claim.max_attempts:  # nobody gave it back: each time its process died
         raise PermanentError(f"its worker died while doing it, the last of {claim.max_attempts} times")
 
@@ -99,7 +101,8 @@ def _settle(services: Services, claim: Claim, error: Exception, bound: structlog
 def _bury(services: Services, claim: Claim, reason: str, bound: structlog.typing.FilteringBoundLogger) -> None:
     with services.database.write() as session:
         services.queue.bury(session, claim, reason)
-        HANDLERS[claim.kind].died(services, session, claim, reason)
+        if claim.kind in HANDLERS:
+            HANDLERS[claim.kind].died(services, session, claim, reason)
     bound.error("job dead", reason=reason, remedy=f"mend the cause, then `flask jobs retry {claim.id}`")
 
 
@@ -171,6 +174,8 @@ class Worker:
             # The database is away: the lease will run out and the job be taken up again.
             reason = type(error).__name__
             log.error("job left to its lease", job_id=claim.id, job=claim.kind, reason=reason)  # noqa: TRY400
+        except Exception:
+            log.exception("job left to its lease", job_id=claim.id, job=claim.kind)
         finally:
             with self._lock:
                 del self._at_hand[claim.token]

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 
 from app.cli import GROUPS
 from app.services import Services
+from app.storage.clock import db_now
 from app.storage.migrating import head_revision
 from app.storage.models import Job
 from tests.harness import drain, jobs
@@ -62,6 +63,17 @@ def test_dead_jobs_are_listed_and_retried(app: Flask, services: Services) -> Non
     drain(services)
     assert [job.state for job in jobs(services)] == ["done"]
     assert "no dead job" in run(app, "jobs", "retry", str(row["id"]), status=1)
+
+
+def test_what_cannot_start_again_says_what_to_do_instead(app: Flask, services: Services) -> None:
+    with services.database.write() as session:
+        session.add(Job(kind="order", args={"order_id": "ord_x"}, state="dead", finished_at=db_now()))
+        session.add(Job(kind="prune", args={}, state="dead", finished_at=db_now()))
+    dead = {job.kind: job.id for job in jobs(services)}
+    said = run(app, "jobs", "retry", str(dead["order"]), status=1)
+    assert f"job {dead['order']} (order) does not start again: its order has failed: order again" in said
+    said = run(app, "jobs", "retry", "--all-dead")
+    assert said.startswith("1 job starts again.\n1 cannot, for what they were for has ended")
 
 
 def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:

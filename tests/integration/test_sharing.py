@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import select, update
 
 from app.certificates.delivering import want_delivered
+from app.certificates.reviving import revive
 from app.destinations.base import (
     Bundle,
     Change,
@@ -158,10 +159,27 @@ def test_a_hook_waits_for_files_that_failed_and_runs_when_they_were_retried(
     (tmp_path / "web").unlink()
     (dead,) = [job.id for job in jobs(services) if job.state == "dead"]
     with services.database.write() as session:
-        services.queue.revive(session, dead)
-        session.execute(update(Job).where(Job.id == dead).values(key="deliver:1:web"))
+        assert revive(services, session, dead, actor="tests")
     drain(services)
     assert states(services) == {1: "delivered"}
+    assert hook.runs == [[1]]
+
+
+def test_a_hook_that_was_given_up_gets_its_certificate_when_it_is_retried(services: Services, hook: Hook) -> None:
+    owe(services, 1)
+    hook.broken = True
+    with services.database.write() as session:
+        session.execute(update(Job).where(Job.key == "deliver:1:hook").values(max_attempts=1))
+    drain(services, ahead=True)
+    assert states(services) == {1: "failed"}
+    hook.broken, hook.runs = False, []
+    (dead,) = [job.id for job in jobs(services) if job.state == "dead"]
+    with services.database.write() as session:
+        assert revive(services, session, dead, actor="tests")
+        assert not revive(services, session, dead, actor="tests")
+    drain(services)
+    assert states(services) == {1: "delivered"}
+    assert hook.runs == [[1]]
 
 
 def test_a_hook_after_files_that_hold_a_newer_certificate_does_not_run(services: Services, hook: Hook) -> None:

@@ -11,11 +11,10 @@ from urllib.parse import urlencode
 
 from flask import Response, abort, redirect, request, url_for
 
-from app.certificates import attending, browsing, disabling, looking
+from app.certificates import attending, browsing, disabling, looking, reviving
 from app.certificates.forecasting import WEEKS, Outlook
 from app.certificates.names import InvalidFieldError
 from app.certificates.receiving import LARGEST_ID
-from app.storage.audit import record
 from app.storage.clock import read_now
 from app.web.certificates import ListQuery
 from app.web.context import current, services
@@ -107,9 +106,7 @@ def jobs() -> Response:
 def retry_job(job_id: int) -> Any:
     """Let a dead job start afresh."""
     with services().database.write() as session:
-        revived = job_id <= LARGEST_ID and services().queue.revive(session, job_id)
-        if revived:
-            record(session, actor=who().actor, action="job.retried", subject=str(job_id))
+        revived = job_id <= LARGEST_ID and reviving.revive(services(), session, job_id, actor=who().actor)
     return redirect(url_for("dashboard.jobs", done="retried" if revived else "gone"), 303)
 
 
@@ -172,7 +169,7 @@ def cursor() -> str | None:
 def number_cursor() -> int | None:
     """The same where it is a number."""
     given = cursor()
-    if given is not None and not (given.isdigit() and int(given[:20]) <= LARGEST_ID):
+    if given is not None and not (given.isascii() and given.isdigit() and len(given) < 20 and int(given) <= LARGEST_ID):
         raise InvalidFieldError("cursor", "is not one that this service gave out")
     return None if given is None else int(given)
 

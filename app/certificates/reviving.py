@@ -1,0 +1,47 @@
+"""Dead jobs that an operator lets start afresh, where a fresh start does what he means by it."""
+
+from __future__ import annotations
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from app.certificates.sharing import job_key
+from app.errors import PermanentError
+from app.services import Services
+from app.storage.audit import record
+from app.storage.models import Delivery, Job
+
+# Their end was written down when they died, and a job of theirs that starts again would find nothing to do.
+_ENDED_WITH = {
+    "order": "its order has failed: order again",
+    "watch": "its order has failed: order again, or see `flask certificates list` whether it was installed meanwhile",
+    "import": "its import has ended: `flask certificates import` begins another one",
+    "import_domain": "its import has ended: `flask certificates import --domain` looks at the domain again",
+}
+
+
+def revive(services: Services, session: Session, job_id: int, *, actor: str) -> bool:
+    """Let a dead job start afresh, in the caller's transaction; False if no dead job has this ID.
+
+    Raises `PermanentError`, which says what to do instead, for a kind that cannot be done again.
+    """
+    job = session.get(Job, job_id, with_for_update=True)
+    if job is None or job.state != "dead":
+        return False
+    if job.kind in _ENDED_WITH:
+        raise PermanentError(f"job {job_id} ({job.kind}) does not start again: {_ENDED_WITH[job.kind]}")
+    key = None
+    if job.kind == "deliver":
+        certificate_id, destination = int(job.args["certificate_id"]), str(job.args["destination"])
+        key = job_key(certificate_id, destination)
+        ours = update(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination == destination)
+        session.execute(ours.values(state="pending"))
+    if not services.queue.revive(session, job_id, key=key):
+        return False
+    record(session, actor=actor, action="job.retried", subject=str(job_id))
+    return True
+
+
+def can_start_again(kind: str) -> bool:
+    """Whether `revive` does something for this kind of job."""
+    return kind not in _ENDED_WITH
