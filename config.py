@@ -212,7 +212,7 @@ class Settings(BaseSettings):
     job_lease_seconds: float = Field(
         30.0,
         ge=1,
-        description="After how many silent seconds a worker is taken for dead and its jobs for free.",
+        description="Seconds without a heartbeat after which a worker counts as dead and others may take its jobs.",
     )
     purchase_settle_seconds: PositiveFloat = Field(
         60.0,
@@ -278,12 +278,10 @@ class Settings(BaseSettings):
         900.0,
         description="After a message about a kind of problem, how many seconds more of that kind are gathered.",
     )
-    notify_reminder_hours: PositiveFloat = Field(
-        24.0, description="After how many hours a problem that lasts is told again."
-    )
+    notify_reminder_hours: PositiveFloat = Field(24.0, description="Hours between reminders while a problem lasts.")
 
     log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for people.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
     @field_validator("dnsimple_api_token")
     @classmethod

@@ -80,14 +80,19 @@ def deliver(services: Services, claim: Claim) -> None:
             receipt = _wait_for_others(services, claim, destination) or _hand_over(
                 services, claim, destination, certificate, lineage
             )
-    except (CertcourierError, Postpone) as error:
+    except Postpone as pause:
         with services.queue.checkpoint(claim) as session:
-            _row(session, certificate_id, name).detail = str(error)
+            _row(session, certificate_id, name).waits_for = str(pause)
+        raise
+    except CertcourierError as error:
+        with services.queue.checkpoint(claim) as session:
+            row = _row(session, certificate_id, name)
+            row.detail, row.waits_for = str(error), None
             disable_if_gone(session, name, error)
         raise
     with services.queue.finishing(claim) as session:
         row = _row(session, certificate_id, name)
-        row.state, row.detail, row.run_id = receipt.outcome, receipt.detail, None
+        row.state, row.detail, row.waits_for, row.run_id = receipt.outcome, receipt.detail, None, None
         row.delivered_at = read_now(session) if receipt.outcome == "delivered" else None
         detail = f"{name}: {receipt.detail}"
         tell(session, receipt.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
@@ -102,7 +107,7 @@ def deliver(services: Services, claim: Claim) -> None:
 def delivery_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
     """The job was given up: the delivery says so."""
     row = _row(session, int(claim.args["certificate_id"]), str(claim.args["destination"]))
-    row.state, row.detail = "failed", error
+    row.state, row.detail, row.waits_for = "failed", error, None
 
 
 def _put_newer_back(services: Services, session: Session, certificate: Certificate, destination: str) -> None:

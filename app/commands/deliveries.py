@@ -29,7 +29,7 @@ def list_deliveries(state: str | None, destination: str | None, limit: int, as_j
             "destination": delivery.destination,
             "state": delivery.state,
             "delivered_at": delivery.delivered_at.isoformat(timespec="seconds") if delivery.delivered_at else None,
-            "detail": delivery.detail,
+            "detail": delivery.waits_for or delivery.detail,
         }
         for delivery, lineage in found
     ]

@@ -185,7 +185,10 @@ class RenewalNote(Base):
 
 
 class Delivery(Base):
-    """One certificate to one destination. `state`: pending, delivered, superseded (a newer one is there), failed."""
+    """One certificate to one destination. `state`: pending, delivered, superseded (a newer one is there), failed.
+
+    `detail` is how it went, or why the last attempt failed; `waits_for`: what keeps it from being tried now.
+    """
 
     __tablename__ = "deliveries"
 
@@ -194,6 +197,7 @@ class Delivery(Base):
     destination: Mapped[str] = mapped_column(String(63))
     state: Mapped[str] = mapped_column(String(20))
     detail: Mapped[str | None] = mapped_column(Text)
+    waits_for: Mapped[str | None] = mapped_column(Text)
     delivered_at: Mapped[datetime | None]
     # The run that began when this certificate was in place, for destinations where one run serves many.
     run_id: Mapped[int | None] = mapped_column(BigInteger, index=True)

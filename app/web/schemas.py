@@ -56,7 +56,8 @@ class DeliveryDocument(BaseModel):
 
     destination: str
     state: Literal["pending", "delivered", "superseded", "failed"]
-    detail: str | None = Field(description="Where it is, or why it is not there yet.")
+    detail: str | None = Field(description="Where it is, or why the last attempt failed.")
+    waits_for: str | None = Field(description="What keeps it from being tried at this moment.")
     delivered_at: datetime | None
 
 

@@ -116,7 +116,7 @@ def test_the_reserve_shrinks_with_the_time_that_is_left(database: Database) -> N
     assert 0.4 * 3600 - 10 <= (caught.value.retry_after or 0) <= 3600 + 60  # 60 are more than a tenth of 60 % of it
     change(database, reset_at=db_now(1090))
     assert admitted(kept, Purpose.BACKGROUND) == 30
-    change(database, reset_at=db_now(1))
+    change(database, reset_at=db_now(20))
     assert admitted(kept, Purpose.BACKGROUND) == 30
 
 

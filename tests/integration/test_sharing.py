@@ -16,6 +16,7 @@ from sqlalchemy import select, update
 
 from app.certificates.delivering import want_delivered
 from app.certificates.reviving import revive
+from app.certificates.searching import is_failing
 from app.destinations.base import (
     Bundle,
     Change,
@@ -114,8 +115,9 @@ def states(services: Services, destination: str = "hook") -> dict[int, str]:
 
 def detail(services: Services, certificate_id: int, destination: str = "hook") -> str:
     with services.database.read() as session:
-        query = select(Delivery.detail).filter_by(certificate_id=certificate_id, destination=destination)
-        return session.scalars(query).one() or ""
+        query = select(Delivery).filter_by(certificate_id=certificate_id, destination=destination)
+        delivery = session.scalars(query).one()
+        return delivery.waits_for or delivery.detail or ""
 
 
 def test_a_hook_runs_at_once_when_the_files_are_there_and_not_before(
@@ -140,6 +142,8 @@ def test_a_hook_whose_turn_comes_too_early_waits_without_counting_an_attempt(ser
     waiting = next(job for job in jobs(services) if job.key == "deliver:1:hook")
     assert (waiting.state, waiting.attempts, waiting.postponed) == ("ready", 0, 1)
     assert detail(services, 1) == "waits for web, where this certificate is pending"
+    with services.database.read() as session:
+        assert not session.scalars(select(Delivery).where(is_failing())).all()  # it only waits for its turn
     drain(services)
     assert hook.runs == [[1]]
 
