@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, select
 
 from app.certificates.looking import list_expiring
 from app.certificates.readiness import check_readiness, code_version
+from app.certificates.renewing import renewal_times
 from app.doctor.findings import Examination, Finding, ok, problem, warning
 from app.storage.clock import db_now, read_now
 from app.storage.models import Event, Fact, Job
@@ -17,8 +18,8 @@ from app.storage.statements import changed_rows
 
 _TIMEOUT = (5.0, 10.0)
 _LATE_SECONDS = 600.0
-# Of lifetimes up to 120 days, those with less than a quarter left.
-_LOOK_AHEAD_DAYS, _LATE_SHARE, _URGENT_SHARE = 30.0, 0.25, 0.1
+# A renewal is overdue at most 22.5 days before the end.
+_LOOK_AHEAD_DAYS = 30.0
 _MOST, _MOST_NAMED = 1000, 5
 _REACH = "see that the name leads here, that the proxy hands everything on, and that its certificate is valid"
 
@@ -80,7 +81,7 @@ def check_workers(examination: Examination) -> Iterable[Finding]:
 
 
 def check_certificates(examination: Examination) -> Iterable[Finding]:
-    """None is about to expire: DNSimple renews at a third of 90 days, shorter-lived ones earlier or later."""
+    """None should have been renewed and was not, by the same rule as the alarm `renewal_overdue`."""
     services = examination.services
     with services.database.read() as session:
         now = read_now(session)
@@ -89,17 +90,17 @@ def check_certificates(examination: Examination) -> Iterable[Finding]:
     for one in list_expiring(services, days=_LOOK_AHEAD_DAYS, limit=_MOST):
         if one.not_before is None or one.not_after is None:
             continue
-        share = (one.not_after - now) / (one.not_after - one.not_before)
-        if share < _LATE_SHARE:
-            (urgent if share < _URGENT_SHARE else late).append(one.common_name)
+        times = renewal_times(one.not_before, one.not_after)
+        if now >= times.overdue_at:
+            (urgent if now >= times.critical_at else late).append(one.common_name)
     if urgent:
         yield problem(
-            f"less than a tenth of its lifetime left, or expired: {_named(urgent)}",
+            f"should have been renewed long ago, or expired: {_named(urgent)}",
             "see `flask certificates list --expires-within 7`, and `flask doctor --domain DOMAIN` for why; order anew",
         )
     if late:
         yield warning(
-            f"should have been renewed, with less than a quarter of its lifetime left: {_named(late)}",
+            f"should have been renewed by now: {_named(late)}",
             "see `flask doctor --domain DOMAIN` for why",
         )
     if not urgent and not late:

@@ -72,6 +72,17 @@ def test_every_command_is_documented() -> None:
     assert "`flask doctor " in DOCS["operations.md"]
 
 
+def test_every_action_of_the_audit_trail_is_documented() -> None:
+    actions = {
+        action
+        for file in (ROOT / "app").rglob("*.py")
+        for action in re.findall(r'\baction="([a-z_.]+)"', file.read_text())
+    }
+    assert len(actions) > 10
+    for action in actions:
+        assert f"`{action}`" in DOCS["operations.md"], action
+
+
 def test_every_event_that_is_acted_on_is_documented() -> None:
     for name in ACTED_ON:
         assert f"`{name}`" in DOCS["api.md"]
