@@ -15,7 +15,7 @@ from app.certificates.attending import quota_state
 from app.certificates.names import InvalidFieldError, parse_domain
 from app.certificates.states import CERTIFICATE_STATES, ORDER_STATES
 from app.commands import certificates
-from app.commands.output import as_json_option, current_services, print_record, print_rows
+from app.commands.output import as_json_option, current_services, moment, print_record, print_rows
 from app.storage.clock import read_now
 from app.web import schemas
 
@@ -122,7 +122,7 @@ def list_events(certificate_id: int | None, limit: int, as_json: bool) -> None:
     """List the newest events."""
     rows = [
         {
-            "received_at": event.received_at.isoformat(timespec="seconds"),
+            "received_at": moment(event.received_at),
             "name": event.name,
             "outcome": event.outcome,
             "certificate_id": event.certificate_id,
@@ -146,10 +146,10 @@ def show_quota(as_json: bool) -> None:
     record = {
         "limit": state.limit,
         "remaining": state.remaining,
-        "resets_at": state.resets_at.isoformat(timespec="seconds") if state.resets_at else None,
+        "resets_at": moment(state.resets_at),
         "in_flight": state.in_flight,
         "left_for_unknown_certificates": state.unknown_left,
-        "stopped_until": stopped.isoformat(timespec="seconds") if stopped else None,
+        "stopped_until": moment(stopped),
         "stopped_because": state.stopped_because,
     }
     print_record(record, as_json=as_json)

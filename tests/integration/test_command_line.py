@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from flask import Flask
 from sqlalchemy import make_url
 
 from app import create_app
 from app.cli import GROUPS, CommandLine
+from app.commands.output import counted
 from config import Settings
 from tests import databases
 from tests.harness import TOKEN, make_settings
@@ -107,3 +110,24 @@ def test_tables_that_are_missing_are_a_message_without_sql(tmp_path: Path) -> No
     assert "SELECT" not in refused.output
     checked = run(settings, "doctor", "--only", "quota")
     assert "run `flask db upgrade`" in checked.output
+
+
+def test_times_are_written_in_one_way(settings: Settings) -> None:
+    """`settings`: with tables, in which a token makes an entry of the audit trail."""
+    run(settings, "tokens", "create", "billing")
+    shown = "".join(run(settings, *words).output for words in (("tokens", "list"), ("audit", "list")))
+    times = re.findall(r"\d{4}-\d\d-\d\dT\S+", shown)
+    assert len(times) >= 2
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time) for time in times), times
+
+
+def test_a_bar_is_only_for_a_terminal(app: Flask) -> None:
+    runner = app.test_cli_runner()
+    rotated = runner.invoke(args=["keys", "rotate", "--wait", "0"])
+    assert "Everything that could be opened is sealed" in rotated.output
+    assert "Sealing anew" not in rotated.output
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs")])
+def test_one_is_not_many(number: int, said: str) -> None:
+    assert counted(number, "job") == said
