@@ -6,6 +6,7 @@ import math
 import os
 import stat
 import string
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _HANDED_OUT = {("/", "run", "secrets"), ("/", "run", "credentials")}
@@ -345,6 +348,12 @@ class Settings(BaseSettings):
     def _database(cls, value: str) -> str:
         if value and not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
             raise ValueError("must begin with sqlite:/// or postgresql://")
+        if not value.startswith("sqlite") and value.partition("?")[0].count("@") > 1:
+            raise ValueError("has an @ too many: in a user's name or password it is written as %40")
+        try:
+            make_url(value or "sqlite://")
+        except (ArgumentError, ValueError):
+            raise ValueError("is no URL such as postgresql://USER:PASSWORD@HOST:PORT/NAME") from None
         return value
 
     @field_validator("destinations_file", "dnsimple_ca_bundle", "notify_urls_file")
@@ -375,6 +384,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        file = Path(self.database_url.removeprefix("sqlite:///").partition("?")[0])
+        if self.is_sqlite and not file.absolute().is_relative_to(self.var_dir.absolute()) and not file.parent.is_dir():
+            raise ValueError(f"DATABASE_URL: the folder {file.parent} does not exist; make it, or correct the path")
         if self.is_sqlite and (self.web_workers or 1) > 1:
             raise ValueError(
                 "WEB_WORKERS: must be 1 on SQLite, whose writers share commits in one process; "
@@ -407,12 +419,35 @@ def load_settings(**given: Any) -> Settings:
     raise ConfigurationError("\n".join(_explain(dict(problem)) for problem in problems))
 
 
+_PLAIN = {
+    "missing": "is missing",
+    "tuple_type": 'must be a list, e.g. ["one", "two"]',
+    "list_type": 'must be a list, e.g. ["one", "two"]',
+    "string_type": "must be a text in quotes",
+    "path_type": "must be a path in quotes",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be a table of names and values",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+}
+
+
+def plain_message(problem: Mapping[str, Any]) -> str:
+    """What a pydantic error says, in words for an operator. Repeats no value."""
+    found = _PLAIN.get(problem["type"])
+    return found or str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+
+
 def _explain(problem: dict[str, Any]) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
+    message = plain_message(problem)
     if not problem["loc"]:
         return f"  {message}"
     if problem["type"] == "missing":
-        message = "is missing; " + (Settings.model_fields[str(problem["loc"][0])].description or "")
+        message += "; " + (Settings.model_fields[str(problem["loc"][0])].description or "")
     return f"  {str(problem['loc'][0]).upper()}: {message}"
 
 

@@ -5,13 +5,11 @@ Start reading here, then `app/certificates/` in the order that its docstring giv
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import NoReturn
 
 from flask import Flask
 
-from app.cli import register_commands
-from app.errors import CertcourierError
+from app.cli import CommandLine, register_commands
 from app.logs import configure_logs
 from app.services import build_services
 from app.web import (
@@ -28,9 +26,7 @@ from app.web import (
     logs,
     metrics,
 )
-from config import ConfigurationError, Settings, load_settings
-
-DEMO_SETTINGS = "var/demo.env"  # where `make run` leaves them; see `app.launch`
+from config import Settings, load_settings
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -54,14 +50,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
-def create_app_for_commands() -> Flask:
-    """The same for `flask ...` (see .flaskenv), which shows what is wrong without a traceback."""
-    try:
-        return create_app()
-    except (ConfigurationError, CertcourierError) as error:
-        hint = (
-            f"\nThe demo of `make run` has its own settings: flask -e {DEMO_SETTINGS} ..."
-            if Path(DEMO_SETTINGS).is_file()
-            else ""
-        )
-        sys.exit(f"Certcourier cannot start:\n{error}{hint}")
+def create_app_for_commands() -> NoReturn:
+    """What `flask ...` finds (see .flaskenv): our own command line takes over, and looks at settings only to work."""
+    CommandLine(create_app).main(prog_name="flask")

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from simulator.catalogue import catalogue_table, parse_rates
 from simulator.scenario import Scenario, ScenarioError, load
@@ -16,10 +16,18 @@ from simulator.server import Server
 from simulator.settings import Settings
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong without all options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nAll options: {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """One option for each setting, and the scenario file."""
-    found = argparse.ArgumentParser(
+    found = _Parser(
         prog="python -m simulator",
+        usage="%(prog)s [OPTION ...]",
         description="A look-alike of DNSimple's certificates API and webhooks, with a certification authority that "
         "nobody trusts. Point a client at http://HOST:PORT with the token below.",
         epilog="Faults and what they do: --list-faults, or docs/simulator.md.",

@@ -19,12 +19,12 @@ from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_of_lineage
 from app.certificates.looking import GIVEN_UP
+from app.certificates.states import ORDER_STATES
 from app.meters import event_label
 from app.services import Services
 from app.storage.clock import UTCDateTime, epoch, read_now
 from app.storage.models import Certificate, Delivery, Event, Fact, Job, Lineage, Order, Quota, Worker
 
-ORDER_STATES = ("accepted", "purchasing", "purchased", "issuing", "requested", "issued", "installed", "failed")
 UNFINISHED = ORDER_STATES[:6]
 _SECONDS_TO_INSTALLED = (5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 _DAYS_LEFT = (0, 1, 3, 7, 14, 21, 30, 45, 60, 90)

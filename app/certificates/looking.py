@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.certificates.lineages import newest_of_lineage
 from app.certificates.permissions import only, permits
+from app.certificates.states import check_certificate_state, check_order_state
 from app.dnsimple.adapter import Deadline
 from app.services import Services
 from app.storage.clock import read_now
@@ -75,7 +76,9 @@ def list_certificates(
     limit: int,
     domains: Sequence[str] | None = None,
 ) -> Page[Certificate]:
-    """Certificates by ID, newest first, beginning below `after`."""
+    """Certificates by ID, newest first, beginning below `after`. Raises `InvalidFieldError` for an unknown `state`."""
+    with services.database.read() as session:
+        check_certificate_state(session, state, domains)
     query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
     if after is not None:
         query = query.where(Certificate.id < after)
@@ -93,7 +96,11 @@ def list_orders(
     limit: int,
     domains: Sequence[str] | None = None,
 ) -> Page[Order]:
-    """Orders by ID, which is by time, newest first, beginning below `after`; `state` is the order's."""
+    """Orders by ID, which is by time, newest first, beginning below `after`; `state` is the order's.
+
+    Raises `InvalidFieldError` for an unknown one.
+    """
+    check_order_state(state)
     query = select(Order).where(*only(domains, Order.domain))
     if after is not None:
         query = query.where(Order.id < after)

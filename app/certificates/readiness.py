@@ -15,6 +15,7 @@ from app.destinations.base import DestinationUnavailableError
 from app.errors import PermanentError
 from app.services import Services
 from app.storage.clock import db_now
+from app.storage.failures import explain_failure
 from app.storage.keyring import KEY_FACT
 from app.storage.migrating import current_revision, head_revision
 from app.storage.models import Fact, Worker
@@ -88,7 +89,8 @@ def claim_installation(services: Services) -> None:
     try:
         revision = current_revision(services.database)
     except SQLAlchemyError as error:
-        raise PermanentError(f"DATABASE_URL: the database does not answer ({type(error).__name__})") from None
+        meaning, remedy = explain_failure(error)
+        raise PermanentError(f"DATABASE_URL: {meaning}; {remedy}") from None
     if revision != head_revision():
         raise PermanentError("the database's tables are not current: run `flask db upgrade` first")
     facts = {

@@ -16,6 +16,7 @@ from app.certificates.looking import GIVEN_UP, Page
 from app.certificates.names import InvalidFieldError
 from app.certificates.permissions import only
 from app.certificates.receiving import LARGEST_ID
+from app.certificates.states import check_certificate_state
 from app.services import Services
 from app.storage.clock import read_now
 from app.storage.models import Certificate, Delivery
@@ -49,9 +50,13 @@ def at_most(session: Session, query: Select[Any], most: int = MOST) -> int:
 def search(
     services: Services, wanted: Wanted, *, after: str | None, limit: int, domains: Sequence[str] | None = None
 ) -> Page[Certificate]:
-    """One page. `after` is `next_after` of the page before. Raises `InvalidFieldError` if it is not."""
+    """One page. `after` is `next_after` of the page before.
+
+    Raises `InvalidFieldError` if it is not, or for an unknown state.
+    """
     text = wanted.text.strip().rstrip(".").lower()
     with services.database.read() as session:
+        check_certificate_state(session, wanted.state or None, domains)
         if wanted.expiring_days is not None:
             return _by_expiry(session, wanted, text, _place(after, 2), limit=limit, domains=domains)
         if text and not _is_identifier(text):

@@ -6,7 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from app.certificates import alarming
-from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.commands.output import as_json_option, current_services, moment, operator, print_rows
 from app.errors import CertcourierError
 
 group = AppGroup("alarms", help="What is wrong now, and who is told.")
@@ -24,8 +24,8 @@ def list_alarms(fail: bool, as_json: bool) -> None:
                 "id": alarm.id,
                 "kind": alarm.kind,
                 "subject": alarm.subject,
-                "since": alarm.since.isoformat(timespec="seconds"),
-                "last_told": alarm.last_told.isoformat(timespec="seconds") if alarm.last_told else None,
+                "since": moment(alarm.since),
+                "last_told": moment(alarm.last_told),
                 "detail": alarm.detail,
                 "remedy": alarm.remedy,
             }
@@ -35,7 +35,7 @@ def list_alarms(fail: bool, as_json: bool) -> None:
     else:
         for alarm in found:
             number = alarm.id if alarm.id is not None else "-"
-            click.echo(f"{number}  {alarm.kind}  {alarm.subject}  since {alarm.since:%Y-%m-%d %H:%M} UTC")
+            click.echo(f"{number}  {alarm.kind}  {alarm.subject}  since {moment(alarm.since)}")
             click.echo(f"    {alarm.detail}")
             click.echo(f"    What to do: {alarm.remedy}.")
         if not found:

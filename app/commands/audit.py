@@ -7,7 +7,7 @@ import json
 import click
 from flask.cli import AppGroup
 
-from app.commands.output import as_json_option, current_services, print_rows
+from app.commands.output import as_json_option, counted, current_services, print_rows
 from app.storage import audit
 
 group = AppGroup("audit", help="The trail of who did what.")
@@ -26,7 +26,7 @@ def list_entries(limit: int, as_json: bool) -> None:
     rows = [
         {
             "number": entry["number"],
-            "at": entry["at"][:19],
+            "at": entry["at"],
             "actor": entry["actor"],
             "action": entry["action"],
             "subject": entry["subject"],
@@ -58,5 +58,5 @@ def verify_entries(known: str | None) -> None:
             found = audit.verify(session, known=head)
     except audit.AuditBrokenError as error:
         raise click.ClickException(f"the audit trail is broken. {error}") from None
-    click.echo(f"{found.number} entries, unbroken. Note the head elsewhere:", err=True)
+    click.echo(f"{counted(found.number, 'entry', 'entries')}, unbroken. Note the head elsewhere:", err=True)
     click.echo(str(found))

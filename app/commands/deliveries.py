@@ -6,7 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from app.certificates import redelivering
-from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.commands.output import as_json_option, current_services, moment, operator, print_rows, progress_bar
 
 group = AppGroup("deliveries", help="Certificates on their way to destinations.")
 
@@ -28,7 +28,7 @@ def list_deliveries(state: str | None, destination: str | None, limit: int, as_j
             "lineage": lineage,
             "destination": delivery.destination,
             "state": delivery.state,
-            "delivered_at": delivery.delivered_at.isoformat(timespec="seconds") if delivery.delivered_at else None,
+            "delivered_at": moment(delivery.delivered_at),
             "detail": delivery.waits_for or delivery.detail,
         }
         for delivery, lineage in found
@@ -50,7 +50,7 @@ def retry_deliveries(delivery_ids: tuple[int, ...], failed: bool, destination: s
     if count == 0:
         raise click.ClickException("no such delivery is unfinished; see `flask deliveries list`")
     begun = 0
-    with click.progressbar(length=count, label="Retrying") as bar:
+    with progress_bar(count, "Retrying") as bar:
         for some in redelivering.retry(
             services, actor=operator(), ids=delivery_ids, state=state, destination=destination
         ):

@@ -7,7 +7,7 @@ from flask.cli import AppGroup
 from sqlalchemy import select
 
 from app.certificates import disabling
-from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.commands.output import as_json_option, counted, current_services, moment, operator, print_rows
 from app.storage.models import DisabledDestination
 
 group = AppGroup("destinations", help="Places that certificates are delivered to.")
@@ -24,7 +24,7 @@ def list_destinations(as_json: bool) -> None:
         {
             "name": name,
             "kind": getattr(destination.config, "kind", None),
-            "disabled_at": disabled[name].disabled_at.isoformat(timespec="seconds") if name in disabled else None,
+            "disabled_at": moment(disabled[name].disabled_at) if name in disabled else None,
             "reason": disabled[name].reason if name in disabled else None,
         }
         for name, destination in services.destinations.items()
@@ -39,4 +39,4 @@ def enable(name: str) -> None:
     revived = disabling.enable(current_services(), name, actor=operator())
     if revived is None:
         raise click.ClickException(f"no destination {name!r} is disabled; see `flask destinations list`")
-    click.echo(f"{name} is enabled; {revived} failed deliveries start again.")
+    click.echo(f"{name} is enabled; {counted(revived, 'failed delivery starts', 'failed deliveries start')} again.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from dataclasses import asdict
 
@@ -12,7 +11,7 @@ from flask.cli import with_appcontext
 
 from app.certificates.importing import Progress, look_at_import, preview_import, start_import
 from app.certificates.readiness import check_readiness
-from app.commands.output import as_json_option, current_services, print_rows
+from app.commands.output import as_json_option, counted, current_services, moment, print_rows, progress_bar
 from app.errors import CertcourierError
 from app.services import Services
 
@@ -54,7 +53,7 @@ def _preview(services: Services, domain: str | None, *, as_json: bool) -> None:
             "domain": name,
             "certificate_id": remote.id,
             "common_name": remote.common_name,
-            "expires_at": remote.expires_at.isoformat(timespec="seconds") if remote.expires_at else None,
+            "expires_at": moment(remote.expires_at),
             "auto_renew": remote.auto_renew,
         }
         for name, remote in preview_import(services, domain)
@@ -65,7 +64,7 @@ def _preview(services: Services, domain: str | None, *, as_json: bool) -> None:
 def _follow(services: Services, run_id: str) -> Progress:
     pause = threading.Event()
     progress = look_at_import(services, run_id)
-    with click.progressbar(length=1, label="Importing", file=sys.stderr, item_show_func=_shown) as bar:
+    with progress_bar(1, "Importing", _shown) as bar:
         while True:
             bar.length = max(1, progress.domains + progress.wanted)
             done = progress.looked_at + progress.installed + sum(name.isdigit() for name in progress.failed)
@@ -90,7 +89,7 @@ def _conclude(progress: Progress, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(progress), indent=2))
     else:
-        click.echo(f"{progress.installed} certificates of {progress.domains} domains are imported.")
+        click.echo(f"Imported: {counted(progress.installed, 'certificate')} of {counted(progress.domains, 'domain')}.")
         for name, error in progress.failed.items():
             click.echo(f"Not imported: {name}: {error}", err=True)
     if progress.failed:

@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 from sqlalchemy import select
 
 from app.certificates import reviving
-from app.commands.output import as_json_option, current_services, operator, print_record, print_rows
+from app.commands.output import as_json_option, current_services, moment, operator, print_record, print_rows
 from app.errors import PermanentError
 from app.jobs.handlers import HANDLERS
 from app.jobs.queue import Claim, Priority
@@ -41,7 +41,7 @@ def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) ->
             "kind": job.kind,
             "state": job.state,
             "attempts": job.attempts,
-            "due_at": job.due_at.isoformat(timespec="seconds"),
+            "due_at": moment(job.due_at),
             "about": " ".join(f"{name}={value}" for name, value in job.args.items() if value is not None),
             "last_error": job.last_error,
         }
@@ -71,9 +71,9 @@ def show_job(job_id: int, as_json: bool) -> None:
         "postponed": job.postponed,
         "worker_id": job.worker_id,
         "last_error": job.last_error,
-        "created_at": job.created_at.isoformat(),
-        "due_at": job.due_at.isoformat(),
-        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+        "created_at": moment(job.created_at),
+        "due_at": moment(job.due_at),
+        "finished_at": moment(job.finished_at),
     }
     print_record(known, as_json=as_json)
 

@@ -11,7 +11,7 @@ import click
 from flask.cli import AppGroup
 
 from app.certificates import rotating
-from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.commands.output import as_json_option, counted, current_services, operator, print_rows, progress_bar
 from app.errors import CertcourierError
 from app.services import Services
 from app.storage.keyring import KeyFile
@@ -31,7 +31,8 @@ def status() -> None:
     for use in uses:
         role = "seals" if use.seals else "opens"
         held = role if use.held else "is not held here"
-        click.echo(f"  {use.key_id}  {held}; {use.certificates} certificates, {use.webhook_secrets} webhook secrets")
+        sealed = f"{counted(use.certificates, 'certificate')}, {counted(use.webhook_secrets, 'webhook secret')}"
+        click.echo(f"  {use.key_id}  {held}; {sealed}")
     for line in to_do or ["Every private key on record is sealed under one key, which is held here."]:
         click.echo(line)
     for copy in KeyFile(services.settings.kek_file).copies():
@@ -90,7 +91,7 @@ def _rotate(services: Services, given: str | None, wait: int) -> None:
     with services.database.write() as session:
         rotating.switch(services, session, begun.key_id, actor=operator())
     count = rotating.owed(services)
-    with click.progressbar(length=count, label="Sealing anew") as bar:
+    with progress_bar(count, "Sealing anew") as bar:
         for sealed in rotating.seal_anew(services):
             bar.update(sealed)
     click.echo(f"Everything that could be opened is sealed under key {begun.key_id}.")
@@ -166,7 +167,9 @@ def replace(lost: bool) -> None:  # noqa: ARG001, it is there to be typed
     count = sum(1 for _ in rotating.unreadable(services))
     click.echo(f"Key {gone} is given up; {services.sealer.key_id} seals from now on.")
     click.echo("Should it be found again: add it as a second line, then `flask keys rotate` opens what it can.")
-    click.echo(f"Start web and worker, then fetch {count} private keys: flask certificates refetch --all-unreadable")
+    click.echo(
+        f"Start web and worker, then fetch {counted(count, 'private key')}: flask certificates refetch --all-unreadable"
+    )
 
 
 def _changing(services: Services) -> AbstractContextManager[None]:
@@ -209,7 +212,9 @@ def _to_do(services: Services, uses: list[rotating.KeyUse]) -> list[str]:
             found.append(f"By hand: {rotating.by_hand(unneeded)}.")
     count = sum(1 for _ in rotating.unreadable(services))
     if count:
-        found.append(f"{count} private keys cannot be opened: run `flask certificates refetch --all-unreadable`.")
+        found.append(
+            f"{counted(count, 'private key')} cannot be opened: run `flask certificates refetch --all-unreadable`."
+        )
     missing = rotating.workers_without(services, sealing.key_id)
     if missing:
         found.append(f"These workers do not hold key {sealing.key_id}: {', '.join(missing)}.")

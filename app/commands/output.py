@@ -8,9 +8,11 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -21,6 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from app.services import Services
+
+# As in the HTTP interface's documents and the audit trail, which are more precise than a person wants.
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
@@ -44,6 +49,22 @@ def operator() -> str:
     except (OSError, KeyError):  # a container's number without a name; KeyError before Python 3.13
         user = f"uid {os.getuid()}"
     return f"operator:{user}@{socket.gethostname()}"
+
+
+def moment(at: datetime | None) -> str | None:
+    """A time as all commands write it: UTC in whole seconds, `2026-01-31T23:59:59Z`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else None
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """`1 job`, `2 jobs`; `several` is a plural that is not made by an s."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def progress_bar(length: int, label: str, shown: Callable[[Any], str | None] | None = None) -> Any:
+    """A bar on the terminal of standard error; nothing elsewhere. `shown` puts what is worked on beside it."""
+    hidden = not sys.stderr.isatty()
+    return click.progressbar(length=length, label=label, file=sys.stderr, item_show_func=shown, hidden=hidden)
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
@@ -99,6 +120,8 @@ def _shown(value: object) -> str:
         return ", ".join(map(_shown, value))
     if isinstance(value, dict):
         return "; ".join(f"{name}: {_shown(one)}" for name, one in value.items())
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        return moment(datetime.fromisoformat(value)) or ""
     return "".join(letter if letter.isprintable() else " " for letter in str(value))
 
 

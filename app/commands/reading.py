@@ -13,8 +13,9 @@ from flask.cli import AppGroup
 from app.certificates import looking
 from app.certificates.attending import quota_state
 from app.certificates.names import InvalidFieldError, parse_domain
+from app.certificates.states import CERTIFICATE_STATES, ORDER_STATES
 from app.commands import certificates
-from app.commands.output import as_json_option, current_services, print_record, print_rows
+from app.commands.output import as_json_option, current_services, moment, print_record, print_rows
 from app.storage.clock import read_now
 from app.web import schemas
 
@@ -39,13 +40,12 @@ class DomainName(click.ParamType[str]):
 
 
 _domain_option = click.option("--domain", type=DomainName(), help="Only this domain's.")
-_state_option = click.option("--state", help="Only those in this state.")
 _limit_option = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most.")
 
 
 @orders.command("list", epilog="Example: flask orders list --state failed")
 @_domain_option
-@_state_option
+@click.option("--state", type=click.Choice(ORDER_STATES), help="Only those in this state.")
 @_limit_option
 @as_json_option
 def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool) -> None:
@@ -70,7 +70,7 @@ def show_order(order_id: str, as_json: bool) -> None:
 
 @certificates.group.command("list", epilog="Example: flask certificates list --expires-within 14")
 @_domain_option
-@_state_option
+@click.option("--state", help="Only those in this state, in DNSimple's words: " + ", ".join(CERTIFICATE_STATES) + ".")
 @click.option(
     "--expires-within",
     type=click.FloatRange(0),
@@ -90,7 +90,10 @@ def list_certificates(
             raise click.UsageError("--expires-within goes without --domain and --state")
         rows = looking.list_expiring(services, days=expires_within, limit=limit)
     else:
-        rows = looking.list_certificates(services, domain=domain, state=state, after=None, limit=limit).rows
+        try:
+            rows = looking.list_certificates(services, domain=domain, state=state, after=None, limit=limit).rows
+        except InvalidFieldError as error:
+            raise click.BadParameter(error.message, param_hint="--state") from None
     documents = [schemas.certificate_document(row) for row in rows]
     columns = ("certificate_id", "common_name", "state", "auto_renew", "not_after")
     shown = documents if as_json else [_columns(one, columns) | _deliveries(one) for one in documents]
@@ -119,7 +122,7 @@ def list_events(certificate_id: int | None, limit: int, as_json: bool) -> None:
     """List the newest events."""
     rows = [
         {
-            "received_at": event.received_at.isoformat(timespec="seconds"),
+            "received_at": moment(event.received_at),
             "name": event.name,
             "outcome": event.outcome,
             "certificate_id": event.certificate_id,
@@ -143,10 +146,10 @@ def show_quota(as_json: bool) -> None:
     record = {
         "limit": state.limit,
         "remaining": state.remaining,
-        "resets_at": state.resets_at.isoformat(timespec="seconds") if state.resets_at else None,
+        "resets_at": moment(state.resets_at),
         "in_flight": state.in_flight,
         "left_for_unknown_certificates": state.unknown_left,
-        "stopped_until": stopped.isoformat(timespec="seconds") if stopped else None,
+        "stopped_until": moment(stopped),
         "stopped_because": state.stopped_because,
     }
     print_record(record, as_json=as_json)

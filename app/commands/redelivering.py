@@ -6,7 +6,7 @@ import click
 from flask.cli import with_appcontext
 
 from app.certificates import redelivering
-from app.commands.output import current_services, operator
+from app.commands.output import current_services, operator, progress_bar
 from app.errors import CertcourierError
 
 
@@ -29,7 +29,7 @@ def redeliver(certificate_id: int | None, destination: str, everything: bool, li
     wish = redelivering.Wish(destination, lineage, certificate_id, again=again or not everything)
     owed = 0
     try:
-        with click.progressbar(length=redelivering.count_lineages(services, wish), label="Enqueueing") as bar:
+        with progress_bar(redelivering.count_lineages(services, wish), "Enqueueing") as bar:
             for progress in redelivering.redeliver(services, wish, actor=operator()):
                 owed += progress.owed
                 bar.update(progress.looked_at)

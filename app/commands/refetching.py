@@ -10,7 +10,7 @@ import click
 from flask.cli import with_appcontext
 
 from app.certificates import refetching, rotating
-from app.commands.output import current_services, operator
+from app.commands.output import counted, current_services, operator, progress_bar
 from app.services import Services
 
 _BATCH = 100
@@ -28,7 +28,7 @@ def refetch(certificate_ids: tuple[int, ...], all_unreadable: bool, wait: bool) 
     services = current_services()
     wanted = list(rotating.unreadable(services)) if all_unreadable else list(certificate_ids)
     added = _enqueue(services, wanted)
-    click.echo(f"{len(wanted)} private keys to fetch; {added} jobs are new.")
+    click.echo(f"{counted(len(wanted), 'private key')} to fetch; {counted(added, 'job is', 'jobs are')} new.")
     if wait:
         _show_progress(services)
 
@@ -43,7 +43,7 @@ def _enqueue(services: Services, wanted: Iterable[int]) -> int:
 
 def _show_progress(services: Services) -> None:
     left = refetching.unfinished(services)
-    with click.progressbar(length=left, label="Fetching") as bar:
+    with progress_bar(left, "Fetching") as bar:
         while left:
             time.sleep(0.2)
             now = refetching.unfinished(services)

@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 
 from app.certificates import tokens as token_cases
 from app.certificates.permissions import parse_patterns
-from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.commands.output import as_json_option, current_services, moment, operator, print_rows
 from app.errors import PermanentError
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60}
@@ -66,10 +66,10 @@ def list_tokens(as_json: bool) -> None:
             "name": row.name,
             "scopes": " ".join(row.scopes),
             "domains": None if row.domains is None else ",".join(row.domains),
-            "created_at": row.created_at.isoformat(timespec="seconds"),
-            "expires_at": row.expires_at.isoformat(timespec="seconds") if row.expires_at else None,
-            "last_used_at": row.last_used_at.isoformat(timespec="seconds") if row.last_used_at else None,
-            "revoked_at": row.revoked_at.isoformat(timespec="seconds") if row.revoked_at else None,
+            "created_at": moment(row.created_at),
+            "expires_at": moment(row.expires_at),
+            "last_used_at": moment(row.last_used_at),
+            "revoked_at": moment(row.revoked_at),
         }
         for row in token_cases.list_tokens(current_services())
     ]

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import click
 from flask.cli import AppGroup
 
-from app.commands.output import as_json_option, current_services, operator, print_rows
+from app.commands.output import as_json_option, current_services, moment, operator, print_rows
 from app.errors import CertcourierError
 from app.services import Services
 from app.storage.audit import record
@@ -32,7 +32,7 @@ def list_webhooks(as_json: bool) -> None:
             "id": hook.id,
             "host": urlsplit(hook.url).netloc.rpartition("@")[2],
             "whose": _whose(hook.url, ours, newest),
-            "suppressed_at": hook.suppressed_at.isoformat() if hook.suppressed_at else None,
+            "suppressed_at": moment(hook.suppressed_at),
         }
         for hook in hooks
     ]
@@ -59,7 +59,7 @@ def rotate(wait: int) -> None:
             raise click.ClickException("no worker has done it yet; it will be done as soon as one runs")
         time.sleep(0.5)
     ends = max(row.accepted_until for row in services.webhook_secrets.rows() if row.accepted_until)
-    click.echo(f"Done. Events under the old secret are taken until {ends:%Y-%m-%dT%H:%MZ}.")
+    click.echo(f"Done. Events under the old secret are taken until {moment(ends)}.")
     if services.webhook_secrets.is_outdated():
         click.echo("Now leave WEBHOOK_SECRET and WEBHOOK_SECRET_FILE out on every host: they hold the old secret.")
 

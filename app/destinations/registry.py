@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from app.destinations.base import Destination, DestinationKind, DestinationRefusedError
+from app.destinations.entries import explain_entry
 from app.destinations.files import FilesConfig, FilesDestination
 
 # Loaded when the destinations file names them: their libraries are large.
@@ -98,5 +99,5 @@ def _build(file: Path, number: int, entry: object) -> Destination:
     try:
         return destination(destination.Config.model_validate(entry))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        problems = explain_entry(error, destination.Config.model_fields)
         raise DestinationRefusedError(f"{file}: destination {number}: {problems}") from None

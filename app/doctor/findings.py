@@ -14,6 +14,7 @@ from app.dnsimple.adapter import Answer, DNSimple
 from app.dnsimple.errors import AuthenticationError, UnreachableError
 from app.errors import CertcourierError, RetryableError
 from app.services import Services
+from app.storage.failures import explain_failure
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -96,7 +97,6 @@ def _careful(look: Callable[[], Iterable[Finding]], found: list[Finding]) -> Non
     except CertcourierError as error:
         found.append(problem(str(error), "change what it names"))
     except SQLAlchemyError as error:
-        remedy = "see that the database runs, that DATABASE_URL leads to it, and `flask db upgrade`"
-        found.append(problem(f"the database failed ({type(error).__name__})", remedy))
+        found.append(problem(*explain_failure(error)))
     except Exception as error:  # noqa: BLE001, a check that breaks is a finding, and the others go on
         found.append(problem(f"the check itself failed: {type(error).__name__}: {error}", "report this as a defect"))

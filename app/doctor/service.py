@@ -119,7 +119,9 @@ def check_jobs(examination: Examination) -> Iterable[Finding]:
         late = Job.finished_at.is_(None), Job.due_at < db_now(-_LATE_SECONDS)
         waiting = session.scalar(select(func.count()).select_from(Job).where(*late)) or 0
     if dead:
-        yield warning(f"jobs that were given up: {dead}", "see `flask jobs list --state dead`, then `flask jobs retry`")
+        yield warning(
+            f"jobs that were given up: {dead}", "see `flask jobs list --state dead`, then `flask jobs retry --all-dead`"
+        )
     if waiting:
         yield problem(f"jobs that have been due for ten minutes: {waiting}", "start a worker, or more of them")
     if not dead and not waiting:

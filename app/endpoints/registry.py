@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app.destinations.base import DestinationRefusedError, Pattern, takes
+from app.destinations.entries import explain_entry
 from app.endpoints.starttls import Protocol
 
 _ADDRESS = re.compile(r"(?P<host>\{host\}|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
@@ -83,7 +84,7 @@ def load_endpoints(file: Path | None, destinations: Collection[str]) -> Mapping[
         try:
             endpoint = Endpoint.model_validate(entry)
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+            problems = explain_entry(error, Endpoint.model_fields)
             raise DestinationRefusedError(f"{file}: endpoint {number}: {problems}") from None
         if endpoint.name in found:
             raise DestinationRefusedError(f"{file}: two endpoints are named {endpoint.name!r}")

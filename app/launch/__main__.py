@@ -13,6 +13,7 @@ from typing import Any
 
 import requests
 from dotenv import dotenv_values
+from sqlalchemy.exc import DBAPIError
 
 from app.certificates.readiness import claim_installation
 from app.errors import CertcourierError
@@ -22,6 +23,7 @@ from app.launch.processes import READY_SECONDS, Processes, check_free, other_por
 from app.launch.saying import banner, first_steps, local_url, say
 from app.logs import configure_logs
 from app.services import Services, build_services
+from app.storage.failures import explain_failure
 from app.storage.migrating import upgrade
 from config import ConfigurationError, Settings, load_settings
 
@@ -99,7 +101,10 @@ def _listeners(settings: Settings, *, simulated: bool) -> Mapping[str, tuple[str
 def _prepare(settings: Settings) -> Services:
     configure_logs("text", "warning")
     services = build_services(settings)
-    upgrade(services.database)
+    try:
+        upgrade(services.database)
+    except DBAPIError as error:
+        raise LaunchError("; ".join(explain_failure(error))) from None
     claim_installation(services)
     return services
 

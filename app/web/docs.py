@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from werkzeug.wrappers import Response as BaseResponse
 
+from app.certificates.states import ORDER_STATES
 from app.web import schemas
 from app.web.auth import requires
 from app.web.certificates import ListQuery
@@ -75,7 +76,7 @@ def openapi_document() -> dict[str, Any]:
         "paths": {
             "/issue_certificate": {"post": _issue("issueCertificate")},
             "/dnsimple/issue_certificate": {"post": _issue("issueCertificateAsInTheTutorial")},
-            "/orders": {"get": _list("listOrders", "The orders, newest first", "OrderDocument")},
+            "/orders": {"get": _list("listOrders", "The orders, newest first", "OrderDocument", states=ORDER_STATES)},
             "/orders/{order_id}": {"get": _one("showOrder", "order_id", "string", "One order", "OrderDetail")},
             "/certificates": {
                 "get": _list("listCertificates", "The certificates, newest first", "CertificateDocument")
@@ -208,11 +209,14 @@ def _issue(operation: str) -> dict[str, Any]:
     }
 
 
-def _list(operation: str, summary: str, model: str) -> dict[str, Any]:
+def _list(operation: str, summary: str, model: str, *, states: tuple[str, ...] = ()) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "query", "description": field.get("description", ""), "schema": _plain(field)}
         for name, field in ListQuery.model_json_schema()["properties"].items()
     ]
+    if states:
+        state = next(one for one in parameters if one["name"] == "state")
+        state["schema"] = {"type": "string", "enum": list(states)}
     pagination = {
         "type": "object",
         "properties": {"limit": {"type": "integer"}, "next_cursor": {"type": ["string", "null"]}},

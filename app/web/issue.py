@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -86,10 +87,7 @@ def _take_steps(placed: Placed, key: str | None, prefer: Preference, patience: D
 
 def _fields() -> dict[str, Any]:
     if request.mimetype == "application/json":
-        try:
-            document = request.get_json()
-        except RecursionError:
-            abort(400, "the body is nested too deeply")
+        document = _json(request.get_data())
         if not isinstance(document, dict):
             abort(400, "the body must be a JSON object with the field `domain`")
         return document
@@ -97,12 +95,25 @@ def _fields() -> dict[str, Any]:
         abort(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
     fields: dict[str, Any] = {}
     for name, values in request.form.lists():
+        if name.lstrip().startswith("{"):  # what curl says of `-d` when it is told nothing else
+            abort(415, "the body looks like JSON and is sent as a form: send Content-Type: application/json")
         if len(values) > 1 and name not in {"san", "alternate_names"}:
             raise InvalidFieldError(name, "was given more than once")
         fields[name] = ",".join(values)
     for name in request.files:
         raise InvalidFieldError(name, "must be a text field, not a file")
     return fields
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        abort(400, f"the body is not valid JSON: {error.msg}, line {error.lineno}, column {error.colno}")
+    except UnicodeDecodeError:
+        abort(400, "the body is not valid JSON: it is not UTF-8")
+    except RecursionError:
+        abort(400, "the body is nested too deeply")
 
 
 def _idempotency_key() -> str | None:

@@ -116,6 +116,8 @@ def test_what_is_not_there_is_status_1(app: Flask, arguments: tuple[str, ...], s
         ("jobs", "retry", "1", "--all-dead"),
         ("jobs", "retry", "1", "--kind", "prune"),
         ("jobs", "list", "--kind", "nonsense"),
+        ("orders", "list", "--state", "nonsense"),
+        ("certificates", "list", "--state", "nonsense"),
     ],
 )
 def test_wrong_usage_is_status_2(app: Flask, arguments: tuple[str, ...]) -> None:

@@ -648,6 +648,13 @@ def test_every_page_forbids_foreign_and_inline_code(browser: FlaskClient) -> Non
         assert answer.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.parametrize("page", ["orders", "certificates"])
+def test_a_mistyped_state_is_no_empty_list(browser: FlaskClient, page: str) -> None:
+    answer = browser.get(f"/dashboard/{page}?state=isued")
+    assert answer.status_code == 400
+    assert "must be one of" in answer.text
+
+
 def test_the_script_gets_a_fragment_and_people_a_page(browser: FlaskClient) -> None:
     fragment = browser.get("/dashboard/jobs", headers={"X-Certcourier-Fragment": "1"}).text
     assert "Given up" in fragment

@@ -192,6 +192,7 @@ def test_jobs_that_were_given_up_or_are_late(app: Flask, services: Services) -> 
         session.add(Job(kind="prune", args={}, due_at=now - timedelta(hours=1)))
     said = only(app, "jobs")
     assert "warning: jobs that were given up: 1" in said
+    assert "`flask jobs retry --all-dead`" in said
     assert "problem: jobs that have been due for ten minutes: 1" in said
 
 

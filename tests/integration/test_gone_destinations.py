@@ -101,7 +101,7 @@ def test_enabling_leaves_alone_what_failed_elsewhere(
         run_job(services, claim)
     drain(without_files)
     assert states(client, certificate_id)["files"][0] == "failed"
-    assert "1 failed deliveries start again" in run(app, "destinations", "enable", "hook")
+    assert "1 failed delivery starts again" in run(app, "destinations", "enable", "hook")
     assert states(client, certificate_id)["files"][0] == "failed"
     assert states(client, certificate_id)["hook"][0] == "pending"
 

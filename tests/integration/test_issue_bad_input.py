@@ -65,13 +65,15 @@ def test_all_wrong_fields_are_named_at_once(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "message"),
     [
-        (b"{", JSON, 400, ""),
+        (b"{", JSON, 400, "not valid JSON: Expecting property name enclosed in double quotes, line 1, column 2"),
+        (b'{\n"domain": }', JSON, 400, "Expecting value, line 2, column 11"),
         (b"", JSON, 400, ""),
         (b"[1]", JSON, 400, "JSON object"),
         (b'"text"', JSON, 400, "JSON object"),
-        (b"\xff\xfe\x00", JSON, 400, ""),
+        (b"\xff\xfe\x00", JSON, 400, "not valid JSON"),
         (b'{"domain": "\xff.com"}', JSON, 400, ""),
         (b"[" * 100_000, JSON, 400, ""),
+        (b'{"domain": "b.example"}', "application/x-www-form-urlencoded", 415, "send Content-Type: application/json"),
         (b"domain=example.com", "text/plain", 415, "application/json"),
         (b"<domain/>", "application/xml", 415, "application/json"),
         (b"domain=a.example&domain=b.example", "application/x-www-form-urlencoded", 400, "more than once"),

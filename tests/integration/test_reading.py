@@ -93,6 +93,7 @@ def test_orders_are_listed_newest_first(client: FlaskClient, services: Services)
         ("limit=x", "limit"),
         ("domain=a_b", "domain"),
         ("state=A%20B", "state"),
+        ("state=nonsense", "state"),
         ("cursor=%21%21", "cursor"),
         ("cursor=eA==", "cursor"),
         ("cursor=4pyT", "cursor"),
@@ -102,6 +103,23 @@ def test_orders_are_listed_newest_first(client: FlaskClient, services: Services)
 def test_a_wrong_parameter_is_named(client: FlaskClient, query: str, field: str) -> None:
     answer = client.get(f"/certificates?{query}")
     assert (answer.status_code, answer.json["errors"][0]["field"]) == (400, field)
+
+
+@pytest.mark.parametrize(("path", "known"), [("/orders", "purchasing"), ("/certificates", "requesting")])
+def test_a_mistyped_state_is_answered_with_those_that_there_are(client: FlaskClient, path: str, known: str) -> None:
+    answer = client.get(f"{path}?state=isued")
+    assert answer.status_code == 400
+    assert known in answer.json["detail"]
+
+
+def test_a_state_that_is_new_to_us_can_be_asked_for(client: FlaskClient, services: Services) -> None:
+    with services.database.write() as session:
+        session.add(
+            Certificate(
+                id=1, account_id=1, domain="a.example", common_name="a.example", names=["a.example"], state="pondering"
+            )
+        )
+    assert [one["certificate_id"] for one in client.get("/certificates?state=pondering").json["data"]] == [1]
 
 
 @pytest.mark.parametrize(

@@ -331,7 +331,7 @@ def test_after_a_lost_key_everything_is_fetched_again(
     moved: Services = later.extensions["certcourier"].services
     claim_installation(moved)
     simulator.reset_calls()
-    assert "1 private keys to fetch; 1 jobs are new" in run(
+    assert "1 private key to fetch; 1 job is new" in run(
         later, "certificates", "refetch", "--all-unreadable", "--no-wait"
     )
     assert "0 jobs are new" in run(later, "certificates", "refetch", "--all-unreadable", "--no-wait")

@@ -208,3 +208,20 @@ def test_a_wrong_value_is_not_repeated(name: str, value: str) -> None:
 
 def test_plain_http_is_for_this_machine_alone() -> None:
     assert load_settings(**GOOD | {"public_url": "http://127.0.0.1:4567"}).public_url == "http://127.0.0.1:4567"
+
+
+def test_a_mistyped_path_of_sqlite_makes_no_folders(tmp_path: Path) -> None:
+    mistyped = tmp_path / "vra" / "certcourier.db"
+    with pytest.raises(ConfigurationError, match=r"DATABASE_URL: the folder .*vra does not exist"):
+        load_settings(**GOOD, var_dir=tmp_path / "var", database_url=f"sqlite:///{mistyped}")
+    assert not mistyped.parent.exists()
+
+
+def test_a_setting_of_the_wrong_kind_is_explained_in_plain_words() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(**GOOD, port="many", log_level="loud", keep_removed_keys="perhaps")
+    assert str(caught.value).splitlines() == [
+        "  PORT: must be a whole number",
+        "  KEEP_REMOVED_KEYS: must be true or false",
+        "  LOG_LEVEL: must be 'debug', 'info', 'warning' or 'error'",
+    ]

@@ -37,10 +37,14 @@ def test_several_of_a_kind_are_allowed(tmp_path: Path) -> None:
         ("= 1", "Invalid"),
         ("[other]", "unknown other"),
         ('[[destination]]\nkind = "carrier-pigeon"', "destination 1: kind must be one of files"),
-        ('[[destination]]\nkind = "files"', "path: Field required"),
-        ('[[destination]]\nkind = "files"\npath = "x"\nkeep_version = 2', "keep_version: Extra inputs"),
+        ('[[destination]]\nkind = "files"', "path: is missing"),
+        (
+            '[[destination]]\nkind = "files"\npath = "x"\nkeep_version = 2',
+            "keep_version: is no field .* 'keep_versions'",
+        ),
         ('[[destination]]\nkind = "files"\npath = "x"\nkeep_versions = -1', "keep_versions"),
         ('[[destination]]\nkind = "files"\npath = "x"\nname = "A b"', "name"),
+        ('[[destination]]\nkind = "command"\ncommand = "echo hi"', "command: must be a list"),
         (
             '[[destination]]\nkind = "files"\npath = "x"\n[[destination]]\nkind = "files"\npath = "y"',
             "two destinations",

@@ -13,7 +13,7 @@ from app.endpoints.registry import Endpoint, load_endpoints
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('name = "web"', "endpoint 1: address: Field required"),
+        ('name = "web"', "endpoint 1: address: is missing"),
         ('name = "web"\naddress = "no-port"', "address: .*must be host:port"),
         ('name = "web"\naddress = "a.example:0"', "address: .*must be host:port"),
         ('name = "web"\naddress = "2001:db8::1:443"', "address: .*must be host:port"),

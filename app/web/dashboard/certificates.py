@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from app.certificates import lineages, looking, searching
 from app.certificates.receiving import LARGEST_ID
 from app.certificates.searching import Wanted
+from app.certificates.states import CERTIFICATE_STATES
 from app.storage.clock import read_now
 from app.storage.models import Certificate, EndpointSeen, Event, StoryLine
 from app.web.context import current, services
@@ -19,7 +20,6 @@ from app.web.dashboard.blueprint import blueprint, render
 from app.web.dashboard.pages import LIMIT, cursor, done, next_page
 from app.web.dashboard.signing_in import page, who
 
-_STATES = ("new", "purchased", "configured", "submitted", "requesting", "issued", "failed", "refunded", "cancelled")
 _EXPIRING = (3, 7, 14, 30)
 _MOST_EVENTS = 200
 
@@ -54,7 +54,7 @@ def certificates() -> Response:
         replaced=replaced,
         query=query,
         next_page=next_page(found.next_after),
-        states=_STATES,
+        states=CERTIFICATE_STATES,
         expiring=_EXPIRING,
         destinations=list(services().destinations),
         now=now,

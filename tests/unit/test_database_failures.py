@@ -1,0 +1,16 @@
+"""What an operator is told when the database fails."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from app.storage.failures import explain_failure
+
+
+@pytest.mark.parametrize("rest", ['could not translate host name "cret@db.example"', "no host cret@db.example"])
+def test_a_rest_of_a_password_is_not_told(rest: str) -> None:
+    meaning, remedy = explain_failure(OperationalError("SELECT 1", {}, Exception(f"{rest}\nand more")))
+    assert "cret" not in meaning + remedy
+    assert "and more" not in meaning
+    assert "DATABASE_URL" in remedy
