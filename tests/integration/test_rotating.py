@@ -327,7 +327,7 @@ def test_after_a_lost_key_everything_is_fetched_again(
     with services.database.read() as session:
         before = services.sealer.open(session.get_one(Certificate, number).sealed_key or b"", certificate_id=number)
     later = create_app(lose_key(services).settings)
-    assert "fetch 1 private keys" in run(later, "keys", "replace", "--lost")
+    assert "fetch 1 private key:" in run(later, "keys", "replace", "--lost")
     moved: Services = later.extensions["certcourier"].services
     claim_installation(moved)
     simulator.reset_calls()
