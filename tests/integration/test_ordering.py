@@ -197,9 +197,9 @@ def test_a_connection_that_is_refused_is_simply_tried_again(
 def test_dnsimple_being_slow_costs_the_caller_only_its_patience(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    patient = services.settings.model_copy(update={"request_patience_seconds": 0.3})
+    patient = services.settings.model_copy(update={"request_patience_seconds": 2})
     object.__setattr__(services, "settings", patient)
-    simulator.fault(method="POST", path_template=PURCHASE, when="after", action="none", delay_seconds=2)
+    simulator.fault(method="POST", path_template=PURCHASE, when="after", action="none", delay_seconds=6)
     answer = client.post("/issue_certificate", json={"domain": domain})
     assert (answer.status_code, answer.json["data"]["order_state"]) == (202, "purchasing")
     simulator.wait_for_certificates(domain, 1)
