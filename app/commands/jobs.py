@@ -122,7 +122,8 @@ def cancel_job(job_id: int) -> None:
         job = session.get(Job, job_id, with_for_update=True)
         if job is None or not services.queue.cancel(session, job_id):
             raise click.ClickException(f"no unfinished job has the ID {job_id}; see `flask jobs list`")
-        dropped = Claim(id=job.id, kind=job.kind, token="", args=job.args)
+        nobodys = ""
+        dropped = Claim(id=job.id, kind=job.kind, token=nobodys, args=job.args)
         HANDLERS[job.kind].died(services, session, dropped, f"job {job_id} was cancelled by {operator()}")
         record(session, actor=operator(), action="job.cancelled", subject=str(job_id))
     click.echo(f"Job {job_id} is cancelled.")
