@@ -105,7 +105,9 @@ def certificate(services: Services, number: int, domain: str, *, days: float = 6
 
 
 def dead_job(services: Services, **more: Any) -> int:
-    job = Job(kind="deliver", args={"certificate_id": 1}, state="dead", finished_at=db_now(), **more)
+    job = Job(
+        kind="deliver", args={"certificate_id": 1, "destination": "files"}, state="dead", finished_at=db_now(), **more
+    )
     add(services, job)
     return job.id
 
