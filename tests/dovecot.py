@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -51,14 +52,16 @@ service pop3-login {{
 
 
 class Dovecot:
-    """`with Dovecot(folder, issued) as dovecot:`; `folder` is made. Ports by protocol are in `ports`."""
+    """`with Dovecot(issued) as dovecot:`. Ports by protocol are in `ports`."""
 
-    def __init__(self, folder: Path, issued: Issued) -> None:
+    def __init__(self, issued: Issued) -> None:
         self._program = shutil.which("dovecot") or shutil.which("dovecot", path="/usr/sbin")
         if self._program is None or os.geteuid() != 0:
             pytest.skip("no Dovecot: install Debian's packages `dovecot-imapd` and `dovecot-pop3d`, and be root")
         self.ports = {"imap": free_port(), "pop3": free_port()}
-        folder.mkdir()
+        self._folder = tempfile.TemporaryDirectory(prefix="dovecot-")  # pytest's are too long for its sockets' paths
+        folder = Path(self._folder.name)
+        folder.chmod(0o755)
         (folder / "certificate.pem").write_text(issued.leaf + "".join(issued.chain))
         (folder / "key.pem").write_text(issued.key)
         self._file = folder / "dovecot.conf"
@@ -67,14 +70,19 @@ class Dovecot:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen([str(self._program), "-F", "-c", str(self._file)], stderr=subprocess.DEVNULL)
-        for port in self.ports.values():
-            wait_until(lambda port=port: self._listens(port), "Dovecot listens")  # type: ignore[misc]
+        try:
+            for port in self.ports.values():
+                wait_until(lambda port=port: self._listens(port), "Dovecot listens")  # type: ignore[misc]
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(20)
+        self._folder.cleanup()
 
     @staticmethod
     def _listens(port: int) -> bool:

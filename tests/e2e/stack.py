@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,19 @@ from tests.simulator_process import Simulator
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# Below those that Linux gives to connections (32768 and up); each of pytest's processes has its own.
+_FIRST = 20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = cycle(random.sample(range(_FIRST, _FIRST + 1000), 1000))
+
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port that nobody listens on at this moment, and that is neither given to a connection nor to another of
+    pytest's processes before its server starts.
+    """
+    for port in islice(_ports, 1000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until[T](look: Callable[[], T], what: str, seconds: float = 30.0) -> T:

@@ -94,8 +94,8 @@ def test_a_mail_server_without_starttls_says_so() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
-def test_dovecot_is_asked_by_starttls(protocol: str, tmp_path: Path) -> None:
-    with Dovecot(tmp_path / "dovecot", ISSUED) as dovecot:
+def test_dovecot_is_asked_by_starttls(protocol: str) -> None:
+    with Dovecot(ISSUED) as dovecot:
         found = seen(endpoint(dovecot.ports[protocol], starttls=protocol))
     assert (found.leaf, found.problem) == (LEAF, None)
 

@@ -85,5 +85,5 @@ def test_what_is_wrong_in_its_configuration_is_named(site: Path, tmp_path: Path)
     )
     said = run(site, program, file)
     assert said.startswith("DestinationRefusedError")
-    assert "folder: Field required" in said
-    assert "folders: Extra inputs" in said
+    assert "folder: is missing" in said
+    assert "folders: is no field here; is it 'folder'?" in said

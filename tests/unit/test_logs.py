@@ -18,6 +18,7 @@ from app.logs import configure_logs
 def _as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
+    structlog.contextvars.clear_contextvars()  # a request of another test may have left its ID
     yield
     root.handlers = handlers
     root.setLevel(level)
