@@ -28,8 +28,9 @@ def revive(services: Services, session: Session, job_id: int, *, actor: str) -> 
     job = session.get(Job, job_id, with_for_update=True)
     if job is None or job.state != "dead":
         return False
-    if job.kind in _ENDED_WITH:
-        raise PermanentError(f"job {job_id} ({job.kind}) does not start again: {_ENDED_WITH[job.kind]}")
+    instead = instead_of_retrying(job.kind)
+    if instead:
+        raise PermanentError(f"job {job_id} ({job.kind}) does not start again: {instead}")
     key = None
     if job.kind == "deliver":
         certificate_id, destination = int(job.args["certificate_id"]), str(job.args["destination"])
@@ -42,6 +43,6 @@ def revive(services: Services, session: Session, job_id: int, *, actor: str) -> 
     return True
 
 
-def can_start_again(kind: str) -> bool:
-    """Whether `revive` does something for this kind of job."""
-    return kind not in _ENDED_WITH
+def instead_of_retrying(kind: str) -> str | None:
+    """What to do instead, for a kind of job that `revive` refuses."""
+    return _ENDED_WITH.get(kind)

@@ -102,7 +102,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     dead = select(Job.id, Job.kind).where(Job.state == "dead")
     with services.database.read() as session:
         found = session.execute(dead.where(Job.kind == kind) if kind else dead).all()
-    ids = [number for number, kind_of in found if reviving.can_start_again(kind_of)]
+    ids = [number for number, kind_of in found if reviving.instead_of_retrying(kind_of) is None]
     count = 0
     for some in batched(ids, _BATCH):
         with services.database.write() as session:

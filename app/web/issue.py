@@ -14,8 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.certificates.idempotency import StoredAnswer, remember_answer
 from app.certificates.looking import find_order, wait_until_issued
 from app.certificates.names import InvalidFieldError
-from app.certificates.ordering import Placed, step_ahead, submit
+from app.certificates.ordering import step_ahead
 from app.certificates.permissions import check_order
+from app.certificates.placing import Placed, submit
 from app.dnsimple.adapter import Deadline
 from app.web.auth import client, requires
 from app.web.context import current, services

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.certificates.ordering import OrderRequest
+from app.certificates.names import OrderRequest
 from app.storage.models import Alarm, Certificate, EndpointSeen, Order, StoryLine
 
 

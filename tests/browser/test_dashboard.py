@@ -121,7 +121,7 @@ def test_signing_in_and_retrying_a_job_take_nothing_but_the_keyboard(
     page: Page, stack: Stack, database: Database, token: str, certificate_id: int
 ) -> None:
     assert certificate_id
-    job = Job(kind="watch", args={}, state="dead", finished_at=datetime.now(UTC), last_error="by hand")
+    job = Job(kind="prune", args={}, state="dead", finished_at=datetime.now(UTC), last_error="by hand")
     with database.write() as session:
         session.add(job)
         session.flush()

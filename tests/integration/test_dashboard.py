@@ -105,9 +105,8 @@ def certificate(services: Services, number: int, domain: str, *, days: float = 6
 
 
 def dead_job(services: Services, **more: Any) -> int:
-    job = Job(
-        kind="deliver", args={"certificate_id": 1, "destination": "files"}, state="dead", finished_at=db_now(), **more
-    )
+    args = {"certificate_id": 1, "destination": "files"}
+    job = Job(**{"kind": "deliver", "args": args, "state": "dead", "finished_at": db_now()} | more)
     add(services, job)
     return job.id
 
@@ -291,6 +290,15 @@ def test_a_dead_job_is_retried_in_the_name_of_the_token(browser: FlaskClient, se
     with services.database.read() as session:
         entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "job.retried")).one()
     assert (entry.actor.endswith(" Ann"), entry.subject) == (True, str(job))
+
+
+def test_a_dead_job_whose_purpose_has_ended_says_what_to_do_instead_of_a_button(
+    browser: FlaskClient, services: Services
+) -> None:
+    job = dead_job(services, kind="watch")
+    page = browser.get("/dashboard/jobs").text
+    assert f"/dashboard/jobs/{job}/retry" not in page
+    assert "its order has failed: order again" in page
 
 
 def test_a_job_that_is_not_dead_is_left_alone(browser: FlaskClient, services: Services) -> None:

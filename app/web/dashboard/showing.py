@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint
 from markupsafe import Markup
 
+from app.certificates.reviving import instead_of_retrying
 from app.certificates.searching import MOST
 from app.storage.models import Certificate
 
@@ -21,7 +22,7 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 def register(blueprint: Blueprint) -> None:
     """Make them known to the templates."""
-    for function in (instant, distance, tone, sign, many, lifetime, pairs):
+    for function in (instant, distance, tone, sign, many, lifetime, pairs, instead_of_retrying):
         blueprint.add_app_template_filter(function)
 
 
