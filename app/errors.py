@@ -5,8 +5,9 @@
     ├── PermanentError     trying the same again cannot succeed; somebody has to change something
     └── OutcomeUnknownError  it may or may not have happened; look before trying again
 
-The adapters refine these (`app.dnsimple.errors`, `app.destinations`); the job engine and the web layer decide by the
-three branches alone.
+The adapters refine these (`app.dnsimple.errors`, `app.destinations`). The job engine decides by the branch, with one
+exception: what the account is at fault for (token, bill, scope) is permanent to whoever asks, but a job waits until it
+is mended.
 """
 
 

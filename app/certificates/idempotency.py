@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.certificates.names import OrderRequest
 from app.errors import PermanentError, RetryableError
 from app.services import Services
 from app.storage.models import IdempotencyKey
 from app.storage.statements import insert_once
-
-if TYPE_CHECKING:
-    from app.certificates.ordering import OrderRequest
 
 
 class KeyReusedError(PermanentError):

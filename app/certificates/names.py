@@ -29,6 +29,17 @@ class InvalidFieldError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """What a client asks for, as it wrote it. `signature_algorithm` is `ECDSA` or `RSA`."""
+
+    domain: str
+    name: str = "www"
+    san: tuple[str, ...] = ()
+    auto_renew: bool = True
+    signature_algorithm: str = "ECDSA"
+
+
+@dataclass(frozen=True, slots=True)
 class OrderNames:
     """`san` are the alternate names to send to DNSimple; `names` all names that the certificate has to cover."""
 
