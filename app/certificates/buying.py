@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import exists, select
 
 from app.dnsimple.adapter import Certificate as RemoteCertificate
 from app.dnsimple.adapter import Deadline, DNSimple, Purpose
+from app.dnsimple.paying import Answer
 from app.services import Services
+from app.storage.clock import read_now
 from app.storage.models import Certificate, Order
 
-# A certificate counts as the answer to a lost purchase if DNSimple made it after our attempt; its clock may differ.
+# A certificate counts as the answer to a lost purchase if DNSimple made it after our attempt; clocks differ by so much
+# without anybody minding, and one of ours that is ahead by more is put right by what DNSimple's answer says.
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 _UNUSABLE = {"failed", "rejected", "cancelled", "refunded"}
 _ENDED = {"installed", "failed"}
@@ -72,8 +75,9 @@ def have_issued(dnsimple: DNSimple, order: Order, certificate_id: int, deadline:
 
 def find_purchased(services: Services, order: Order, deadline: Deadline | None) -> RemoteCertificate | None:
     """The certificate of a purchase whose answer was lost, if it shows already."""
-    since = (order.purchase_attempted_at or order.created_at) - _CLOCK_TOLERANCE
-    for candidate in _of_its_names(services, order, deadline):
+    attempted_at, answers = order.purchase_attempted_at or order.created_at, list[Answer]()
+    for candidate in _of_its_names(account_of(services, order).heard_by(answers.append), order, deadline):
+        since = attempted_at - _CLOCK_TOLERANCE - _ahead(services, answers[-1])
         if candidate.created_at is None or candidate.created_at < since:
             return None  # newest first: all the others are older
         ours = candidate.common_name.lower() == order.common_name  # DNSimple says it as it was ordered
@@ -87,7 +91,7 @@ def find_successors(services: Services, order: Order, deadline: Deadline | None)
 
     One that is only bought is nobody's: it may never be issued. One that an order of ours has failed with is no use.
     """
-    for candidate in _of_its_names(services, order, deadline):
+    for candidate in _of_its_names(account_of(services, order), order, deadline):
         if candidate.id <= (order.renews_certificate_id or 0):
             break
         if candidate.state in {"requesting", "issued"}:
@@ -99,10 +103,18 @@ def find_successors(services: Services, order: Order, deadline: Deadline | None)
     return Successors()
 
 
-def _of_its_names(services: Services, order: Order, deadline: Deadline | None) -> Iterator[RemoteCertificate]:
+def _ahead(services: Services, answer: Answer) -> timedelta:
+    """How far our clock is ahead of DNSimple's; nothing if it is behind, or if the answer does not say."""
+    if answer.sent_at is None:
+        return timedelta(0)
+    with services.database.read() as session:
+        return max(timedelta(0), read_now(session) - datetime.fromtimestamp(answer.sent_at, UTC))
+
+
+def _of_its_names(dnsimple: DNSimple, order: Order, deadline: Deadline | None) -> Iterator[RemoteCertificate]:
     """Newest first. DNSimple can leave out the apex, and an authority the common name, so neither is compared."""
     wanted = {order.common_name, *order.san} - {order.domain}
-    for candidate in account_of(services, order).certificates(order.domain, deadline=deadline):
+    for candidate in dnsimple.certificates(order.domain, deadline=deadline):
         if {candidate.common_name.lower(), *map(str.lower, candidate.alternate_names)} - {order.domain} == wanted:
             yield candidate
 

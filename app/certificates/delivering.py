@@ -93,12 +93,15 @@ def deliver(services: Services, claim: Claim) -> None:
     with services.queue.finishing(claim) as session:
         row = _row(session, certificate_id, name)
         row.state, row.detail, row.waits_for, row.run_id = receipt.outcome, receipt.detail, None, None
+        if session.get_one(Certificate, certificate_id).fingerprint != certificate.fingerprint:
+            want_delivered(services, session, certificate_id, name)  # it was reissued under its ID meanwhile
+            return
         row.delivered_at = read_now(session) if receipt.outcome == "delivered" else None
         detail = f"{name}: {receipt.detail}"
         tell(session, receipt.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
         followers = [other for other in services.destinations if name in _comes_after(services, other)]
         if followers:
-            services.queue.hurry(session, [job_key(certificate_id, follower) for follower in followers])
+            services.queue.hasten(session, [job_key(certificate_id, follower) for follower in followers])
         if receipt.outcome == "delivered":
             want_proven(services, session, certificate)
             _put_newer_back(services, session, certificate, name)

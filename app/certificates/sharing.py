@@ -175,4 +175,4 @@ def _hurry_served(services: Services, session: Session, run_id: int) -> None:
     served = select(Delivery.certificate_id, Delivery.destination).filter_by(run_id=run_id)
     keys = [job_key(*row) for row in session.execute(served)]
     for start in range(0, len(keys), _MANY):
-        services.queue.hurry(session, keys[start : start + _MANY])
+        services.queue.hasten(session, keys[start : start + _MANY])

@@ -214,17 +214,6 @@ class Queue:
         if delay <= 0:
             self._ring(session)
 
-    def hurry(self, session: Session, keys: Iterable[str]) -> None:
-        """Let waiting jobs start now, in the caller's transaction: what they waited for has happened.
-
-        One that is just being claimed is left alone: it looks for itself, and nobody waits for the other in a circle.
-        """
-        waiting = select(Job.id).where(Job.key.in_(list(keys)), Job.state == "ready", Job.due_at > db_now())
-        ids = list(session.scalars(waiting.with_for_update(skip_locked=True)))
-        if ids:
-            session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=db_now()))
-            self._ring(session)
-
     def bury(self, session: Session, claim: Claim, error: str) -> None:
         """Give a job up for good, in the caller's transaction: it stays visible as dead until somebody retries it."""
         self._fence(session, claim, state="dead", finished_at=db_now(), token=None, key=None, last_error=error)
@@ -244,12 +233,16 @@ class Queue:
     def hasten(self, session: Session, keys: Iterable[str], *, delay: float = 0.0) -> int:
         """Let the waiting jobs under these keys start in `delay` seconds if that is earlier, in the caller's
         transaction. Returns how many will.
+
+        One that is just being claimed is left alone: it looks for itself, and nobody waits for the other in a circle.
         """
-        waiting = Job.key.in_(list(keys)), Job.state == "ready", Job.due_at > db_now(delay)
-        hastened = changed_rows(session.execute(update(Job).where(*waiting).values(due_at=db_now(delay))))
-        if hastened and delay <= 0:
-            self._ring(session)
-        return hastened
+        waiting = select(Job.id).where(Job.key.in_(list(keys)), Job.state == "ready", Job.due_at > db_now(delay))
+        ids = list(session.scalars(waiting.with_for_update(skip_locked=True)))
+        if ids:
+            session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=db_now(delay)))
+            if delay <= 0:
+                self._ring(session)
+        return len(ids)
 
     def cancel(self, session: Session, job_id: int) -> bool:
         """Drop a job that has not finished; a worker that holds it finds its token gone."""

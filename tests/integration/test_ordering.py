@@ -12,10 +12,11 @@ from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
 from app.certificates import buying
-from app.certificates.ordering import OrderRequest, submit
+from app.certificates.names import OrderRequest
+from app.certificates.placing import submit
 from app.certificates.tokens import authenticate, create_token
 from app.services import Services
-from app.storage.clock import db_now
+from app.storage.clock import db_now, move_ahead
 from app.storage.models import Certificate, Order
 from tests.harness import drain, jobs, let_leases_end, let_stop_end, make_due
 from tests.simulator_process import Simulator
@@ -146,6 +147,21 @@ def test_a_lost_purchase_is_never_repeated_blindly(
         make_due(services)
         drain(services)
         assert order_of(services).state == "requested"
+    assert len(simulator.certificates(domain)) == 1
+
+
+def test_a_lost_purchase_is_found_by_a_clock_that_is_ahead(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    move_ahead(2 * 3600)
+    try:
+        simulator.fault(method="POST", path_template=PURCHASE, when="after", action="reset")
+        client.post("/issue_certificate", json={"domain": domain})
+        make_due(services)
+        drain(services)
+        assert order_of(services).state == "requested"
+    finally:
+        move_ahead(-2 * 3600)
     assert len(simulator.certificates(domain)) == 1
 
 

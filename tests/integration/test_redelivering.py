@@ -138,12 +138,14 @@ class Careless:
 
     meanwhile: Callable[[], None]
     held: list[int] = field(default_factory=list)
+    fingerprints: list[str] = field(default_factory=list)
     config: ClassVar = DestinationConfig(name="careless")
 
     def deliver(self, bundle: Bundle) -> Receipt:
         if not self.held:
             self.meanwhile()
         self.held.append(bundle.version.certificate_id)
+        self.fingerprints.append(bundle.fingerprint)
         return Receipt("delivered", "taken")
 
     def current(self, slot: str) -> Version | None:
@@ -171,6 +173,23 @@ def test_a_newer_certificate_is_put_back_that_an_older_one_has_overtaken(service
     drain(services)
     assert careless.held == [11, 10, 11]
     assert states(services, "careless") == {10: "delivered", 11: "delivered"}
+
+
+def test_a_certificate_that_is_reissued_during_its_delivery_is_delivered_again(services: Services) -> None:
+    add_lineages(services, 1)
+
+    def reissued() -> None:
+        with services.database.write() as session:
+            session.execute(update(Certificate).values(fingerprint="ab" * 32))
+            want_delivered(services, session, 10, "careless")
+
+    careless = Careless(reissued)
+    services = replace(services, destinations={"careless": careless})
+    with services.database.write() as session:
+        want_delivered(services, session, 10, "careless")
+    drain(services)
+    assert careless.fingerprints[-1] == "ab" * 32
+    assert states(services, "careless") == {10: "delivered"}
 
 
 def test_a_key_that_is_not_kept_is_fetched_again(
