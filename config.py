@@ -44,6 +44,11 @@ class SecretFileError(ValueError):
     """A file that cannot serve as the source of a secret; the message says what to do and holds nothing of it."""
 
 
+def is_handed_out(path: Path) -> bool:
+    """Whether Docker or systemd has put this file there: its mode is theirs to choose."""
+    return path.resolve().parts[:3] in _HANDED_OUT
+
+
 def read_secret_file(path: Path) -> str:
     """The secret in a file, without white space around it. Raises `SecretFileError` if others could read or change it.
 
@@ -53,7 +58,7 @@ def read_secret_file(path: Path) -> str:
     """
     try:
         status = path.stat()
-        handed_out = path.resolve().parts[:3] in _HANDED_OUT
+        handed_out = is_handed_out(path)
         if status.st_uid not in {0, os.geteuid()} and not handed_out:
             raise SecretFileError(f"{path} belongs to another user: run `chown {os.geteuid()} {path}`")
         of_roots_choice = status.st_uid == 0 and os.geteuid() != 0

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.errors import PermanentError, RetryableError
+from app.storage.secret_files import read_secret
 from config import Settings
 
 _CHILD = Path(__file__).with_name("notifying_child.py")
@@ -98,9 +99,10 @@ def build_notifier(settings: Settings) -> Notifier:
     urls = settings.notify_urls.get_secret_value().split() if settings.notify_urls else []
     file = settings.notify_urls_file
     if file is not None:
-        if file.stat().st_mode & 0o077:
-            raise PermanentError(f"NOTIFY_URLS_FILE: {file} can be read by others: run `chmod 600 {file}`")
-        lines = [line.strip() for line in file.read_text().splitlines()]
+        try:
+            lines = [line.strip() for line in read_secret(file).splitlines()]
+        except PermanentError as error:
+            raise PermanentError(f"NOTIFY_URLS_FILE: {error}") from None
         for number, line in enumerate(lines, start=1):
             if line and not line.startswith("#"):
                 if "://" not in line or " " in line:

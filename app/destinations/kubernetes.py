@@ -30,6 +30,7 @@ from app.destinations.base import (
     Receipt,
     Version,
 )
+from app.destinations.key_files import read_private_file
 from app.destinations.remote import MOST_RACES, SlotTemplate, fill
 from app.destinations.slots import parse_version, version_text
 
@@ -177,10 +178,7 @@ class KubernetesDestination:
             login.load_incluster_config(client_configuration=configuration)
             return api.ApiClient(configuration)
         path = self._config.kubeconfig
-        if path.stat().st_mode & 0o077:
-            raise DestinationRefusedError(
-                f"destination {self._config.name}: kubeconfig {path} can be read by others: run `chmod 600 {path}`"
-            )
+        read_private_file(path, "kubeconfig")
         login.load_kube_config(
             str(path), context=self._config.context, client_configuration=configuration, persist_config=False
         )

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import ClassVar, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 
-from app.destinations.base import Bundle, DestinationUnavailableError
+from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError
+from app.destinations.key_files import read_private_file
 
 
 class Layout(Protocol):
@@ -149,17 +149,10 @@ class Pkcs12:
     def password(self) -> bytes:
         """The file's first line. Raises `DestinationUnavailableError` that says what is wrong with the file."""
         try:
-            mode = stat.S_IMODE(self.password_file.stat().st_mode)
-            lines = self.password_file.read_bytes().splitlines()
-        except OSError as error:
-            raise DestinationUnavailableError(
-                f"password_file: {self.password_file}: {error.strerror}; write the keystore's password there"
-            ) from None
-        if mode & 0o077:
-            raise DestinationUnavailableError(
-                f"password_file: others may read {self.password_file} (mode {mode:04o}); `chmod 600` it"
-            )
-        if not lines or len(lines[0]) < 6:  # Java takes no shorter one
+            lines = read_private_file(self.password_file, "password_file").encode().splitlines()
+        except DestinationRefusedError as error:
+            raise DestinationUnavailableError(str(error)) from None  # somebody puts it there soon
+        if len(lines[0]) < 6:  # Java takes no shorter one
             raise DestinationUnavailableError(
                 f"password_file: {self.password_file} must hold at least 6 characters in its first line"
             )

@@ -99,23 +99,16 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """An order at DNSimple; its own `id` is of no use to us, `certificate_id` is what every later call takes."""
+    """An order at DNSimple; its own ID is of no use to us, `certificate_id` is what every later call takes."""
 
-    id: int
     certificate_id: int
     state: str
-    auto_renew: bool
 
     @classmethod
     def read(cls, data: object) -> Self:
         """From a CertificatePurchase object."""
         fields = Fields(data, "purchase")
-        return cls(
-            id=fields.id("id"),
-            certificate_id=fields.id("certificate_id"),
-            state=fields.text("state"),
-            auto_renew=fields.flag("auto_renew"),
-        )
+        return cls(certificate_id=fields.id("certificate_id"), state=fields.text("state"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +116,13 @@ class Renewal:
     """A renewal ordered; `id` is of another number space than certificates."""
 
     id: int
-    old_certificate_id: int
     new_certificate_id: int
-    state: str
 
     @classmethod
     def read(cls, data: object) -> Self:
         """From a CertificateRenewal object."""
         fields = Fields(data, "renewal")
-        return cls(
-            id=fields.id("id"),
-            old_certificate_id=fields.id("old_certificate_id"),
-            new_certificate_id=fields.id("new_certificate_id"),
-            state=fields.text("state"),
-        )
+        return cls(id=fields.id("id"), new_certificate_id=fields.id("new_certificate_id"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from app.storage.clock import read_now
 from app.storage.keyring import KeyFile
 from app.storage.migrating import current_revision, head_revision
 from app.storage.models import Fact
+from config import is_handed_out
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NETWORK_DISKS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "fuse.glusterfs"}
@@ -115,7 +116,8 @@ def check_files(examination: Examination) -> Iterable[Finding]:
     secret = [services.settings.kek_file, *old_keys, services.settings.var_dir / "webhook.secret", Path(".env")]
     if services.database.sqlite_path:
         secret.append(services.database.sqlite_path)
-    open_to_others = [file for file in secret if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077]
+    ours = [file for file in secret if file.exists() and not is_handed_out(file)]
+    open_to_others = [file for file in ours if stat.S_IMODE(file.stat().st_mode) & 0o077]
     for file in open_to_others:
         yield problem(f"{file} can be read by others", f"run `chmod 600 {file}`")
     if not open_to_others:

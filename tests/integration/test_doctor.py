@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -238,6 +240,26 @@ def test_a_secret_that_others_can_read(app: Flask, settings: Settings) -> None:
     old.write_text("old")
     old.chmod(0o600)
     assert f"warning: {old} holds an old key-encryption key" in only(app, "files", status=0)
+
+
+def test_a_secret_that_docker_hands_out_to_everybody_is_no_concern(
+    app: Flask, settings: Settings, database_url: str, simulator: Simulator, tmp_path: Path
+) -> None:
+    assert "by their owner alone" in only(app, "files", status=0)
+    place = Path("/run/secrets") / f"certcourier-{uuid.uuid4().hex}"
+    try:
+        place.mkdir(parents=True)
+    except PermissionError:
+        pytest.skip("only root can write to /run/secrets")
+    try:
+        shutil.copy(settings.kek_file, place / "kek")
+        (place / "kek").chmod(0o444)
+        elsewhere = make_settings(database_url, simulator.url, tmp_path / "var", kek_file=place / "kek")
+        other = create_app(elsewhere)
+        assert "by their owner alone" in only(other, "files", status=0)
+        other.extensions["certcourier"].services.database.close()
+    finally:
+        shutil.rmtree(place)
 
 
 def test_clocks_are_compared_with_the_databases_and_dnsimples(app: Flask) -> None:

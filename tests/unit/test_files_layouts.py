@@ -279,7 +279,7 @@ def test_a_configuration_that_cannot_work_is_named(root: Path, fields: dict[str,
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda file: file.chmod(0o640), "others may read"),
+        (lambda file: file.chmod(0o640), "can be read or changed by others"),
         (lambda file: file.unlink(), "No such file"),
         (lambda file: file.write_text("short"), "at least 6 characters"),
     ],
