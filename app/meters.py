@@ -23,6 +23,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from app.processes import is_alive
+
 log = structlog.get_logger("certcourier.metrics")
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -150,7 +152,7 @@ def _fold(folder: Path) -> None:
             host, _, pid = process.rpartition("-")
             if pid == "past" or not pid.isdigit():
                 continue
-            gone = not _runs(int(pid)) if host == _host() else time.time() - file.stat().st_mtime > _DAY
+            gone = not is_alive(int(pid)) if host == _host() else time.time() - file.stat().st_mtime > _DAY
             if gone:
                 _reserve(folder / f"{kind}_{_host()}-past.db", _ROOM[kind])
                 past = MmapedDict(str(folder / f"{kind}_{_host()}-past.db"))
@@ -167,16 +169,6 @@ def _reserve(file: Path, size: int) -> None:
         with new.open("wb") as opened:
             os.posix_fallocate(opened.fileno(), 0, size)
         new.rename(file)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _process() -> str:

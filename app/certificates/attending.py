@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import ColumnElement, and_, func, select
@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 from app.certificates.figures import UNFINISHED
 from app.certificates.permissions import only
 from app.certificates.problems import KINDS
+from app.certificates.readiness import WORKER_SILENT
 from app.certificates.searching import at_most, is_failing
 from app.services import Services
 from app.storage.clock import read_now
 from app.storage.models import Alarm, Certificate, Delivery, DisabledDestination, Event, Fact, Job, Order, Quota, Worker
 
-WORKER_SILENT = timedelta(seconds=30)
 _LOW_QUOTA = 0.1
 _EXAMPLES = 3
 _MILD = {"quota_low", "quota_stopped", "webhook_lost"}

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_of_lineage
 from app.certificates.looking import GIVEN_UP
+from app.certificates.readiness import WORKER_SILENT
 from app.certificates.states import ORDER_STATES
 from app.meters import event_label
 from app.services import Services
@@ -29,7 +30,6 @@ UNFINISHED = ORDER_STATES[:6]
 _SECONDS_TO_INSTALLED = (5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 _DAYS_LEFT = (0, 1, 3, 7, 14, 21, 30, 45, 60, 90)
 _LIFETIME_LEFT = (0, 5, 10, 20, 25, 30, 50, 75, 100)  # per cent
-_WORKER_SILENT = timedelta(seconds=30)
 _RECENT = timedelta(days=1)
 _MOST_RECENT = 5000
 _MOST_NAMES = 1000
@@ -219,7 +219,7 @@ def _newest_leaves(condition: ColumnElement[bool]) -> Subquery:
 
 
 def _workers(context: _Context) -> Iterable[Metric]:
-    heard = select(func.count()).select_from(Worker).where(Worker.heard_at > context.now - _WORKER_SILENT)
+    heard = select(func.count()).select_from(Worker).where(Worker.heard_at > context.now - WORKER_SILENT)
     yield _gauge("certcourier_workers", "Workers heard from in the last 30 seconds.", context.session.scalar(heard))
     newest = context.session.scalar(select(func.max(Worker.heard_at)))
     yield _gauge(

@@ -11,20 +11,19 @@ from datetime import timedelta
 from itertools import islice
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.certificates.installing import Wanted
 from app.certificates.reconciling import PAGE, take_stock
 from app.certificates.renewing import note_problem
-from app.certificates.story import Step, tell
+from app.certificates.story import Step, tell, tell_event
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.dnsimple.model import Certificate as RemoteCertificate
 from app.dnsimple.paying import Purpose
 from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import db_now, read_now
-from app.storage.models import Certificate, Domain, Event
+from app.storage.models import Certificate, Domain
 
 log = structlog.get_logger("certcourier")
 
@@ -123,17 +122,9 @@ def _look_for_key(services: Services, claim: Claim, certificate: Certificate) ->
 
 
 def _tell(session: Session, claim: Claim, certificate: Certificate, step: Step, detail: str) -> None:
-    event = session.scalar(select(Event).where(Event.request_identifier == claim.args.get("event_id")))
-    if event is not None:
-        tell(
-            session,
-            "event received",
-            event.name,
-            at=event.received_at,
-            order_id=certificate.order_id,
-            certificate_id=certificate.id,
-        )
-    tell(session, step, detail, order_id=certificate.order_id, certificate_id=certificate.id)
+    order_id = certificate.order_id
+    tell_event(session, claim.args.get("event_id"), order_id=order_id, certificate_id=certificate.id)
+    tell(session, step, detail, order_id=order_id, certificate_id=certificate.id)
 
 
 def _about(claim: Claim) -> dict[str, object]:

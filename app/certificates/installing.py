@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.certificates.delivering import want_delivered
 from app.certificates.failing import fail_order
 from app.certificates.names import digest_names
-from app.certificates.story import tell
+from app.certificates.story import tell, tell_event
 from app.certificates.verifying import VerificationError, VerifiedCertificate, verify
 from app.dnsimple.adapter import PrivateKey, Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
@@ -24,7 +24,7 @@ from app.jobs.queue import Claim, Postpone
 from app.services import Services
 from app.storage.clock import db_now, read_now
 from app.storage.keyring import sealing_key_id
-from app.storage.models import Certificate, Domain, Event, Job, Lineage, Order
+from app.storage.models import Certificate, Domain, Job, Lineage, Order
 from app.storage.statements import changed_rows, insert_once
 
 log = structlog.get_logger("certcourier")
@@ -245,18 +245,13 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
 
 
 def _tell(session: Session, claim: Claim, certificate: Certificate) -> None:
-    about = {"order_id": certificate.order_id, "certificate_id": certificate.id}
-    event = session.scalar(select(Event).where(Event.request_identifier == claim.args.get("event_id")))
-    if event is not None:
-        tell(session, "event received", event.name, at=event.received_at, **about)  # type: ignore[arg-type]
-    tell(session, "downloaded", "certificate, chain and private key, by ID", **about)  # type: ignore[arg-type]
-    names = ", ".join(certificate.names)
-    tell(
-        session,
-        "verified",
-        f"{names}; {certificate.key_algorithm}; until {certificate.not_after:%Y-%m-%d}; key fits, chain links up",
-        **about,  # type: ignore[arg-type]
-    )
+    order_id, number, names = certificate.order_id, certificate.id, ", ".join(certificate.names)
+    tell_event(session, claim.args.get("event_id"), order_id=order_id, certificate_id=number)
+    detail = "certificate, chain and private key, by ID"
+    tell(session, "downloaded", detail, order_id=order_id, certificate_id=number)
+    until = f"until {certificate.not_after:%Y-%m-%d}"
+    detail = f"{names}; {certificate.key_algorithm}; {until}; key fits, chain links up"
+    tell(session, "verified", detail, order_id=order_id, certificate_id=number)
 
 
 def _lineage(session: Session, account_id: int, domain: str, verified: VerifiedCertificate) -> Lineage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +24,8 @@ from app.storage.statements import insert_once
 
 log = structlog.get_logger("certcourier")
 
-_WORKER_SILENT_SECONDS = 30.0
+# A worker that has not been heard from for so long counts as none.
+WORKER_SILENT = timedelta(seconds=30)
 _SOURCE = Path(__file__).resolve().parents[1]
 
 
@@ -38,9 +40,9 @@ def check_readiness(services: Services) -> dict[str, str]:
         return {"database": "ok", "migrations": "not current; run `flask db upgrade`", "worker": "not known"}
     with services.database.read() as session:
         heard = session.scalar(
-            select(func.count()).select_from(Worker).where(Worker.heard_at > db_now(-_WORKER_SILENT_SECONDS))
+            select(func.count()).select_from(Worker).where(Worker.heard_at > db_now(-WORKER_SILENT.total_seconds()))
         )
-    silent = f"none heard from for {_WORKER_SILENT_SECONDS:.0f} seconds; start `flask worker`"
+    silent = f"none heard from for {WORKER_SILENT.seconds} seconds; start `flask worker`"
     return {"database": "ok", "migrations": "ok", "worker": "ok" if heard else silent}
 
 

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Literal
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.storage.clock import db_now
-from app.storage.models import StoryLine
+from app.storage.models import Event, StoryLine
 
 log = structlog.get_logger("certcourier")
 
@@ -35,6 +36,20 @@ Step = Literal[
     "auto-renewal changed",
     "private key removed",
 ]
+
+
+def tell_event(session: Session, event_id: object, *, order_id: str | None, certificate_id: int) -> None:
+    """That an event has brought us here, if one did; `event_id` is its `request_identifier`."""
+    event = session.scalar(select(Event).where(Event.request_identifier == event_id)) if event_id else None
+    if event is not None:
+        tell(
+            session,
+            "event received",
+            event.name,
+            order_id=order_id,
+            certificate_id=certificate_id,
+            at=event.received_at,
+        )
 
 
 def tell(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from app.processes import is_alive
+
 _LAUNCHER = "launcher"
 
 
@@ -64,7 +66,7 @@ def lock_folder(var_dir: Path) -> FolderLock:
 
 def _who_holds(path: Path) -> str:
     lines = (line.split() for line in path.read_text().splitlines())
-    alive = {name: int(pid) for name, pid in lines if _is_alive(int(pid))}
+    alive = {name: int(pid) for name, pid in lines if is_alive(int(pid))}
     where = f"{path.parent}/"
     if _LAUNCHER in alive:
         return f"it is already running here (pid {alive[_LAUNCHER]}, data in {where}); stop that one with Ctrl-C"
@@ -73,13 +75,3 @@ def _who_holds(path: Path) -> str:
         pids = " ".join(str(pid) for pid in reversed(alive.values()))
         return f"what an earlier `make run` has started on {where} still runs: {who}. End it first:\n  kill {pids}"
     return f"VAR_DIR: a `make run` that cannot be seen from here works on {where}"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -14,6 +14,7 @@ from flask import Response, abort, redirect, request, url_for
 from app.certificates import attending, browsing, disabling, looking, reviving
 from app.certificates.forecasting import WEEKS, Outlook
 from app.certificates.names import InvalidFieldError
+from app.certificates.readiness import WORKER_SILENT
 from app.certificates.receiving import LARGEST_ID
 from app.storage.clock import read_now
 from app.web.certificates import ListQuery
@@ -133,7 +134,7 @@ def enable_destination(name: str) -> Any:
 def dnsimple() -> Response:
     """The quota, the webhook and the workers."""
     standing = attending.look_around(services())
-    silent = attending.WORKER_SILENT
+    silent = WORKER_SILENT
     return render("dnsimple.html", standing=standing, now=standing.now, silent=silent)
 
 
