@@ -224,7 +224,8 @@ class Settings(BaseSettings):
     )
     purchase_settle_seconds: PositiveFloat = Field(
         60.0,
-        description="How long a purchase whose answer was lost may take to show up before it is made again.",
+        description="How long a purchase whose answer was lost may take to show up before it is made again; set it no "
+        "lower than DNSIMPLE_READ_TIMEOUT.",
     )
     watch_seconds: Annotated[tuple[PositiveFloat, ...], NoDecode, BeforeValidator(_split)] = Field(
         (120.0, 300.0, 900.0, 3600.0),

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.certificates.delivering import want_delivered
 from app.certificates.failing import fail_order
 from app.certificates.names import digest_names
+from app.certificates.reviving import LOOKS
 from app.certificates.story import tell, tell_event
 from app.certificates.verifying import VerificationError, VerifiedCertificate, verify
 from app.dnsimple.adapter import PrivateKey, Purpose
@@ -115,10 +116,7 @@ def install(services: Services, claim: Claim) -> None:
             download = dnsimple.download(target.reference, target.certificate_id)
             key = dnsimple.private_key(target.reference, target.certificate_id)
     except NotIssuedYetError as error:
-        if _is_given_up(services, claim):
-            raise VerificationError(f"{error}: DNSimple still does not hand it out after some hours") from error
-        pause = _NOT_YET_PAUSES[min(claim.postponed, len(_NOT_YET_PAUSES) - 1)]
-        raise Postpone(pause, str(error)) from error
+        raise _not_yet(services, claim, error) from error
     except NotFoundError as error:
         if target.order is not None and target.reference == target.domain:
             raise
@@ -151,11 +149,16 @@ def installation_died(services: Services, session: Session, claim: Claim, error:
         fail_order(session, order, {"type": "installation-failed", "title": title, "detail": error})
 
 
-def _is_given_up(services: Services, claim: Claim) -> bool:
-    with services.database.read() as session:
-        age = read_now(session) - session.get_one(Job, claim.id).created_at
-    most = _NOT_YET_FEWEST if age > _NOT_YET_LONGEST else _NOT_YET_MOST
-    return claim.postponed >= most
+def _not_yet(services: Services, claim: Claim, error: NotIssuedYetError) -> Postpone | VerificationError:
+    """Another look after a growing pause, or never again. Only these answers count: a wait for the quota does not."""
+    looks = int(claim.args.get(LOOKS, 0))
+    with services.queue.checkpoint(claim) as session:
+        job = session.get_one(Job, claim.id)
+        age = read_now(session) - job.created_at
+        job.args = {**claim.args, LOOKS: looks + 1}
+    if looks >= (_NOT_YET_FEWEST if age > _NOT_YET_LONGEST else _NOT_YET_MOST):
+        return VerificationError(f"{error}: DNSimple still does not hand it out after some hours")
+    return Postpone(_NOT_YET_PAUSES[min(looks, len(_NOT_YET_PAUSES) - 1)], str(error))
 
 
 def _target(services: Services, claim: Claim) -> _Target | None:

@@ -11,6 +11,8 @@ from app.services import Services
 from app.storage.audit import record
 from app.storage.models import Delivery, Job
 
+# What an installation notes among its arguments: how often it has looked in vain. Who starts afresh forgets it.
+LOOKS = "not_yet"
 # Their end was written down when they died, and a job of theirs that starts again would find nothing to do.
 _ENDED_WITH = {
     "order": "its order has failed: order again",
@@ -39,6 +41,7 @@ def revive(services: Services, session: Session, job_id: int, *, actor: str) -> 
         session.execute(ours.values(state="pending"))
     if not services.queue.revive(session, job_id, key=key):
         return False
+    job.args = {name: value for name, value in job.args.items() if name != LOOKS}
     record(session, actor=actor, action="job.retried", subject=str(job_id))
     return True
 

@@ -59,7 +59,7 @@ def share_run(services: Services, claim: Claim, destination: SharesRuns, deliver
     detail = f"{said} (run {run_id}, for {len(changes)} certificates)" if len(changes) > 1 else f"{said} (run {run_id})"
     with services.queue.checkpoint(claim) as session:
         if _end(session, run_id, "succeeded", detail):
-            _hurry_served(services, session, run_id)
+            _hasten_served(services, session, run_id)
     return Receipt("delivered", detail)
 
 
@@ -170,7 +170,7 @@ def _leave(session: Session, delivery_id: int, run_id: int) -> None:
     session.execute(left.execution_options(synchronize_session=False))
 
 
-def _hurry_served(services: Services, session: Session, run_id: int) -> None:
+def _hasten_served(services: Services, session: Session, run_id: int) -> None:
     """Those whom it served need wait no longer."""
     served = select(Delivery.certificate_id, Delivery.destination).filter_by(run_id=run_id)
     keys = [job_key(*row) for row in session.execute(served)]

@@ -225,7 +225,7 @@ class Queue:
         done = session.execute(
             update(Job)
             .where(Job.id == job_id, Job.state == "dead")
-            .values(state="ready", finished_at=None, attempts=0, due_at=db_now(), key=key)
+            .values(state="ready", finished_at=None, attempts=0, postponed=0, due_at=db_now(), key=key)
         )
         self._ring(session)
         return changed_rows(done) == 1

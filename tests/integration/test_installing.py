@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
@@ -17,6 +18,7 @@ from app.services import Services
 from app.storage.clock import db_now
 from app.storage.models import Certificate, Delivery, Domain, Job, Lineage, Order
 from tests.harness import WEBHOOK_SECRET, drain, event, jobs, let_stop_end, make_due
+from tests.integration.test_cli import run
 from tests.simulator_process import Simulator
 
 PATH = f"/dnsimple/events/{WEBHOOK_SECRET}"
@@ -287,6 +289,42 @@ def test_a_certificate_that_is_not_handed_out_for_hours_is_given_up_however_few_
         make_due(services, "install")
     assert jobs(services, "install")[0].state == "dead"
     assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "failed"
+
+
+def test_waiting_for_the_quota_is_no_sign_that_a_certificate_is_never_handed_out(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain)
+    tell(client, simulator, domain, data["certificate_id"])
+    with services.database.write() as session:
+        session.execute(update(Job).where(Job.kind == "install").values(postponed=100, created_at=db_now(-86400)))
+    refused = {"action": "status", "status": 428, "json": {"message": "Certificate not issued"}}
+    simulator.fault(method="GET", path_template=DOWNLOAD[4:], **refused)
+    drain(services)
+    assert jobs(services, "install")[0].state == "ready"
+    make_due(services, "install")
+    drain(services)
+    assert show(client, data["certificate_id"])["installed_at"] is not None
+
+
+def test_a_certificate_that_was_given_up_is_waited_for_again_when_it_is_retried(
+    app: Flask, client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    data = order(client, simulator, domain)
+    simulator.rates(not_issued=1)
+    tell(client, simulator, domain, data["certificate_id"])
+    for _ in range(26):
+        drain(services)
+        make_due(services, "install")
+    (job,) = jobs(services, "install")
+    assert job.state == "dead"
+    run(app, "jobs", "retry", str(job.id))
+    drain(services)
+    assert jobs(services, "install")[0].state == "ready"
+    simulator.rates(not_issued=0)
+    make_due(services, "install")
+    drain(services)
+    assert show(client, data["certificate_id"])["installed_at"] is not None
 
 
 @pytest.mark.parametrize(("path", "field"), [(DOWNLOAD, "server"), (DOWNLOAD, "chain"), (KEY, "private_key")])

@@ -126,7 +126,7 @@ def _simulator(plan: Plan) -> Simulator:
 def _stack(plan: Plan, url: str, folder: Path, simulator: Simulator) -> Stack:
     settings: dict[str, object] = {
         "job_lease_seconds": 4,
-        "purchase_settle_seconds": 2,
+        "purchase_settle_seconds": 5,  # longer than "slow" holds a call back
         "watch_seconds": "1,2,4",
         "dnsimple_connect_timeout": 2,
         "dnsimple_read_timeout": 2,
