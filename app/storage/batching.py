@@ -15,7 +15,7 @@ from app.storage.database import Database
 
 _MOST = 128
 # Where several threads are writing, a commit waits for company, as with PostgreSQL's commit_delay.
-_DELAY_SECONDS = 0.002
+_DELAY_SECONDS = 0.005
 
 
 class SharedCommits[Item, Result]:
