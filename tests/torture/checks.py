@@ -142,11 +142,19 @@ def _unusable_installed(evidence: Evidence) -> Iterator[str]:
 
 def _done_twice(evidence: Evidence) -> Iterator[str]:
     with evidence.database.read() as session:
-        steps = session.execute(select(StoryLine.certificate_id, StoryLine.step)).all()
-        deliveries = session.execute(select(Delivery.certificate_id, Delivery.destination)).all()
-    told_once = {"purchased", "downloaded", "verified", "delivered"}
-    counts = Counter((number, step) for number, step in [*steps, *deliveries] if step in told_once)
-    yield from (f"{number} {step}" for (number, step), count in counts.items() if count > 1)
+        told = session.execute(select(StoryLine.certificate_id, StoryLine.step)).all()
+        delivered = session.execute(select(Delivery.certificate_id, Delivery.destination)).all()
+    steps = Counter((number, step) for number, step in told)
+    deliveries = Counter((number, name) for number, name in delivered)
+    told_once = {"purchased", "downloaded", "verified"}
+    yield from (f"{number} {step}" for (number, step), count in steps.items() if count > 1 and step in told_once)
+    yield from (f"{number} at {name}" for (number, name), count in deliveries.items() if count > 1)
+    for number, certificate in evidence.certificates.items():
+        # Once, and again for each older one of its lineage that may have come to its end behind it.
+        older = (one for one, other in evidence.certificates.items() if other.lineage_id == certificate.lineage_id)
+        most = 1 + sum(steps[one, "delivered"] for one in older if one < number)
+        if steps[number, "delivered"] > most:
+            yield f"{number} delivered"
 
 
 def _lost_events(evidence: Evidence) -> Iterator[str]:
