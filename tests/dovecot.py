@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -72,7 +73,7 @@ class Dovecot:
         self._process = subprocess.Popen([str(self._program), "-F", "-c", str(self._file)], stderr=subprocess.DEVNULL)
         try:
             for port in self.ports.values():
-                wait_until(lambda port=port: self._listens(port), "Dovecot listens")  # type: ignore[misc]
+                wait_until(partial(self._listens, port), "Dovecot listens")
         except BaseException:
             self.__exit__()
             raise

@@ -34,6 +34,7 @@ def make_settings(database_url: str, dnsimple_url: str, var_dir: Path, **more: A
         "log_level": "info",
         "_env_file": None,
     }
+    assert more.keys() <= Settings.model_fields.keys(), "a setting that there is not would be ignored"
     return load_settings(**(given | more))
 
 

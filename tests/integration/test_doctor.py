@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -30,6 +29,7 @@ from app.storage.models import Event, Fact, Job, Quota, Worker
 from config import Settings
 from tests.databases import new_sqlite_database
 from tests.e2e.stack import free_port
+from tests.handed_out import folder_in
 from tests.harness import ACCOUNT, WEBHOOK_SECRET, make_settings
 from tests.integration.test_metrics import add_certificate
 from tests.name_server import NameServer
@@ -246,20 +246,13 @@ def test_a_secret_that_docker_hands_out_to_everybody_is_no_concern(
     app: Flask, settings: Settings, database_url: str, simulator: Simulator, tmp_path: Path
 ) -> None:
     assert "by their owner alone" in only(app, "files", status=0)
-    place = Path("/run/secrets") / f"certcourier-{uuid.uuid4().hex}"
-    try:
-        place.mkdir(parents=True)
-    except PermissionError:
-        pytest.skip("only root can write to /run/secrets")
-    try:
+    with folder_in("/run/secrets") as place:
         shutil.copy(settings.kek_file, place / "kek")
         (place / "kek").chmod(0o444)
-        elsewhere = make_settings(database_url, simulator.url, tmp_path / "var", kek_file=place / "kek")
-        other = create_app(elsewhere)
+        more = {"key_encryption_key_file": place / "kek"}
+        other = create_app(make_settings(database_url, simulator.url, tmp_path / "var", **more))
         assert "by their owner alone" in only(other, "files", status=0)
         other.extensions["certcourier"].services.database.close()
-    finally:
-        shutil.rmtree(place)
 
 
 def test_clocks_are_compared_with_the_databases_and_dnsimples(app: Flask) -> None:

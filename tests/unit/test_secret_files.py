@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import tempfile
 import threading
-import uuid
 from pathlib import Path
 
 import pytest
 
 from app.errors import PermanentError
 from app.storage.secret_files import read_or_create, read_secret
+from tests.handed_out import folder_in
 
 
 def test_a_missing_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
@@ -104,13 +103,8 @@ def test_a_secret_is_taken_from_files_that_nobody_else_reads(owner: int, mode: i
     ],
 )
 def test_what_docker_and_systemd_hand_out_is_taken(folder: str, mode: int, is_taken: bool) -> None:
-    place = Path(folder) / f"certcourier-{uuid.uuid4().hex}"
-    try:
-        place.mkdir(parents=True)
-    except PermissionError:
-        pytest.skip(f"only root can write to {folder}")
-    file = place / "secret"
-    try:
+    with folder_in(folder) as place:
+        file = place / "secret"
         file.write_text("abc")
         file.chmod(mode)
         if is_taken:
@@ -118,24 +112,15 @@ def test_what_docker_and_systemd_hand_out_is_taken(folder: str, mode: int, is_ta
         else:
             with pytest.raises(PermanentError, match="chmod 600"):
                 read_secret(file)
-    finally:
-        shutil.rmtree(place)
 
 
 def test_a_link_from_where_secrets_are_handed_out_to_elsewhere_is_refused(tmp_path: Path) -> None:
-    place = Path("/run/secrets") / f"certcourier-{uuid.uuid4().hex}"
-    try:
-        place.mkdir(parents=True)
-    except PermissionError:
-        pytest.skip("only root can write to /run/secrets")
-    try:
-        (tmp_path / "secret").write_text("abc")
-        (tmp_path / "secret").chmod(0o644)
+    (tmp_path / "secret").write_text("abc")
+    (tmp_path / "secret").chmod(0o644)
+    with folder_in("/run/secrets") as place:
         (place / "secret").symlink_to(tmp_path / "secret")
         with pytest.raises(PermanentError, match="chmod 600"):
             read_secret(place / "secret")
-    finally:
-        shutil.rmtree(place)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
