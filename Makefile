@@ -15,7 +15,7 @@ help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Start the service; without a DNSIMPLE_API_TOKEN, with a simulated DNSimple and a demo
-	@exec $(BIN)/python -m app.launch
+	@exec $(BIN)/python -m launcher
 
 test: $(VENV)/.dev ## Run all tests, several at a time; `make test AT_ONCE=0` one after the other
 	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal

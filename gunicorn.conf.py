@@ -3,8 +3,8 @@
 import gc
 import sys
 
-from app.web.server import PatientWorker
-from app.web.server_log import DiscreetLogger
+from app.web.gunicorn_logger import DiscreetLogger
+from app.web.gunicorn_worker import PatientWorker
 from config import ConfigurationError, load_settings
 
 try:
@@ -19,10 +19,10 @@ worker_class = PatientWorker  # gthread, with an end to its patience for slow se
 workers = _settings.web_workers or (1 if _settings.is_sqlite else 2)
 threads = _settings.web_threads
 # Loaded once, then forked: settings are checked once and memory is shared. Database and HTTP connections are dropped
-# in the child and made anew when first used (app/storage/database.py, app/dnsimple/transport.py).
+# in the child and made anew when first used (app/db/database.py, app/dnsimple/transport.py).
 preload_app = True
 # Not of a request: a worker process whose main loop is silent for so long is replaced. Requests have REQUEST_SECONDS
-# to arrive (app/web/server.py) and, for orders, REQUEST_PATIENCE_SECONDS to be answered.
+# to arrive (app/web/gunicorn_worker.py) and, for orders, REQUEST_PATIENCE_SECONDS to be answered.
 timeout = 60
 graceful_timeout = 25
 keepalive = 15  # idle connections, new ones too, wait in the poller for so long and hold no thread
@@ -31,7 +31,7 @@ limit_request_fields = 50
 limit_request_field_size = 4094
 # Nobody: what proxies say is believed by TRUSTED_PROXIES alone (app/web/proxies.py).
 forwarded_allow_ips = ""
-# Ours is written by app/web/logs.py, by route: a path of ours can hold the webhook's secret.
+# Ours is written by app/web/request_log.py, by route: a path of ours can hold the webhook's secret.
 accesslog = None
 logger_class = DiscreetLogger
 loglevel = "warning"
@@ -46,6 +46,6 @@ def when_ready(_arbiter: object) -> None:
 
 def child_exit(_arbiter: object, _worker: object) -> None:
     """What the process has counted is kept."""
-    from app.meters import fold_dead_processes  # noqa: PLC0415, the application is loaded by gunicorn, not by this file
+    from app.metrics import fold_dead_processes  # noqa: PLC0415, the application is loaded by gunicorn, not by this file
 
     fold_dead_processes(_settings.var_dir / "metrics")

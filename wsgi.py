@@ -3,8 +3,8 @@
 import sys
 
 from app import create_app
-from app.certificates.readiness import claim_installation, note_version
 from app.errors import CertcourierError
+from app.operations.health import claim_installation, note_version
 from config import ConfigurationError
 
 try:

@@ -9,23 +9,11 @@ from typing import NoReturn
 
 from flask import Flask
 
-from app.cli import CommandLine, register_commands
+from app.commands.main import CommandLine, register_commands
 from app.logs import configure_logs
 from app.services import build_services
-from app.web import (
-    alarms,
-    certificates,
-    context,
-    dashboard,
-    docs,
-    errors,
-    events,
-    hardening,
-    health,
-    issue,
-    logs,
-    metrics,
-)
+from app.web import context, dashboard, problem_details, request_log, security_headers
+from app.web.api import alerts, certificates, health, issue, metrics, openapi, webhook
 from config import Settings, load_settings
 
 
@@ -41,10 +29,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]  # documents read in the order they are written
     context.bind(app, build_services(settings))
-    errors.register(app)
-    logs.register(app)
-    hardening.register(app, settings)
-    for module in (issue, certificates, events, health, docs, metrics, alarms, dashboard):
+    problem_details.register(app)
+    request_log.register(app)
+    security_headers.register(app, settings)
+    for module in (issue, certificates, webhook, health, openapi, metrics, alerts, dashboard):
         app.register_blueprint(module.blueprint)
     register_commands(app)
     return app

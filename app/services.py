@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from app.crypto.encryption import Sealer
+from app.crypto.keyring import KeyFile
+from app.crypto.secret_files import read_secret
+from app.crypto.webhook_secrets import WebhookSecrets
+from app.db.database import Database
 from app.destinations.base import Destination
-from app.destinations.limits import TimeLimits
 from app.destinations.registry import load_destinations
+from app.destinations.time_limits import TimeLimits
 from app.dnsimple.adapter import DNSimple
-from app.dnsimple.metering import MeteredGate
-from app.dnsimple.quota import QuotaKeeper, Shares, digest_token
-from app.endpoints.probing import Probes
+from app.dnsimple.budget import QuotaKeeper, Shares, digest_token
+from app.dnsimple.call_metrics import MeteredGate
+from app.endpoints.probe import Probes
 from app.endpoints.registry import Endpoint, load_endpoints
 from app.jobs.queue import Queue
-from app.meters import Meters
-from app.notifying import Notifier, build_notifier
-from app.storage.database import Database
-from app.storage.keyring import KeyFile
-from app.storage.sealing import Sealer
-from app.storage.secret_files import read_secret
-from app.storage.webhook_secrets import WebhookSecrets
+from app.metrics import Meters
+from app.notifications.notifier import Notifier, build_notifier
 from config import Settings
 
 WEBHOOK_PATH = "/dnsimple/events"

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from app.jobs.doorbell import doorbell_for
+from app.db.database import Database
 from app.jobs.queue import Queue
-from app.storage.database import Database
+from app.jobs.wakeup import doorbell_for
 from tests import databases
 
 COMMITS = 50

@@ -20,9 +20,9 @@ from typing import Any
 import requests
 from sqlalchemy import insert
 
+from app.db.database import Database
+from app.db.models import Base, Certificate, Delivery, Domain, Event, Job, Lineage, StoryLine
 from app.jobs.queue import Queue
-from app.storage.database import Database
-from app.storage.models import Base, Certificate, Delivery, Domain, Event, Job, Lineage, StoryLine
 from benchmarks.intake import EVENTS, new_database
 from benchmarks.load import Servers, load, spread
 from tests.harness import ACCOUNT, TOKEN

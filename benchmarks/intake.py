@@ -14,8 +14,8 @@ from statistics import median
 
 from sqlalchemy import func, insert, select
 
-from app.storage.database import Database
-from app.storage.models import Event, Fact
+from app.db.database import Database
+from app.db.models import Event, Fact
 from benchmarks.load import Load, Servers, load, spread
 from tests import databases
 from tests.harness import TOKEN, WEBHOOK_SECRET

@@ -1,8 +1,8 @@
-"""Alembic's entry. Run through `flask db upgrade`, which hands in the connection (see app/storage/migrating.py)."""
+"""Alembic's entry. Run through `flask db upgrade`, which hands in the connection (see app/db/migrations.py)."""
 
 from alembic import context
 
-from app.storage.models import Base
+from app.db.models import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.storage.database import Database
+from app.db.database import Database
 from tests import databases
 
 

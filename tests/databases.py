@@ -18,8 +18,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from app.storage.database import Database
-from app.storage.migrating import upgrade
+from app.db.database import Database
+from app.db.migrations import upgrade
 
 _LOCAL = "postgresql://postgres@127.0.0.1:5432/test"
 _TEMPLATE = f"certcourier_template_{uuid.uuid4().hex[:12]}"

@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from app.certificates.readiness import claim_installation
-from app.jobs.worker import run_job
+from app.db.clock import db_now
+from app.db.models import Job, Quota
+from app.operations.health import claim_installation
 from app.services import Services, build_services
-from app.storage.clock import db_now
-from app.storage.models import Job, Quota
+from app.worker.worker import run_job
 from config import Settings, load_settings
 
 ACCOUNT = 1010

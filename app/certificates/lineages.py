@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, and_, exists, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
-from app.storage.models import Certificate
+from app.db.models import Certificate
 
 
 def newest_of_lineage() -> ColumnElement[bool]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.certificates.names import InvalidFieldError
-from app.certificates.permissions import only
-from app.storage.models import Certificate
+from app.auth.scopes import only
+from app.db.models import Certificate
+from app.domain_names import InvalidFieldError
 
 ORDER_STATES = ("accepted", "purchasing", "purchased", "issuing", "requested", "issued", "installed", "failed")
 # DNSimple's words; those of its documentation, and it may invent others.

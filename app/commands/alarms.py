@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from app.certificates import alarming
+from app.alerts import evaluation
 from app.commands.output import as_json_option, current_services, moment, operator, print_rows
 from app.errors import CertcourierError
 
@@ -17,7 +17,7 @@ group = AppGroup("alarms", help="What is wrong now, and who is told.")
 @as_json_option
 def list_alarms(fail: bool, as_json: bool) -> None:
     """List what is wrong now, and what to do."""
-    found = alarming.open_alarms(current_services())
+    found = evaluation.open_alarms(current_services())
     if as_json:
         rows = [
             {
@@ -48,7 +48,7 @@ def list_alarms(fail: bool, as_json: bool) -> None:
 @click.argument("alarm_id", type=int)
 def dismiss_alarm(alarm_id: int) -> None:
     """Say no more of this problem, as long as it lasts; if it comes back later it is a new one."""
-    if not alarming.dismiss(current_services(), alarm_id, actor=operator()):
+    if not evaluation.dismiss(current_services(), alarm_id, actor=operator()):
         raise click.ClickException(f"no open alarm has the ID {alarm_id}; see `flask alarms list`")
     click.echo(f"Alarm {alarm_id} is dismissed.")
 

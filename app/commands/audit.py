@@ -7,8 +7,8 @@ import json
 import click
 from flask.cli import AppGroup
 
+from app import audit
 from app.commands.output import as_json_option, counted, current_services, print_rows
-from app.storage import audit
 
 group = AppGroup("audit", help="The trail of who did what.")
 

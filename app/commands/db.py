@@ -6,11 +6,11 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import inspect
 
+from app.audit import record
 from app.commands.output import current_services, operator
-from app.storage import migrating
-from app.storage.audit import record
-from app.storage.database import Database
-from app.storage.models import AuditEntry
+from app.db import migrations
+from app.db.database import Database
+from app.db.models import AuditEntry
 
 group = AppGroup("db", help="The database's tables.")
 
@@ -20,9 +20,9 @@ group = AppGroup("db", help="The database's tables.")
 def upgrade(revision: str) -> None:
     """Bring the tables forward to REVISION (by default the newest)."""
     database = current_services().database
-    before = migrating.current_revision(database)
-    migrating.upgrade(database, revision)
-    after = migrating.current_revision(database)
+    before = migrations.current_revision(database)
+    migrations.upgrade(database, revision)
+    after = migrations.current_revision(database)
     if after != before:
         _record_change(database, before, after)
     click.echo(f"The tables are at revision {after}.")
@@ -32,14 +32,14 @@ def upgrade(revision: str) -> None:
 @click.argument("revision")
 def downgrade(revision: str) -> None:
     """Bring the tables back to REVISION, or to `base`: none. Data of dropped tables is lost."""
-    migrating.downgrade(current_services().database, revision)
-    click.echo(f"The tables are at revision {migrating.current_revision(current_services().database)}.")
+    migrations.downgrade(current_services().database, revision)
+    click.echo(f"The tables are at revision {migrations.current_revision(current_services().database)}.")
 
 
 @group.command(epilog="Example: flask db current")
 def current() -> None:
     """Show the tables' revision and the one that this code expects; exits with 1 if they differ."""
-    found, expected = migrating.current_revision(current_services().database), migrating.head_revision()
+    found, expected = migrations.current_revision(current_services().database), migrations.head_revision()
     click.echo(f"The tables are at revision {found}; this code expects {expected}.")
     if found != expected:
         raise SystemExit(1)

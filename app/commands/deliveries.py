@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from app.certificates import redelivering
 from app.commands.output import as_json_option, current_services, moment, operator, print_rows, progress_bar
+from app.deliveries import redelivery
 
 group = AppGroup("deliveries", help="Certificates on their way to destinations.")
 
@@ -20,7 +20,7 @@ group = AppGroup("deliveries", help="Certificates on their way to destinations."
 @as_json_option
 def list_deliveries(state: str | None, destination: str | None, limit: int, as_json: bool) -> None:
     """List the newest deliveries."""
-    found = redelivering.list_deliveries(current_services(), state=state, destination=destination, limit=limit)
+    found = redelivery.list_deliveries(current_services(), state=state, destination=destination, limit=limit)
     rows = [
         {
             "id": delivery.id,
@@ -46,12 +46,12 @@ def retry_deliveries(delivery_ids: tuple[int, ...], failed: bool, destination: s
         raise click.UsageError("say which: their IDs, --failed or --destination NAME; see `flask deliveries list`")
     services = current_services()
     state = "failed" if failed else None
-    count = redelivering.count_unfinished(services, ids=delivery_ids, state=state, destination=destination)
+    count = redelivery.count_unfinished(services, ids=delivery_ids, state=state, destination=destination)
     if count == 0:
         raise click.ClickException("no such delivery is unfinished; see `flask deliveries list`")
     begun = 0
     with progress_bar(count, "Retrying") as bar:
-        for some in redelivering.retry(
+        for some in redelivery.retry(
             services, actor=operator(), ids=delivery_ids, state=state, destination=destination
         ):
             begun += some

@@ -6,9 +6,9 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import select
 
-from app.certificates import disabling
 from app.commands.output import as_json_option, counted, current_services, moment, operator, print_rows
-from app.storage.models import DisabledDestination
+from app.db.models import DisabledDestination
+from app.deliveries import suspension
 
 group = AppGroup("destinations", help="Places that certificates are delivered to.")
 
@@ -36,7 +36,7 @@ def list_destinations(as_json: bool) -> None:
 @click.argument("name")
 def enable(name: str) -> None:
     """Deliver again to the destination NAME that was disabled; what failed there starts afresh."""
-    revived = disabling.enable(current_services(), name, actor=operator())
+    revived = suspension.enable(current_services(), name, actor=operator())
     if revived is None:
         raise click.ClickException(f"no destination {name!r} is disabled; see `flask destinations list`")
     click.echo(f"{name} is enabled; {counted(revived, 'failed delivery starts', 'failed deliveries start')} again.")

@@ -9,10 +9,10 @@ from dataclasses import asdict
 import click
 from flask.cli import with_appcontext
 
-from app.certificates.importing import Progress, look_at_import, preview_import, start_import
-from app.certificates.readiness import check_readiness
+from app.certificates.account_import import Progress, look_at_import, preview_import, start_import
 from app.commands.output import as_json_option, counted, current_services, moment, print_rows, progress_bar
 from app.errors import CertcourierError
+from app.operations.health import check_readiness
 from app.services import Services
 
 _LOOK_SECONDS = 0.5

@@ -8,13 +8,13 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import select
 
-from app.certificates import reviving
+from app.audit import record
 from app.commands.output import as_json_option, current_services, moment, operator, print_record, print_rows
+from app.db.models import Job
 from app.errors import PermanentError
-from app.jobs.handlers import HANDLERS
 from app.jobs.queue import Claim, Priority
-from app.storage.audit import record
-from app.storage.models import Job
+from app.operations import job_retry
+from app.worker.handlers import HANDLERS
 
 _BATCH = 100
 
@@ -92,7 +92,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     if job_id is not None:
         try:
             with services.database.write() as session:
-                revived = reviving.revive(services, session, job_id, actor=operator())
+                revived = job_retry.revive(services, session, job_id, actor=operator())
         except PermanentError as error:
             raise click.ClickException(str(error)) from None
         if not revived:
@@ -102,11 +102,11 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     dead = select(Job.id, Job.kind).where(Job.state == "dead")
     with services.database.read() as session:
         found = session.execute(dead.where(Job.kind == kind) if kind else dead).all()
-    ids = [number for number, kind_of in found if reviving.instead_of_retrying(kind_of) is None]
+    ids = [number for number, kind_of in found if job_retry.instead_of_retrying(kind_of) is None]
     count = 0
     for some in batched(ids, _BATCH):
         with services.database.write() as session:
-            count += sum(reviving.revive(services, session, one, actor=operator()) for one in some)
+            count += sum(job_retry.revive(services, session, one, actor=operator()) for one in some)
     click.echo(f"{count} {'job starts' if count == 1 else 'jobs start'} again.")
     left = len(found) - len(ids)
     if left:

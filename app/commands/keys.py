@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 from flask.cli import AppGroup
 
-from app.certificates import rotating
 from app.commands.output import as_json_option, counted, current_services, operator, print_rows, progress_bar
+from app.crypto.encryption import Sealer
+from app.crypto.keyring import KeyFile
+from app.crypto.secret_files import read_secret
 from app.errors import CertcourierError
+from app.operations import key_rotation
 from app.services import Services
-from app.storage.keyring import KeyFile
-from app.storage.sealing import Sealer
-from app.storage.secret_files import read_secret
 
 group = AppGroup("keys", help="The key-encryption keys, under which private keys are sealed in the database.")
 
@@ -25,7 +25,7 @@ group = AppGroup("keys", help="The key-encryption keys, under which private keys
 def status() -> None:
     """Say whether all private keys can be opened, and what to do if not; exits with 1 then."""
     services = current_services()
-    uses = rotating.key_uses(services)
+    uses = key_rotation.key_uses(services)
     to_do = _to_do(services, uses)
     click.echo(f"Keys come from {_source(services)}.")
     for use in uses:
@@ -53,7 +53,7 @@ def list_keys(as_json: bool) -> None:
             "certificates": use.certificates,
             "webhook_secrets": use.webhook_secrets,
         }
-        for use in rotating.key_uses(current_services())
+        for use in key_rotation.key_uses(current_services())
     ]
     print_rows(rows, as_json=as_json, empty="No keys.")
 
@@ -85,21 +85,21 @@ def rotate(key_file: Path | None, wait: int) -> None:
 
 
 def _rotate(services: Services, given: str | None, wait: int) -> None:
-    begun = rotating.begin(services, given)
+    begun = key_rotation.begin(services, given)
     click.echo(f"{'Going on with' if begun.resumed else 'New'} key {begun.key_id}.")
     _wait_for_workers(services, begun.key_id, wait)
     with services.database.write() as session:
-        rotating.switch(services, session, begun.key_id, actor=operator())
-    count = rotating.owed(services)
+        key_rotation.switch(services, session, begun.key_id, actor=operator())
+    count = key_rotation.owed(services)
     with progress_bar(count, "Sealing anew") as bar:
-        for sealed in rotating.seal_anew(services):
+        for sealed in key_rotation.seal_anew(services):
             bar.update(sealed)
     click.echo(f"Everything that could be opened is sealed under key {begun.key_id}.")
 
 
 def _wait_for_workers(services: Services, key_id: str, wait: int) -> None:
     until = time.monotonic() + wait
-    while without := rotating.workers_without(services, key_id):
+    while without := key_rotation.workers_without(services, key_id):
         if time.monotonic() >= until:
             raise click.ClickException(
                 f"these workers do not hold key {key_id} yet: {', '.join(without)}. Bring it to their hosts "
@@ -109,14 +109,14 @@ def _wait_for_workers(services: Services, key_id: str, wait: int) -> None:
 
 
 def _drop_old(services: Services) -> None:
-    unneeded = {use.key_id for use in rotating.key_uses(services) if use.held and not use.is_needed}
+    unneeded = {use.key_id for use in key_rotation.key_uses(services) if use.held and not use.is_needed}
     if not unneeded:
         return
     if services.settings.key_encryption_key is not None:
-        click.echo(f"Now by hand: {rotating.by_hand(unneeded)}.")
+        click.echo(f"Now by hand: {key_rotation.by_hand(unneeded)}.")
         return
     with services.database.write() as session:
-        copies = rotating.drop(services, session, unneeded, actor=operator())
+        copies = key_rotation.drop(services, session, unneeded, actor=operator())
     _say_dropped(services, unneeded, copies)
 
 
@@ -138,7 +138,7 @@ def _move(copy: Path) -> str:
 def drop(key_ids: tuple[str, ...]) -> None:
     """Take keys that nothing is sealed under out of the file, each into one of its own; by default all of those."""
     services = current_services()
-    held = {use.key_id: use for use in rotating.key_uses(services) if use.held}
+    held = {use.key_id: use for use in key_rotation.key_uses(services) if use.held}
     unknown = [key_id for key_id in key_ids if key_id not in held]
     if unknown:
         raise click.ClickException(f"no key {', '.join(unknown)} is held here; see `flask keys list`")
@@ -148,7 +148,7 @@ def drop(key_ids: tuple[str, ...]) -> None:
         return
     try:
         with _changing(services), services.database.write() as session:
-            copies = rotating.drop(services, session, chosen, actor=operator())
+            copies = key_rotation.drop(services, session, chosen, actor=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     _say_dropped(services, chosen, copies)
@@ -161,10 +161,10 @@ def replace(lost: bool) -> None:  # noqa: ARG001, it is there to be typed
     services = current_services()
     try:
         with services.database.write() as session:
-            gone = rotating.replace_lost(services, session, actor=operator())
+            gone = key_rotation.replace_lost(services, session, actor=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
-    count = sum(1 for _ in rotating.unreadable(services))
+    count = sum(1 for _ in key_rotation.unreadable(services))
     click.echo(f"Key {gone} is given up; {services.sealer.key_id} seals from now on.")
     click.echo("Should it be found again: add it as a second line, then `flask keys rotate` opens what it can.")
     click.echo(
@@ -187,7 +187,7 @@ def _source(services: Services) -> str:
     return f"KEY_ENCRYPTION_KEY_FILE, {os.fspath(services.settings.kek_file)}"
 
 
-def _to_do(services: Services, uses: list[rotating.KeyUse]) -> list[str]:
+def _to_do(services: Services, uses: list[key_rotation.KeyUse]) -> list[str]:
     found: list[str] = []
     sealing = next((use for use in uses if use.seals), None)
     if sealing is None:
@@ -209,13 +209,13 @@ def _to_do(services: Services, uses: list[rotating.KeyUse]) -> list[str]:
         if services.settings.key_encryption_key is None:
             found.append("A key is not needed any more: run `flask keys drop`.")
         else:
-            found.append(f"By hand: {rotating.by_hand(unneeded)}.")
-    count = sum(1 for _ in rotating.unreadable(services))
+            found.append(f"By hand: {key_rotation.by_hand(unneeded)}.")
+    count = sum(1 for _ in key_rotation.unreadable(services))
     if count:
         found.append(
             f"{counted(count, 'private key')} cannot be opened: run `flask certificates refetch --all-unreadable`."
         )
-    missing = rotating.workers_without(services, sealing.key_id)
+    missing = key_rotation.workers_without(services, sealing.key_id)
     if missing:
         found.append(f"These workers do not hold key {sealing.key_id}: {', '.join(missing)}.")
     return found

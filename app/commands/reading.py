@@ -10,14 +10,14 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from app.certificates import looking
-from app.certificates.attending import quota_state
-from app.certificates.names import InvalidFieldError, parse_domain
+from app.certificates import queries
 from app.certificates.states import CERTIFICATE_STATES, ORDER_STATES
 from app.commands import certificates
 from app.commands.output import as_json_option, current_services, moment, print_record, print_rows
-from app.storage.clock import read_now
-from app.web import schemas
+from app.db.clock import read_now
+from app.domain_names import InvalidFieldError, parse_domain
+from app.web.api import schemas
+from app.web.dashboard.overview import quota_state
 
 orders = AppGroup("orders", help="Orders and what became of them.")
 events = AppGroup("events", help="Events that DNSimple has sent.")
@@ -50,7 +50,7 @@ _limit_option = click.option("--limit", type=click.IntRange(1, 1000), default=50
 @as_json_option
 def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List the newest orders."""
-    page = looking.list_orders(current_services(), domain=domain, state=state, after=None, limit=limit)
+    page = queries.list_orders(current_services(), domain=domain, state=state, after=None, limit=limit)
     documents = [schemas.order_document(order, None) for order in page.rows]
     columns = ("order_id", "order_state", "certificate_id", "common_name", "created_at")
     shown = documents if as_json else [_columns(document, columns) for document in documents]
@@ -62,7 +62,7 @@ def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool
 @as_json_option
 def show_order(order_id: str, as_json: bool) -> None:
     """Show one order with its deliveries and its story."""
-    found = looking.find_order(current_services(), order_id)
+    found = queries.find_order(current_services(), order_id)
     if found is None:
         raise click.ClickException(f"no order has the ID {order_id}; see `flask orders list`")
     print_record(schemas.order_detail(*found), as_json=as_json)
@@ -88,10 +88,10 @@ def list_certificates(
     if expires_within is not None:
         if domain or state:
             raise click.UsageError("--expires-within goes without --domain and --state")
-        rows = looking.list_expiring(services, days=expires_within, limit=limit)
+        rows = queries.list_expiring(services, days=expires_within, limit=limit)
     else:
         try:
-            rows = looking.list_certificates(services, domain=domain, state=state, after=None, limit=limit).rows
+            rows = queries.list_certificates(services, domain=domain, state=state, after=None, limit=limit).rows
         except InvalidFieldError as error:
             raise click.BadParameter(error.message, param_hint="--state") from None
     documents = [schemas.certificate_document(row) for row in rows]
@@ -105,7 +105,7 @@ def list_certificates(
 @as_json_option
 def show_certificate(certificate_id: int, as_json: bool) -> None:
     """Show one certificate with its deliveries and its story; with --json also its PEM texts. Never its key."""
-    found = looking.find_certificate(current_services(), certificate_id)
+    found = queries.find_certificate(current_services(), certificate_id)
     if found is None:
         raise click.ClickException(f"no certificate has the ID {certificate_id}; see `flask certificates list`")
     document = schemas.certificate_detail(*found)
@@ -128,7 +128,7 @@ def list_events(certificate_id: int | None, limit: int, as_json: bool) -> None:
             "certificate_id": event.certificate_id,
             "event_id": event.request_identifier,
         }
-        for event in looking.list_events(current_services(), certificate_id=certificate_id, limit=limit)
+        for event in queries.list_events(current_services(), certificate_id=certificate_id, limit=limit)
     ]
     print_rows(rows, as_json=as_json, empty="No such events.")
 

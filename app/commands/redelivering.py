@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 from flask.cli import with_appcontext
 
-from app.certificates import redelivering
 from app.commands.output import current_services, operator, progress_bar
+from app.deliveries import redelivery
 from app.errors import CertcourierError
 
 
@@ -26,11 +26,11 @@ def redeliver(certificate_id: int | None, destination: str, everything: bool, li
     if sum((certificate_id is not None, everything, lineage is not None)) != 1:
         raise click.UsageError("say which: --all, --lineage NAME or a certificate's ID")
     services = current_services()
-    wish = redelivering.Wish(destination, lineage, certificate_id, again=again or not everything)
+    wish = redelivery.Wish(destination, lineage, certificate_id, again=again or not everything)
     owed = 0
     try:
-        with progress_bar(redelivering.count_lineages(services, wish), "Enqueueing") as bar:
-            for progress in redelivering.redeliver(services, wish, actor=operator()):
+        with progress_bar(redelivery.count_lineages(services, wish), "Enqueueing") as bar:
+            for progress in redelivery.redeliver(services, wish, actor=operator()):
                 owed += progress.owed
                 bar.update(progress.looked_at)
     except CertcourierError as error:

@@ -9,8 +9,8 @@ from itertools import batched
 import click
 from flask.cli import with_appcontext
 
-from app.certificates import refetching, rotating
 from app.commands.output import counted, current_services, operator, progress_bar
+from app.operations import key_refetch, key_rotation
 from app.services import Services
 
 _BATCH = 100
@@ -26,7 +26,7 @@ def refetch(certificate_ids: tuple[int, ...], all_unreadable: bool, wait: bool) 
     if bool(certificate_ids) == all_unreadable:
         raise click.UsageError("say either which certificates by ID, or --all-unreadable")
     services = current_services()
-    wanted = list(rotating.unreadable(services)) if all_unreadable else list(certificate_ids)
+    wanted = list(key_rotation.unreadable(services)) if all_unreadable else list(certificate_ids)
     added = _enqueue(services, wanted)
     click.echo(f"{counted(len(wanted), 'private key')} to fetch; {counted(added, 'job is', 'jobs are')} new.")
     if wait:
@@ -37,16 +37,16 @@ def _enqueue(services: Services, wanted: Iterable[int]) -> int:
     added = 0
     for some in batched(wanted, _BATCH):
         with services.database.write() as session:
-            added += refetching.want_refetched(services, session, some, actor=operator())
+            added += key_refetch.want_refetched(services, session, some, actor=operator())
     return added
 
 
 def _show_progress(services: Services) -> None:
-    left = refetching.unfinished(services)
+    left = key_refetch.unfinished(services)
     with progress_bar(left, "Fetching") as bar:
         while left:
             time.sleep(0.2)
-            now = refetching.unfinished(services)
+            now = key_refetch.unfinished(services)
             bar.update(max(0, left - now))
             left = now
     click.echo("Done. What was given up is in `flask jobs list --state dead`.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 from flask.cli import with_appcontext
 
-from app.certificates.renewing import renew_now
 from app.commands.output import current_services, operator
 from app.errors import CertcourierError
+from app.renewals.renewal import renew_now
 
 
 @click.command("renew", epilog="Example: flask certificates renew 101967")

@@ -8,8 +8,8 @@ import re
 import click
 from flask.cli import AppGroup
 
-from app.certificates import tokens as token_cases
-from app.certificates.permissions import parse_patterns
+from app.auth import tokens as token_cases
+from app.auth.scopes import parse_patterns
 from app.commands.output import as_json_option, current_services, moment, operator, print_rows
 from app.errors import PermanentError
 

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 import click
 from flask.cli import AppGroup
 
+from app.audit import record
 from app.commands.output import as_json_option, current_services, moment, operator, print_rows
+from app.crypto.webhook_secrets import digest_of
 from app.errors import CertcourierError
 from app.services import Services
-from app.storage.audit import record
-from app.storage.webhook_secrets import digest_of
 
 group = AppGroup("webhooks", help="Webhooks of the DNSimple account.")
 

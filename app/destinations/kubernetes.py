@@ -30,8 +30,8 @@ from app.destinations.base import (
     Receipt,
     Version,
 )
-from app.destinations.key_files import read_private_file
-from app.destinations.remote import MOST_RACES, SlotTemplate, fill
+from app.destinations.private_files import read_private_file
+from app.destinations.secret_document import MOST_RACES, SlotTemplate, fill
 from app.destinations.slots import parse_version, version_text
 
 _MANAGER = "certcourier"

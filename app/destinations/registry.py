@@ -10,19 +10,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from app.destinations.base import Destination, DestinationKind, DestinationRefusedError
-from app.destinations.entries import explain_entry
-from app.destinations.files import FilesConfig, FilesDestination
+from app.destinations.entry_errors import explain_entry
+from app.destinations.files.destination import FilesConfig, FilesDestination
 
 # Loaded when the destinations file names them: their libraries are large.
 KINDS = {
-    "files": "app.destinations.files:FilesDestination",
-    "ssh": "app.destinations.ssh:SshDestination",
-    "webhook": "app.destinations.webhook:WebhookDestination",
+    "files": "app.destinations.files.destination:FilesDestination",
+    "ssh": "app.destinations.ssh.destination:SshDestination",
+    "webhook": "app.destinations.webhook.destination:WebhookDestination",
     "command": "app.destinations.command:CommandDestination",
     "vault": "app.destinations.vault:VaultDestination",
     "kubernetes": "app.destinations.kubernetes:KubernetesDestination",
-    "aws-acm": "app.destinations.aws_acm:AcmDestination",
-    "aws-secrets": "app.destinations.aws_secrets:SecretsManagerDestination",
+    "aws-acm": "app.destinations.aws.acm:AcmDestination",
+    "aws-secrets": "app.destinations.aws.secrets_manager:SecretsManagerDestination",
 }
 ENTRY_POINTS = "certcourier.destinations"
 

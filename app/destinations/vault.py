@@ -26,7 +26,7 @@ from app.destinations.base import (
     Receipt,
     Version,
 )
-from app.destinations.remote import MOST_RACES, SlotTemplate, fill, read_login, secret_document
+from app.destinations.secret_document import MOST_RACES, SlotTemplate, fill, read_login, secret_document
 from app.destinations.slots import parse_version
 
 _UNAVAILABLE = (

@@ -9,19 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from app.dnsimple import errors, model
-from app.dnsimple.model import (
-    Certificate,
-    Domain,
-    Download,
-    Identity,
-    PrivateKey,
-    Purchase,
-    Renewal,
-    Webhook,
-    Zone,
-)
-from app.dnsimple.paying import Answer, Gate, OpenGate, Payer, Purpose
+from app.dnsimple import errors, models
+from app.dnsimple.models import Certificate, Domain, Download, Identity, PrivateKey, Purchase, Renewal, Webhook, Zone
+from app.dnsimple.purposes import Answer, Gate, OpenGate, Payer, Purpose
 from app.dnsimple.transport import Call, Deadline, Transport
 
 __all__ = [
@@ -111,40 +101,40 @@ class DNSimple:
 
     def whoami(self, *, deadline: Deadline | None = None) -> Identity:
         """Whose token this is."""
-        return self._one(Call("GET", "/whoami", {}, 200), model.identity, deadline)
+        return self._one(Call("GET", "/whoami", {}, 200), models.identity, deadline)
 
     def domain(self, reference: str | int, *, deadline: Deadline | None = None) -> Domain:
         """One domain of the account."""
-        return self._one(self._call("GET", "/{account}/domains/{domain}", domain=reference), model.domain, deadline)
+        return self._one(self._call("GET", "/{account}/domains/{domain}", domain=reference), models.domain, deadline)
 
     def domains(self, page: int, *, deadline: Deadline | None = None) -> tuple[list[Domain], int]:
         """A page of the domains that the token may see, oldest first, and the number of the last page."""
         return self._page(
-            self._call("GET", "/{account}/domains"), {"sort": "id:asc", "page": page}, model.domain, deadline
+            self._call("GET", "/{account}/domains"), {"sort": "id:asc", "page": page}, models.domain, deadline
         )
 
     def zone(self, domain: str, *, deadline: Deadline | None = None) -> Zone:
         """A domain's zone."""
-        return self._one(self._call("GET", "/{account}/zones/{domain}", domain=domain), model.zone, deadline)
+        return self._one(self._call("GET", "/{account}/zones/{domain}", domain=domain), models.zone, deadline)
 
     def certificates(self, domain: str | int, *, deadline: Deadline | None = None) -> Iterator[Certificate]:
         """A domain's certificates, newest first, page by page as they are needed."""
-        return self._all(_CERTIFICATES, {"domain": domain}, {"sort": "id:desc"}, model.certificate, deadline)
+        return self._all(_CERTIFICATES, {"domain": domain}, {"sort": "id:desc"}, models.certificate, deadline)
 
     def certificate(self, domain: str | int, certificate_id: int, *, deadline: Deadline | None = None) -> Certificate:
         """One certificate of this domain."""
         call = self._call("GET", _CERTIFICATE, domain=domain, certificate=certificate_id)
-        return self._one(call, model.certificate, deadline)
+        return self._one(call, models.certificate, deadline)
 
     def download(self, domain: str | int, certificate_id: int, *, deadline: Deadline | None = None) -> Download:
         """An issued certificate and its chain. `NotIssuedYetError` before."""
         call = self._call("GET", _CERTIFICATE + "/download", domain=domain, certificate=certificate_id)
-        return self._one(call, model.download, deadline)
+        return self._one(call, models.download, deadline)
 
     def private_key(self, domain: str | int, certificate_id: int, *, deadline: Deadline | None = None) -> PrivateKey:
         """An issued certificate's private key. `NotIssuedYetError` before, and when it was removed."""
         call = self._call("GET", _CERTIFICATE + "/private_key", domain=domain, certificate=certificate_id)
-        return self._one(call, model.private_key, deadline)
+        return self._one(call, models.private_key, deadline)
 
     def purchase(
         self,
@@ -164,12 +154,12 @@ class DNSimple:
         }
         if alternate_names:  # even an empty list might ask for a feature that the plan lacks
             body["alternate_names"] = list(alternate_names)
-        return self._one(self._call("POST", _ORDERS, 201, body, domain=domain), model.purchase, deadline)
+        return self._one(self._call("POST", _ORDERS, 201, body, domain=domain), models.purchase, deadline)
 
     def issue(self, domain: str, certificate_id: int, *, deadline: Deadline | None = None) -> Certificate:
         """Have a bought certificate issued."""
         call = self._call("POST", _ORDERS + "/{certificate}/issue", 202, domain=domain, certificate=certificate_id)
-        return self._one(call, model.certificate, deadline)
+        return self._one(call, models.certificate, deadline)
 
     def order_renewal(
         self,
@@ -184,7 +174,7 @@ class DNSimple:
         body = {"auto_renew": auto_renew, "signature_algorithm": signature_algorithm}
         path = _ORDERS + "/{certificate}/renewals"
         call = self._call("POST", path, 201, body, domain=domain, certificate=certificate_id)
-        return self._one(call, model.renewal, deadline)
+        return self._one(call, models.renewal, deadline)
 
     def issue_renewal(
         self, domain: str, certificate_id: int, renewal_id: int, *, deadline: Deadline | None = None
@@ -192,16 +182,16 @@ class DNSimple:
         """Have a bought renewal issued; returns the new certificate. `certificate_id` is the old one."""
         path = _ORDERS + "/{certificate}/renewals/{renewal}/issue"
         call = self._call("POST", path, 202, domain=domain, certificate=certificate_id, renewal=renewal_id)
-        return self._one(call, model.certificate, deadline)
+        return self._one(call, models.certificate, deadline)
 
     def webhooks(self, *, deadline: Deadline | None = None) -> list[Webhook]:
         """All webhooks of the account, ours and others'."""
         call = self._call("GET", "/{account}/webhooks")
-        return self._read(call, lambda document: [model.webhook(item) for item in _items(document)], deadline)
+        return self._read(call, lambda document: [models.webhook(item) for item in _items(document)], deadline)
 
     def create_webhook(self, url: str, *, deadline: Deadline | None = None) -> Webhook:
         """Register a URL for every event of the account. Not idempotent."""
-        return self._one(self._call("POST", "/{account}/webhooks", 201, {"url": url}), model.webhook, deadline)
+        return self._one(self._call("POST", "/{account}/webhooks", 201, {"url": url}), models.webhook, deadline)
 
     def delete_webhook(self, webhook_id: int, *, deadline: Deadline | None = None) -> None:
         """Remove a webhook; one that is gone already is removed too."""
@@ -246,7 +236,7 @@ class DNSimple:
         document = self._transport.send(call, deadline, self._payer)
         try:
             return build(document)
-        except model.MalformedAnswerError as error:
+        except models.MalformedAnswerError as error:
             message = f"DNSimple's answer cannot be used: {error}"
             if call.only_asks:
                 raise errors.ServerFaultError(message) from None
@@ -269,13 +259,13 @@ def _checked_id(value: object) -> int:
 
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise model.MalformedAnswerError("data is not an object")
+        raise models.MalformedAnswerError("data is not an object")
     return value
 
 
 def _items(document: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(document["data"], list):
-        raise model.MalformedAnswerError("data is not a list")
+        raise models.MalformedAnswerError("data is not a list")
     return [_object(item) for item in document["data"]]
 
 

@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import SSLError as TLSError
 
 from app.dnsimple import errors
-from app.dnsimple.paying import Answer, Payer, RateLimit
+from app.dnsimple.purposes import Answer, Payer, RateLimit
 
 log = structlog.get_logger("certcourier.dnsimple")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from app.certificates.attending import quota_state
+from app.db.clock import read_now
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, NotFoundError
 from app.doctor.findings import Examination, Finding, ok, problem, warning
 from app.services import WEBHOOK_PATH
-from app.storage.clock import read_now
+from app.web.dashboard.overview import quota_state
 
 _TOKEN_PAGE = "DNSimple's page Account, Automation"  # noqa: S105, no token
 

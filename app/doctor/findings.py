@@ -10,11 +10,11 @@ from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.db.errors import explain_failure
 from app.dnsimple.adapter import Answer, DNSimple
 from app.dnsimple.errors import AuthenticationError, UnreachableError
 from app.errors import CertcourierError, RetryableError
 from app.services import Services
-from app.storage.failures import explain_failure
 
 Level = Literal["ok", "warning", "problem"]
 

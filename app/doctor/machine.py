@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import text
 
+from app.crypto.keyring import KeyFile
+from app.db.clock import read_now
+from app.db.migrations import current_revision, head_revision
+from app.db.models import Fact
 from app.doctor.findings import Examination, Finding, ok, problem, warning
 from app.errors import CertcourierError, RetryableError
-from app.storage.clock import read_now
-from app.storage.keyring import KeyFile
-from app.storage.migrating import current_revision, head_revision
-from app.storage.models import Fact
 from config import is_handed_out
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 import requests
 from sqlalchemy import delete, func, select
 
-from app.certificates.looking import list_expiring
-from app.certificates.readiness import check_readiness, code_version
-from app.certificates.renewing import renewal_times
+from app.certificates.queries import list_expiring
+from app.db.clock import db_now, read_now
+from app.db.models import Event, Fact, Job
+from app.db.upsert import changed_rows
 from app.doctor.findings import Examination, Finding, ok, problem, warning
-from app.storage.clock import db_now, read_now
-from app.storage.models import Event, Fact, Job
-from app.storage.statements import changed_rows
+from app.operations.health import check_readiness, code_version
+from app.renewals.renewal import renewal_times
 
 _TIMEOUT = (5.0, 10.0)
 _LATE_SECONDS = 600.0

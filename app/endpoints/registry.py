@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app.destinations.base import DestinationRefusedError, Pattern, takes
-from app.destinations.entries import explain_entry
+from app.destinations.entry_errors import explain_entry
 from app.endpoints.starttls import Protocol
 
 _ADDRESS = re.compile(r"(?P<host>\{host\}|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")

@@ -4,7 +4,7 @@ A job is claimed with a *lease* (until when it is ours) and a *token* (that it i
 the token first, in the transaction that also holds the job's effects: a worker that lost its lease to another one
 changes nothing. Effects outside the database happen at least once and have to be idempotent.
 
-All times are the database's (see `app.storage.clock`), so the clocks of the hosts do not matter.
+All times are the database's (see `app.db.clock`), so the clocks of the hosts do not matter.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.storage.clock import db_now
-from app.storage.database import Database
-from app.storage.models import Job
-from app.storage.statements import changed_rows, insert_many_once, insert_once
+from app.db.clock import db_now
+from app.db.database import Database
+from app.db.models import Job
+from app.db.upsert import changed_rows, insert_many_once, insert_once
 
 CHANNEL = "certcourier_jobs"
 FIRST_RETRY_SECONDS = 5.0
@@ -279,6 +279,6 @@ class Queue:
 
     @staticmethod
     def _ring(session: Session) -> None:
-        # PostgreSQL tells the listeners at commit; SQLite's workers see the commit itself (`app.jobs.doorbell`).
+        # PostgreSQL tells the listeners at commit; SQLite's workers see the commit itself (`app.jobs.wakeup`).
         if session.get_bind().dialect.name == "postgresql":
             session.execute(select(func.pg_notify(CHANNEL, "")))

@@ -14,10 +14,10 @@ from typing import Any
 
 from flask import Response, g, request
 
-from app.certificates.pruning import FAILURES
-from app.certificates.tokens import Client, authenticate
+from app.auth.tokens import Client, authenticate
+from app.operations.retention import FAILURES
 from app.web.context import current, services
-from app.web.errors import problem
+from app.web.problem_details import problem
 from app.web.proxies import client_address
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
-from app.certificates.forecasting import Outlooks
-from app.certificates.receiving import Intake
+from app.auth.rate_limits import RequestLimits
+from app.events.ingestion import Intake
+from app.renewals.forecast import Outlooks
 from app.services import Services
-from app.storage.request_limits import RequestLimits
-from app.web.reads import Reads
+from app.web.read_audit import Reads
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import select, update
 
-from app.storage.database import Database
-from app.storage.models import Certificate, Delivery, Job
+from app.db.database import Database
+from app.db.models import Certificate, Delivery, Job
 from tests.e2e.stack import Stack, wait_until
 from tests.simulator_process import Simulator
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
-from app.storage.database import Database
+from app.db.database import Database
 from tests import databases
 from tests.browser import demo
 from tests.browser.chromium import chromium, find_chromium

@@ -11,8 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from app.storage.database import Database
-from app.storage.models import Job
+from app.db.database import Database
+from app.db.models import Job
 from tests import databases
 from tests.browser import demo
 from tests.browser.chromium import chromium, find_chromium

@@ -18,7 +18,7 @@ _FILES = {"toml", "ini", "python", "yaml"}
 _TAKE_UP = "[ ! -f .terminal ] || . ./.terminal"
 NOT_RUN = "*Not run by our tests"
 # What goes on in a terminal of its own until the page starts it again.
-_SERVICES = {"make run": "-m app.launch", ".venv/bin/python -m simulator": "-m simulator"}
+_SERVICES = {"make run": "-m launcher", ".venv/bin/python -m simulator": "-m simulator"}
 
 
 @dataclass(frozen=True, slots=True)

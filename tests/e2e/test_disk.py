@@ -16,9 +16,9 @@ import pytest
 import requests
 from sqlalchemy import update
 
-from app.storage.clock import db_now
-from app.storage.database import Database
-from app.storage.models import Job
+from app.db.clock import db_now
+from app.db.database import Database
+from app.db.models import Job
 from tests import databases
 from tests.e2e.stack import Stack, wait_until
 from tests.e2e.traffic import EVENTS, Traffic, check_done_once, make_stack

@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import update
 
-from app.storage.clock import db_now
-from app.storage.models import EndpointSeen
+from app.db.clock import db_now
+from app.db.models import EndpointSeen
 from tests.e2e.stack import Stack, wait_until
 from tests.harness import make_services, make_settings
 from tests.nginx import Nginx

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 import requests
 
-from app.storage.database import Database
-from app.storage.migrating import upgrade
+from app.db.database import Database
+from app.db.migrations import upgrade
 from tests import databases
 from tests.e2e.stack import Stack, wait_until
 from tests.e2e.traffic import EVENTS, Traffic, check_done_once, make_stack

@@ -20,8 +20,8 @@ import pytest
 import requests
 from dotenv import dotenv_values
 
-from app.launch.demo import write_settings
 from config import Settings, load_settings
+from launcher.demo import write_settings
 from tests.e2e.stack import ROOT, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -44,7 +44,7 @@ def launched(folder: Path, env: dict[str, str]) -> Iterator[tuple[subprocess.Pop
     output = folder / "terminal"
     with output.open("wb") as terminal:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.launch"], cwd=ROOT, env=env, stdout=terminal, stderr=terminal
+            [sys.executable, "-m", "launcher"], cwd=ROOT, env=env, stdout=terminal, stderr=terminal
         )
     try:
         yield process, output
@@ -106,7 +106,7 @@ def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> No
 def run_in_vain(env: dict[str, str]) -> str:
     """What it says on its standard error."""
     run = subprocess.run(
-        [sys.executable, "-m", "app.launch"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "launcher"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
@@ -156,7 +156,7 @@ def test_closing_the_terminal_stops_everything(tmp_path: Path) -> None:
     env = environment(tmp_path)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-m", "app.launch"],
+        ["setsid", "--ctty", sys.executable, "-m", "launcher"],
         cwd=ROOT,
         env=env,
         stdin=theirs,
@@ -235,7 +235,7 @@ def test_the_demos_settings_are_read_as_they_were(tmp_path: Path) -> None:
 def test_wrong_settings_are_reported_at_once(tmp_path: Path) -> None:
     env = environment(tmp_path, DNSIMPLE_API_TOKEN="abc", DNSIMPLE_ACCOUNT_ID="x", PUBLIC_URL="http://certs.example")
     for command in (
-        ["-m", "app.launch"],
+        ["-m", "launcher"],
         ["-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
         ["-m", "flask", "worker"],
     ):

@@ -13,9 +13,9 @@ import pytest
 import requests
 from sqlalchemy import select
 
+from app.db.database import Database
+from app.db.models import Certificate, Event
 from app.services import build_services
-from app.storage.database import Database
-from app.storage.models import Certificate, Event
 from tests.e2e.stack import ROOT, Stack, wait_until
 from tests.e2e.traffic import Traffic, check_done_once, make_stack
 from tests.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, make_settings

@@ -11,8 +11,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.certificates.readiness import claim_installation
-from app.certificates.tokens import create_token
+from app.auth.tokens import create_token
+from app.operations.health import claim_installation
 from app.services import Services
 from config import Settings
 from tests.harness import TOKEN, make_settings

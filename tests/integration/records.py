@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from sqlalchemy import insert
 
+from app.db.clock import read_now
+from app.db.models import Certificate, Delivery, Domain, Lineage
 from app.services import Services
-from app.storage.clock import read_now
-from app.storage.models import Certificate, Delivery, Domain, Lineage
 from tests.harness import ACCOUNT
 from tests.x509 import Authority
 

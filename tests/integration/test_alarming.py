@@ -14,14 +14,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import delete, insert, select, update
 
-from app.certificates import problems
-from app.dnsimple.quota import digest_token
+from app.alerts import rules
+from app.db.clock import db_now, read_now
+from app.db.models import Alarm, Certificate, Delivery, EndpointSeen, Fact, Job, Order, Quota, Worker, new_id
+from app.dnsimple.budget import digest_token
 from app.endpoints.registry import Endpoint
-from app.jobs.schedule import SCHEDULE
-from app.notifying import NotificationFailedError, Notifier
+from app.notifications.notifier import NotificationFailedError, Notifier
 from app.services import Services
-from app.storage.clock import db_now, read_now
-from app.storage.models import Alarm, Certificate, Delivery, EndpointSeen, Fact, Job, Order, Quota, Worker, new_id
+from app.worker.periodic import SCHEDULE
 from tests.harness import ACCOUNT, TOKEN, drain, jobs, make_due
 from tests.integration.records import add_deliveries, add_lineages
 from tests.integration.test_cli import run
@@ -440,9 +440,9 @@ def test_that_no_worker_is_at_work_is_seen_without_one(client: FlaskClient, serv
 
 def test_every_problem_has_its_kind(services: Services) -> None:
     """A finder that names a kind without an entry would raise when it is told."""
-    source = Path(problems.__file__).read_text()
-    named = {kind for kind in problems.KINDS if f'"{kind}"' in source.partition("def find_problems")[2]}
-    assert named | {"endpoint_stale", "endpoint_unreachable"} == set(problems.KINDS)
+    source = Path(rules.__file__).read_text()
+    named = {kind for kind in rules.KINDS if f'"{kind}"' in source.partition("def find_problems")[2]}
+    assert named | {"endpoint_stale", "endpoint_unreachable"} == set(rules.KINDS)
     assert services.endpoints == {}
 
 

@@ -9,9 +9,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
+from app.db.clock import db_now, read_now
+from app.db.models import Certificate, RenewalNote
 from app.services import Services
-from app.storage.clock import db_now, read_now
-from app.storage.models import Certificate, RenewalNote
 from tests.harness import drain, jobs
 from tests.integration.test_renewing import finish, install, renew, renewal_of, renewals
 from tests.simulator_process import Simulator

@@ -10,10 +10,10 @@ from flask import Flask
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
+from app import audit
+from app.db.database import Database
+from app.db.models import AuditEntry, Fact
 from app.services import Services
-from app.storage import audit
-from app.storage.database import Database
-from app.storage.models import AuditEntry, Fact
 from tests.integration.test_cli import run
 
 

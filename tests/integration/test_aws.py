@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from app.destinations.base import Bundle, Destination, DestinationRefusedError, DestinationUnavailableError
-from app.destinations.remote import secret_document
+from app.destinations.secret_document import secret_document
 from app.destinations.slots import version_text
 from tests.standins.aws import aws_server
 from tests.standins.deliveries import bundle, end_delivery, open_destination, race, start_delivery, write_destination

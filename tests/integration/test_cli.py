@@ -9,11 +9,11 @@ from flask import Flask
 from flask.cli import AppGroup
 from flask.testing import FlaskClient
 
-from app.cli import GROUPS
+from app.commands.main import GROUPS
+from app.db.clock import db_now
+from app.db.migrations import head_revision
+from app.db.models import Job
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.migrating import head_revision
-from app.storage.models import Job
 from tests.harness import drain, jobs
 from tests.integration.records import add_lineages
 from tests.simulator_process import Simulator

@@ -16,8 +16,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app.db.models import Event, Job, Quota
 from app.services import Services
-from app.storage.models import Event, Job, Quota
 from config import Settings
 from tests.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, drain, event, jobs
 from tests.integration.test_cli import run

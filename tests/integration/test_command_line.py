@@ -14,7 +14,7 @@ from flask import Flask
 from sqlalchemy import make_url
 
 from app import create_app
-from app.cli import GROUPS, CommandLine
+from app.commands.main import GROUPS, CommandLine
 from app.commands.output import counted
 from config import Settings
 from tests import databases

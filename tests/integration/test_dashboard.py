@@ -14,14 +14,9 @@ from sqlalchemy import select, update
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.certificates.forecasting import forecast
-from app.certificates.pruning import prune
-from app.certificates.readiness import claim_installation
-from app.certificates.searching import MOST
-from app.certificates.tokens import create_token, revoke_token
-from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import (
+from app.auth.tokens import create_token, revoke_token
+from app.db.clock import db_now
+from app.db.models import (
     Alarm,
     AuditEntry,
     Base,
@@ -37,6 +32,11 @@ from app.storage.models import (
     StoryLine,
     Worker,
 )
+from app.operations.health import claim_installation
+from app.operations.retention import prune
+from app.renewals.forecast import forecast
+from app.services import Services
+from app.web.dashboard.search import MOST
 from config import Settings
 from tests import databases
 from tests.harness import ACCOUNT, jobs, make_settings

@@ -7,8 +7,8 @@ import os
 import pytest
 from sqlalchemy import text
 
-from app.storage.database import Database
-from app.storage.models import Fact
+from app.db.database import Database
+from app.db.models import Fact
 
 
 def test_a_forked_process_makes_connections_of_its_own(database: Database) -> None:

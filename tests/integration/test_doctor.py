@@ -18,14 +18,14 @@ from pydantic import SecretStr
 from werkzeug.serving import make_server
 
 from app import create_app
-from app.certificates.readiness import claim_installation, code_version, note_version
-from app.dnsimple.quota import digest_token
+from app.crypto.keyring import KeyFile
+from app.db.migrations import downgrade
+from app.db.models import Event, Fact, Job, Quota, Worker
+from app.dnsimple.budget import digest_token
 from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from app.doctor.findings import Examination, ok, run_checks
+from app.operations.health import claim_installation, code_version, note_version
 from app.services import Services
-from app.storage.keyring import KeyFile
-from app.storage.migrating import downgrade
-from app.storage.models import Event, Fact, Job, Quota, Worker
 from config import Settings
 from tests.databases import new_sqlite_database
 from tests.e2e.stack import free_port

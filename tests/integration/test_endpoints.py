@@ -17,7 +17,7 @@ from aiosmtpd.handlers import Sink
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from app.endpoints.probing import Probes, Sighting, look
+from app.endpoints.probe import Probes, Sighting, look
 from app.endpoints.registry import Endpoint
 from tests.databases import new_postgres_server
 from tests.dovecot import Dovecot

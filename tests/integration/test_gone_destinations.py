@@ -11,9 +11,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.certificates.readiness import check_destinations
-from app.jobs.worker import run_job
+from app.operations.health import check_destinations
 from app.services import Services
+from app.worker.worker import run_job
 from config import Settings
 from tests.harness import drain, jobs, make_due, make_settings
 from tests.integration.test_cli import run

@@ -12,10 +12,10 @@ from flask import Flask, request
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.certificates.tokens import create_token
+from app.auth.tokens import create_token
 from app.services import WEBHOOK_PATH, Services
-from app.web.hardening import host_name, known_hosts
 from app.web.proxies import client_address
+from app.web.security_headers import host_name, known_hosts
 from config import ConfigurationError, Settings
 from tests import databases
 from tests.harness import WEBHOOK_SECRET, event, make_settings

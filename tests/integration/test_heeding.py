@@ -9,10 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from app.certificates.renewing import problem_of
+from app.db.clock import db_now
+from app.db.models import Certificate, Domain
+from app.renewals.renewal import problem_of
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import Certificate, Domain
 from tests.harness import WEBHOOK_SECRET, drain, event
 from tests.integration.test_renewing import install
 from tests.simulator_process import Simulator

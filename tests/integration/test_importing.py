@@ -13,10 +13,10 @@ from flask import Flask
 from sqlalchemy import select
 
 from app import create_app
-from app.certificates.importing import look_at_import, start_import
-from app.certificates.readiness import claim_installation
+from app.certificates.account_import import look_at_import, start_import
+from app.db.models import Certificate
+from app.operations.health import claim_installation
 from app.services import Services
-from app.storage.models import Certificate
 from tests.harness import TOKEN, drain, let_leases_end, make_due, make_settings
 from tests.integration.test_cli import run
 from tests.simulator_process import Simulator

@@ -12,11 +12,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
+from app.db.clock import db_now
+from app.db.models import Certificate, Delivery, Domain, Job, Lineage, Order
 from app.destinations.base import Bundle, DestinationConfig, DestinationUnavailableError, Receipt, Version
-from app.jobs.worker import run_job
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import Certificate, Delivery, Domain, Job, Lineage, Order
+from app.worker.worker import run_job
 from tests.harness import WEBHOOK_SECRET, drain, event, jobs, let_stop_end, make_due
 from tests.integration.test_cli import run
 from tests.simulator_process import Simulator

@@ -9,8 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import func, select
 
+from app.db.models import Job, Order
 from app.services import Services
-from app.storage.models import Job, Order
 from tests.simulator_process import Simulator
 
 JSON = "application/json"

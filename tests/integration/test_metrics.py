@@ -13,11 +13,11 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.certificates.figures import Figures
-from app.certificates.tokens import create_token
-from app.meters import Meters, event_label, fold_dead_processes
+from app.auth.tokens import create_token
+from app.db.models import Certificate, Fact, Job, Lineage, Quota, Worker
+from app.metrics import Meters, event_label, fold_dead_processes
+from app.operations.metrics_collectors import Figures
 from app.services import Services, build_services
-from app.storage.models import Certificate, Fact, Job, Lineage, Quota, Worker
 from config import Settings
 from tests.harness import ACCOUNT, WEBHOOK_SECRET, drain, event
 from tests.simulator_process import Simulator

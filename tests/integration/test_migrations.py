@@ -5,9 +5,9 @@ from __future__ import annotations
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from app.storage.database import Database
-from app.storage.migrating import current_revision, downgrade, head_revision, upgrade
-from app.storage.models import Base
+from app.db.database import Database
+from app.db.migrations import current_revision, downgrade, head_revision, upgrade
+from app.db.models import Base
 
 # Indexes of expressions, which Alembic cannot compare; the migrations alone know of them.
 _OF_EXPRESSIONS = {"ix_certificates_search"}

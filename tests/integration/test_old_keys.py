@@ -12,9 +12,9 @@ import pytest
 from flask import Flask
 
 from app import create_app
+from app.crypto.encryption import Sealer, key_id_of
+from app.crypto.keyring import KeyFile
 from app.services import Services
-from app.storage.keyring import KeyFile
-from app.storage.sealing import Sealer, key_id_of
 from tests.e2e.stack import ROOT
 from tests.integration.test_cli import run
 from tests.integration.test_rotating import add_certificates, assert_all_open, copies
@@ -36,8 +36,8 @@ def test_the_old_key_is_kept_in_a_file_of_its_own_that_is_named(app: Flask, serv
 _KILLED_EVERYWHERE = """
 import os, signal, sys
 from pathlib import Path
-from app.storage.keyring import KeyFile
-from app.storage.sealing import key_id_of
+from app.crypto.keyring import KeyFile
+from app.crypto.encryption import key_id_of
 
 path, old, new = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 copy, lines = path.with_name(f"{path.name}.{key_id_of(old)}.old"), {f"{new}\\n{old}\\n", f"{new}\\n"}
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_keeps_the_key_and_says_what_to_do(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("app.storage.keyring.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("app.crypto.keyring.tempfile.mkstemp", refuse)
     output = run(app, "keys", "rotate", status=1)
     assert "Everything that could be opened is sealed under key" in output
     assert f"Read-only file system), so key {old} was left in it" in output

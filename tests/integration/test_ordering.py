@@ -11,13 +11,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
-from app.certificates import buying
-from app.certificates.names import OrderRequest
-from app.certificates.placing import submit
-from app.certificates.tokens import authenticate, create_token
+from app.auth.tokens import authenticate, create_token
+from app.db.clock import db_now, move_ahead
+from app.db.models import Certificate, Order
+from app.domain_names import OrderRequest
+from app.orders import purchase_recovery
+from app.orders.placement import submit
 from app.services import Services
-from app.storage.clock import db_now, move_ahead
-from app.storage.models import Certificate, Order
 from tests.harness import drain, jobs, let_leases_end, let_stop_end, make_due
 from tests.simulator_process import Simulator
 
@@ -438,8 +438,8 @@ def test_two_orders_never_adopt_the_same_certificate(
     for auto_renew in (True, False):
         client.post("/issue_certificate", json={"domain": domain, "auto_renew": auto_renew})
     unaware = iter([False, False])
-    known = buying._is_known
-    monkeypatch.setattr(buying, "_is_known", lambda *given: next(unaware, None) is None and known(*given))
+    known = purchase_recovery._is_known
+    monkeypatch.setattr(purchase_recovery, "_is_known", lambda *given: next(unaware, None) is None and known(*given))
     make_due(services)
     drain(services)
     with services.database.read() as session:
@@ -454,7 +454,7 @@ def test_a_database_that_goes_away_after_the_commit_is_not_said_to_have_lost_the
     def fail(*_: Any) -> None:
         raise OperationalError("SELECT", {}, Exception("gone"))
 
-    monkeypatch.setattr("app.web.issue.find_order", fail)
+    monkeypatch.setattr("app.web.api.issue.find_order", fail)
     answer = client.post("/issue_certificate", json={"domain": domain})
     assert answer.status_code == 503
     assert "is on record" in answer.json["detail"]

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
-from app.certificates import proving
-from app.destinations.files import FilesConfig, FilesDestination
-from app.endpoints.probing import Probes, Sighting
+from app.db.clock import db_now
+from app.db.models import Certificate, EndpointSeen
+from app.deliveries import endpoint_checks
+from app.destinations.files.destination import FilesConfig, FilesDestination
+from app.endpoints.probe import Probes, Sighting
 from app.endpoints.registry import Endpoint
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import Certificate, EndpointSeen
 from tests.harness import drain, jobs, make_due
 from tests.integration.test_installing import order, tell
 from tests.nginx import Nginx
@@ -224,7 +224,9 @@ def test_one_address_of_several_that_did_not_reload_is_enough(proved: Services, 
     silent = Sighting("10.0.0.3:443", None, "Connection refused")
     with proved.database.read() as session:
         row = session.scalars(select(EndpointSeen)).one()
-        verdicts = [proving._judge(session, row, seen) for seen in ([good], [good, silent], [good, silent, bad])]
+        verdicts = [
+            endpoint_checks._judge(session, row, seen) for seen in ([good], [good, silent], [good, silent, bad])
+        ]
     assert [verdict.state for verdict in verdicts] == ["served", "unreachable", "stale"]
     assert verdicts[2].detail.startswith("10.0.0.2:443 serves a certificate that is not from here")
 
@@ -237,7 +239,7 @@ def test_a_successor_that_is_served_early_is_not_stale(
     with proved.database.read() as session:
         row = session.scalars(select(EndpointSeen)).one()
         assert row.certificate_id == first
-        verdict = proving._judge(session, row, [Sighting("10.0.0.1:443", leaf(proved, new))])
+        verdict = endpoint_checks._judge(session, row, [Sighting("10.0.0.1:443", leaf(proved, new))])
     assert (verdict.state, verdict.detail) == ("served", f"10.0.0.1:443 serves its successor, certificate {new}")
 
 
@@ -252,4 +254,4 @@ def test_pauses_grow_while_another_certificate_is_served(
             row = session.scalars(select(EndpointSeen)).one()
         assert row.checked_at is not None
         pauses.append(round((row.next_at - row.checked_at).total_seconds()))
-    assert pauses == [*map(round, proving._PAUSES), 30]
+    assert pauses == [*map(round, endpoint_checks._PAUSES), 30]

@@ -11,13 +11,13 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
-from app.certificates.delivering import deliver, want_delivered
-from app.certificates.pruning import BATCH, prune
-from app.certificates.tokens import create_token
+from app.auth.tokens import create_token
+from app.db.clock import db_now
+from app.db.models import Certificate, Delivery, Event, IdempotencyKey, Job, Lineage, Order, Worker
+from app.deliveries.delivery import deliver, want_delivered
 from app.errors import PermanentError
+from app.operations.retention import BATCH, prune
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import Certificate, Delivery, Event, IdempotencyKey, Job, Lineage, Order, Worker
 from config import ConfigurationError
 from tests.harness import make_settings
 

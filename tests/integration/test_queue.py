@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select, update
 
-from app.jobs.doorbell import doorbell_for
+from app.db.clock import db_now, move_ahead
+from app.db.database import Database
+from app.db.models import Fact, Job, Periodic
 from app.jobs.queue import Claim, LeaseLostError, Priority, Queue
-from app.jobs.schedule import Every, enqueue_due
-from app.storage.clock import db_now, move_ahead
-from app.storage.database import Database
-from app.storage.models import Fact, Job, Periodic
+from app.jobs.wakeup import doorbell_for
+from app.worker.periodic import Every, enqueue_due
 
 
 @pytest.fixture

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from app.db.clock import db_now
+from app.db.database import Database
+from app.db.models import Quota
 from app.dnsimple.adapter import DNSimple, Purpose
+from app.dnsimple.budget import QuotaExhaustedError, QuotaKeeper, Shares
 from app.dnsimple.errors import (
     AuthenticationError,
     DNSimpleError,
@@ -18,11 +22,7 @@ from app.dnsimple.errors import (
     NotIssuedYetError,
     RateLimitedError,
 )
-from app.dnsimple.paying import Answer, Payer, RateLimit
-from app.dnsimple.quota import QuotaExhaustedError, QuotaKeeper, Shares
-from app.storage.clock import db_now
-from app.storage.database import Database
-from app.storage.models import Quota
+from app.dnsimple.purposes import Answer, Payer, RateLimit
 from tests.harness import ACCOUNT, TOKEN
 from tests.simulator_process import Simulator
 

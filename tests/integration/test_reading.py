@@ -10,12 +10,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import delete, text
 
-from app.certificates.readiness import claim_installation
-from app.certificates.tokens import create_token, revoke_token
+from app.auth.tokens import create_token, revoke_token
+from app.db.models import ApiToken, Certificate, Fact, Order, Worker, new_id
 from app.errors import PermanentError
+from app.operations.health import claim_installation
 from app.services import Services
-from app.storage.models import ApiToken, Certificate, Fact, Order, Worker, new_id
-from app.web.docs import openapi_document
+from app.web.api.openapi import openapi_document
 from tests.harness import make_services, make_settings
 
 
@@ -257,7 +257,7 @@ def test_an_unexpected_error_shows_nothing_of_the_inside(client: FlaskClient, mo
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("inside")
 
-    monkeypatch.setattr("app.web.certificates.looking.find_order", fail)
+    monkeypatch.setattr("app.web.api.certificates.looking.find_order", fail)
     answer = client.get("/orders/x")
     assert answer.status_code == 500
     assert answer.headers["X-Request-Id"]

@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select, text
 
+from app.db.models import Event
 from app.services import Services
-from app.storage.models import Event
 from tests.harness import WEBHOOK_SECRET, event, jobs
 
 PATH = f"/dnsimple/events/{WEBHOOK_SECRET}"

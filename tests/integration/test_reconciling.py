@@ -10,12 +10,12 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import insert, select, update
 
-from app.certificates import reconciling
+from app.certificates import reconciliation
+from app.db.clock import db_now, read_now
+from app.db.models import Certificate, Domain, Fact, Job, Quota
 from app.jobs.queue import Priority
-from app.jobs.schedule import SCHEDULE
 from app.services import Services
-from app.storage.clock import db_now, read_now
-from app.storage.models import Certificate, Domain, Fact, Job, Quota
+from app.worker.periodic import SCHEDULE
 from tests.e2e.stack import wait_until
 from tests.harness import TOKEN, drain, jobs, make_due, make_services, make_settings
 from tests.integration.test_registering import register
@@ -152,7 +152,7 @@ def test_when_a_renewal_is_overdue(
     change(services, Certificate, **times, auto_renew=auto_renew)
     with services.database.write() as session:
         now = read_now(session)
-        assert (reconciling._next_overdue(session, now) is not None) == expected
+        assert (reconciliation._next_overdue(session, now) is not None) == expected
 
 
 def test_the_calls_of_a_run_are_a_share_of_the_limit(services: Services, simulator: Simulator) -> None:

@@ -13,13 +13,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 
-from app.certificates.delivering import want_delivered
-from app.certificates.redelivering import BATCH, Wish, redeliver
+from app.db.clock import db_now
+from app.db.models import Certificate, Delivery, Job
+from app.deliveries.delivery import want_delivered
+from app.deliveries.redelivery import BATCH, Wish, redeliver
 from app.destinations.base import Bundle, DestinationConfig, Receipt, Version
-from app.destinations.files import FilesConfig, FilesDestination
+from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import Certificate, Delivery, Job
 from app.web.context import WebContext
 from tests.harness import drain, jobs
 from tests.integration.records import add_deliveries, add_lineages

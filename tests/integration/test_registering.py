@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from app.jobs.worker import run_job
+from app.crypto.webhook_secrets import SPREAD_SECONDS, WebhookSecrets
+from app.db.clock import db_now
+from app.db.models import WebhookSecret
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import WebhookSecret
-from app.storage.webhook_secrets import SPREAD_SECONDS, WebhookSecrets
+from app.worker.worker import run_job
 from tests.harness import drain, jobs, make_due
 from tests.simulator_process import Simulator
 

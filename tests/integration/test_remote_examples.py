@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from app.destinations.base import DestinationUnavailableError
-from app.destinations.ssh import SshConfig, SshDestination
-from app.destinations.webhook_message import payload, read_public_key
+from app.destinations.ssh.destination import SshConfig, SshDestination
+from app.destinations.webhook.message import payload, read_public_key
 from tests.e2e.stack import free_port, wait_until
 from tests.integration.test_ssh_destination import held, whole
 from tests.integration.test_webhook_destination import AUTHORITY, bundle, hook

@@ -9,11 +9,11 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
-from app.certificates.renewing import problem_of
+from app.db.clock import db_now
+from app.db.models import Certificate, Delivery, Order, Quota, StoryLine
 from app.jobs.queue import Priority
+from app.renewals.renewal import problem_of
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import Certificate, Delivery, Order, Quota, StoryLine
 from tests.harness import drain, jobs, let_leases_end, make_due
 from tests.simulator_process import Simulator
 

@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select, update
 
-from app.storage import request_limits
-from app.storage.database import Database
-from app.storage.models import RequestCount
-from app.storage.request_limits import RequestLimits
+from app.auth import rate_limits
+from app.auth.rate_limits import RequestLimits
+from app.db.database import Database
+from app.db.models import RequestCount
 
 
 @pytest.fixture(autouse=True)
 def _one_long_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute of a year, so that none ends within a test."""
-    monkeypatch.setattr(request_limits, "_MINUTE", 86400.0 * 365)
+    monkeypatch.setattr(rate_limits, "_MINUTE", 86400.0 * 365)
 
 
 def next_minute(database: Database, *limits: RequestLimits) -> None:
@@ -75,7 +75,7 @@ def test_a_clock_that_was_ahead_locks_nobody_out(database: Database) -> None:
 def test_whoever_is_refused_is_told_how_long_to_wait(database: Database) -> None:
     limits = RequestLimits(database)
     limits.take("k", 1)
-    assert 0 < limits.take("k", 1) <= request_limits._MINUTE
+    assert 0 < limits.take("k", 1) <= rate_limits._MINUTE
 
 
 def test_a_refused_flood_writes_nothing_more(database: Database) -> None:
@@ -89,7 +89,7 @@ def test_a_refused_flood_writes_nothing_more(database: Database) -> None:
 
 
 def test_a_flood_of_keys_takes_no_more_than_so_much_memory(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_limits, "_MOST_GRANTS", 5)
+    monkeypatch.setattr(rate_limits, "_MOST_GRANTS", 5)
     limits = RequestLimits(database)
     for number in range(20):
         limits.take(f"k{number}", 1)

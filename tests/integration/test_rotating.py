@@ -16,17 +16,17 @@ from flask import Flask
 from sqlalchemy import delete, select, update
 
 from app import create_app
-from app.certificates import rotating
-from app.certificates.readiness import claim_installation
+from app.crypto.encryption import KeyNotHeldError, SealBrokenError, Sealer, key_id_of, sealed_under
+from app.crypto.keyring import KeyFile, sealing_key_id
+from app.crypto.webhook_secrets import SPREAD_SECONDS
+from app.db.clock import db_now
+from app.db.models import Certificate, WebhookSecret
+from app.db.models import Worker as WorkerRow
 from app.errors import PermanentError
-from app.jobs.worker import Worker
+from app.operations import key_rotation
+from app.operations.health import claim_installation
 from app.services import Services, build_services
-from app.storage.clock import db_now
-from app.storage.keyring import KeyFile, sealing_key_id
-from app.storage.models import Certificate, WebhookSecret
-from app.storage.models import Worker as WorkerRow
-from app.storage.sealing import KeyNotHeldError, SealBrokenError, Sealer, key_id_of, sealed_under
-from app.storage.webhook_secrets import SPREAD_SECONDS
+from app.worker.worker import Worker
 from config import Settings
 from tests.e2e.stack import ROOT
 from tests.harness import drain, event, make_due, make_settings
@@ -137,7 +137,7 @@ def test_two_rows_that_are_swapped_do_not_open(services: Services) -> None:
     for number, blob in sealed(services).items():
         with pytest.raises(SealBrokenError, match="belongs to another"):
             services.sealer.open(blob, certificate_id=number)
-    assert list(rotating.unreadable(services)) == [1, 2]
+    assert list(key_rotation.unreadable(services)) == [1, 2]
 
 
 @pytest.mark.parametrize("commit", range(1, 8))
@@ -239,9 +239,9 @@ def test_a_running_worker_tells_that_it_has_read_the_new_key(services: Services)
     file = services.settings.kek_file
     new = Sealer.new_key()
     file.write_text(f"{new}\n{file.read_text()}")
-    assert rotating.workers_without(services, key_id_of(new)) != []
+    assert key_rotation.workers_without(services, key_id_of(new)) != []
     worker._say_alive()
-    assert rotating.workers_without(services, key_id_of(new)) == []
+    assert key_rotation.workers_without(services, key_id_of(new)) == []
 
 
 def test_two_rotations_at_once_are_refused(app: Flask, services: Services) -> None:

@@ -12,11 +12,11 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.certificates.receiving import IncomingEvent, Intake
+from app.db.database import Database
+from app.db.group_commit import SharedCommits
+from app.db.models import Event, Fact
+from app.events.ingestion import IncomingEvent, Intake
 from app.services import Services
-from app.storage.batching import SharedCommits
-from app.storage.database import Database
-from app.storage.models import Event, Fact
 from tests.harness import ACCOUNT, jobs
 
 

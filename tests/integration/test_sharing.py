@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.certificates.delivering import want_delivered
-from app.certificates.reviving import revive
-from app.certificates.searching import is_failing
+from app.db.clock import db_now
+from app.db.models import Certificate, Delivery, Job, Lineage, Run
+from app.deliveries.delivery import want_delivered
 from app.destinations.base import (
     Bundle,
     Change,
@@ -27,11 +27,11 @@ from app.destinations.base import (
     Version,
 )
 from app.destinations.command import CommandConfig, CommandDestination
-from app.destinations.files import FilesConfig, FilesDestination
-from app.jobs.worker import run_job
+from app.destinations.files.destination import FilesConfig, FilesDestination
+from app.operations.job_retry import revive
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import Certificate, Delivery, Job, Lineage, Run
+from app.web.dashboard.search import is_failing
+from app.worker.worker import run_job
 from tests.harness import drain, jobs, let_leases_end, make_due, make_services, make_settings
 
 START = datetime(2026, 11, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flask.testing import FlaskClient
 
-from app.certificates.readiness import check_destinations
+from app.operations.health import check_destinations
 from app.services import Services
 from config import Settings
 from tests.harness import drain, jobs, make_settings

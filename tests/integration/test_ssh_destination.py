@@ -15,15 +15,15 @@ import pytest
 from pydantic import ValidationError
 
 from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError, Receipt
-from app.destinations.files import FilesConfig, FilesDestination
-from app.destinations.ssh import SshConfig, SshDestination
-from app.destinations.ssh_slot import FILES
+from app.destinations.files.destination import FilesConfig, FilesDestination
+from app.destinations.ssh.destination import SshConfig, SshDestination
+from app.destinations.ssh.remote_slot import FILES
 from tests.pushing import Push, pusher
 from tests.ssh_server import SshServer, ssh_server
 from tests.unit.test_files_destination import bundle
 
 SLOT = "www.example.com"
-KIND = "app.destinations.ssh:SshDestination"
+KIND = "app.destinations.ssh.destination:SshDestination"
 # Before each of these the far machine is as the one before it left it; what only looks adds no state.
 NAMING = tuple(f"asyncssh:SFTPClient.{name}" for name in ("mkdir", "symlink", "posix_rename"))
 POINTS = (

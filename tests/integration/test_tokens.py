@@ -10,12 +10,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
-from app.certificates.names import InvalidFieldError
-from app.certificates.permissions import parse_patterns, permits
-from app.certificates.tokens import create_token, revoke_token
+from app.auth.scopes import parse_patterns, permits
+from app.auth.tokens import create_token, revoke_token
+from app.db.clock import db_now
+from app.db.models import ApiToken, AuditEntry, Certificate, Order, RequestCount, new_id
+from app.domain_names import InvalidFieldError
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import ApiToken, AuditEntry, Certificate, Order, RequestCount, new_id
 from app.web.auth import requires
 from tests.harness import drain
 from tests.integration.test_cli import run

@@ -14,7 +14,7 @@ import hvac.exceptions
 import pytest
 
 from app.destinations.base import Destination, DestinationRefusedError, DestinationUnavailableError
-from app.destinations.remote import secret_document
+from app.destinations.secret_document import secret_document
 from tests.standins.deliveries import bundle, end_delivery, open_destination, race, start_delivery, write_destination
 from tests.standins.gate import Gate
 from tests.standins.vault import root_client, vault_server

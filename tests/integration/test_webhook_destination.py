@@ -21,7 +21,6 @@ from joserfc.jwk import ECKey, OKPKey
 from pydantic import ValidationError
 from standardwebhooks import Webhook
 
-from app.destinations import webhook_http
 from app.destinations.base import (
     Bundle,
     DestinationGoneError,
@@ -30,9 +29,10 @@ from app.destinations.base import (
     PrivateKeyPem,
     Version,
 )
-from app.destinations.webhook import WebhookConfig, WebhookDestination
-from app.destinations.webhook_http import is_public, seconds_to_wait
-from app.destinations.webhook_message import JWE_ALGORITHMS
+from app.destinations.webhook import http_client
+from app.destinations.webhook.destination import WebhookConfig, WebhookDestination
+from app.destinations.webhook.http_client import is_public, seconds_to_wait
+from app.destinations.webhook.message import JWE_ALGORITHMS
 from tests.pushing import Push, pusher
 from tests.webhook_receiver import Receiver, receiver
 from tests.x509 import Authority
@@ -353,7 +353,7 @@ def test_a_name_is_resolved_once_and_connected_to_what_was_checked(
         asked.append(host)
         return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
 
-    monkeypatch.setattr(webhook_http, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(http_client, "is_public", lambda address: address == "127.0.0.1")
     url = f"https://hooks.example.com:{far.process.port}/"
     settings = WebhookConfig.model_validate(config | {"allow_private": False, "url": url})
     WebhookDestination(settings, resolver=rebinding).deliver(bundle(1))
@@ -467,7 +467,7 @@ def test_the_path_of_the_url_is_in_no_message(config: dict[str, Any], far: Heard
 
 
 def test_a_message_whose_sender_was_killed_is_sent_again_under_its_id(config: dict[str, Any], far: Heard) -> None:
-    given, destination = bundle(1), "app.destinations.webhook:WebhookDestination"
+    given, destination = bundle(1), "app.destinations.webhook.destination:WebhookDestination"
     points = (
         "socket:create_connection",
         "ssl:SSLSocket.do_handshake",

@@ -13,12 +13,12 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.event import listen, remove
 
 from app import create_app
-from app.certificates.readiness import claim_installation
-from app.certificates.receiving import IncomingEvent, Intake
+from app.crypto.webhook_secrets import RETRY_WINDOW_SECONDS, SPREAD_SECONDS, WebhookSecrets, digest_of
+from app.db.clock import db_now, read_now
+from app.db.models import Base, Certificate, Domain, Job, Quota, WebhookSecret
+from app.events.ingestion import IncomingEvent, Intake
+from app.operations.health import claim_installation
 from app.services import Services, build_services
-from app.storage.clock import db_now, read_now
-from app.storage.models import Base, Certificate, Domain, Job, Quota, WebhookSecret
-from app.storage.webhook_secrets import RETRY_WINDOW_SECONDS, SPREAD_SECONDS, WebhookSecrets, digest_of
 from tests.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, drain, event, jobs, make_due, make_settings
 from tests.integration.test_cli import run
 from tests.simulator_process import Simulator

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.certificates.readiness import check_destinations
+from app.db.models import Fact
 from app.destinations.base import Bundle, DestinationConfig, Receipt, Version
-from app.jobs.handlers import HANDLERS, Handler
 from app.jobs.queue import Claim
-from app.jobs.worker import run_job
+from app.operations.health import check_destinations
 from app.services import Services
-from app.storage.models import Fact
+from app.worker.handlers import HANDLERS, Handler
+from app.worker.worker import run_job
 from tests.harness import drain, jobs, make_due
 
 

@@ -26,10 +26,10 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from app.certificates.tokens import create_token
+from app.auth.tokens import create_token
+from app.db.clock import db_now
+from app.db.models import Worker
 from app.services import Services
-from app.storage.clock import db_now
-from app.storage.models import Worker
 from config import Settings
 from tests.harness import WEBHOOK_SECRET, event, make_settings
 from tests.integration.conftest import app, domain, services, simulator, simulator_process  # noqa: F401, fixtures

@@ -4,7 +4,7 @@ import threading
 from runpy import run_path
 from unittest.mock import patch
 
-from app.certificates.receiving import IncomingEvent, Intake, Outcome
+from app.events.ingestion import IncomingEvent, Intake, Outcome
 
 globals().update(run_path("gunicorn.conf.py"))
 

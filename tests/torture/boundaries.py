@@ -13,11 +13,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from app import create_app
-from app.certificates.readiness import claim_installation
-from app.certificates.tokens import create_token
+from app.auth.tokens import create_token
+from app.db.database import Database
+from app.db.models import ApiToken, Certificate, Delivery, Event, Job
+from app.operations.health import claim_installation
 from app.services import Services
-from app.storage.database import Database
-from app.storage.models import ApiToken, Certificate, Delivery, Event, Job
 from config import Settings
 from tests.harness import WEBHOOK_SECRET, drain, event, let_leases_end
 from tests.simulator_process import Simulator

@@ -17,10 +17,10 @@ import psutil
 import requests
 from sqlalchemy import func, select, update
 
+from app.db.database import Database
+from app.db.models import Domain, Job
 from app.jobs.queue import Queue
-from app.jobs.schedule import SCHEDULE
-from app.storage.database import Database
-from app.storage.models import Domain, Job
+from app.worker.periodic import SCHEDULE
 from tests import databases
 from tests.e2e.stack import Stack, wait_until
 from tests.harness import TOKEN

@@ -15,9 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sqlalchemy import inspect, select, text
 
-from app.jobs.schedule import SCHEDULE
-from app.storage.database import Database
-from app.storage.models import Certificate, Delivery, Event, Job, Order, StoryLine
+from app.db.database import Database
+from app.db.models import Certificate, Delivery, Event, Job, Order, StoryLine
+from app.worker.periodic import SCHEDULE
 from tests.simulator_process import Simulator
 from tests.torture.crowd import Crowd
 from tests.torture.reader import Reader

@@ -12,9 +12,9 @@ from typing import Any, Self
 import requests
 from sqlalchemy import update
 
-from app.storage.clock import db_now
-from app.storage.database import Database
-from app.storage.models import Job, Quota
+from app.db.clock import db_now
+from app.db.database import Database
+from app.db.models import Job, Quota
 from tests.e2e.stack import Stack
 from tests.harness import ACCOUNT, WEBHOOK_SECRET
 from tests.simulator_process import Simulator

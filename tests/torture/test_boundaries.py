@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
-from app.certificates import ordering
-from app.certificates.receiving import IncomingEvent, Intake, Outcome
+from app.events.ingestion import IncomingEvent, Intake, Outcome
+from app.orders import issuance
 from config import Settings
 from tests.harness import TOKEN, make_settings
 from tests.simulator_process import Simulator
@@ -74,7 +74,7 @@ def test_acknowledging_before_the_commit_is_found(database_url: str, simulator: 
 def test_buying_again_without_looking_is_found(
     database_url: str, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordering, "find_purchased", lambda *_: None)
+    monkeypatch.setattr(issuance, "find_purchased", lambda *_: None)
     settings = torture_settings(database_url, simulator, tmp_path)
     found: set[str] = set()
     for commit in range(1, 12):

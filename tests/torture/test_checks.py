@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.storage.database import Database
-from app.storage.models import Fact, Job, WebhookSecret
+from app.db.database import Database
+from app.db.models import Fact, Job, WebhookSecret
 from tests.torture.checks import files_with_keys, holds_key, tables_with_keys
 from tests.x509 import Authority
 

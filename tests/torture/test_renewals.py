@@ -12,10 +12,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from app import create_app
-from app.certificates.readiness import claim_installation
-from app.certificates.tokens import create_token
+from app.auth.tokens import create_token
+from app.db.models import Certificate, Delivery, Job, Order
+from app.operations.health import claim_installation
 from app.services import Services
-from app.storage.models import Certificate, Delivery, Job, Order
 from config import Settings
 from tests.harness import drain, let_leases_end
 from tests.integration.test_renewing import age, finish, install, renew, renewal_of

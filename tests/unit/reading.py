@@ -10,7 +10,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from app.destinations.files import FilesConfig, FilesDestination
+from app.destinations.files.destination import FilesConfig, FilesDestination
 
 LAYOUTS = ("separate", "haproxy", "traefik", "pkcs12")
 PASSWORD = "correct horse"

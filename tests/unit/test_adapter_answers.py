@@ -14,7 +14,7 @@ import responses
 
 from app.dnsimple import errors
 from app.dnsimple.adapter import Answer, DNSimple, Purpose
-from app.dnsimple.paying import OpenGate, RateLimit
+from app.dnsimple.purposes import OpenGate, RateLimit
 from app.errors import CertcourierError, OutcomeUnknownError, PermanentError, RetryableError
 
 TOKEN = "a-very-secret-token"

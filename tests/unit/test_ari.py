@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 import responses
 
-from app.ari import Authority, AuthorityUnavailableError, NotOfThisAuthorityError, RenewalInfo, certificate_identifier
-from app.certificates.asking import is_early
+from app.renewals.ari import is_early
+from app.renewals.ari_client import (
+    Authority,
+    AuthorityUnavailableError,
+    NotOfThisAuthorityError,
+    RenewalInfo,
+    certificate_identifier,
+)
 
 URL = "https://ca.example/renewal-info"
 WINDOW = {"suggestedWindow": {"start": "2027-01-03T00:00:00Z", "end": "2027-01-07T00:00:00+00:00"}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.storage.failures import explain_failure
+from app.db.errors import explain_failure
 
 
 @pytest.mark.parametrize("rest", ['could not translate host name "cret@db.example"', "no host cret@db.example"])

@@ -15,18 +15,18 @@ import pytest
 import yaml
 
 from app import create_app as create_service
-from app.certificates.names import resolve_names
-from app.certificates.problems import KINDS as KINDS_OF_ALARMS
-from app.certificates.receiving import ACTED_ON
-from app.cli import GROUPS, worker
+from app.alerts.rules import KINDS as KINDS_OF_ALARMS
+from app.commands.main import GROUPS, worker
 from app.destinations.base import Change
 from app.destinations.command import CommandConfig, CommandDestination
-from app.destinations.files import FilesConfig, FilesDestination
+from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.destinations.registry import KINDS, all_kinds, load_destinations
+from app.domain_names import resolve_names
 from app.endpoints.registry import Endpoint, load_endpoints
 from app.endpoints.starttls import BEGIN
-from app.jobs.handlers import HANDLERS
-from app.web.docs import openapi_document
+from app.events.ingestion import ACTED_ON
+from app.web.api.openapi import openapi_document
+from app.worker.handlers import HANDLERS
 from config import Settings, settings_table
 from simulator.__main__ import options_table
 from simulator.catalogue import catalogue_table

@@ -17,7 +17,7 @@ from app.destinations.base import (
     PrivateKeyPem,
     Version,
 )
-from app.destinations.files import FilesConfig, FilesDestination
+from app.destinations.files.destination import FilesConfig, FilesDestination
 
 FIRST = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

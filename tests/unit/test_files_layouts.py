@@ -21,7 +21,7 @@ from cryptography import x509
 from pydantic import ValidationError
 
 from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError, PrivateKeyPem, Version
-from app.destinations.files import FilesConfig, FilesDestination
+from app.destinations.files.destination import FilesConfig, FilesDestination
 from tests.unit.reading import LAYOUTS, PASSWORD, make_files, read_pair
 from tests.x509 import Authority
 

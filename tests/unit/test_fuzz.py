@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from app.certificates.names import InvalidFieldError, covers, parse_domain, resolve_names
-from app.certificates.receiving import LARGEST_ID, NotAnEventError, parse_event
-from app.certificates.verifying import VerificationError, VerifiedCertificate, verify
-from app.storage.sealing import KeyNotHeldError, SealBrokenError, Sealer
+from app.certificates.verification import VerificationError, VerifiedCertificate, verify
+from app.crypto.encryption import KeyNotHeldError, SealBrokenError, Sealer
+from app.domain_names import InvalidFieldError, covers, parse_domain, resolve_names
+from app.events.ingestion import LARGEST_ID, NotAnEventError, parse_event
 from tests.x509 import Authority
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.certificates.names import InvalidFieldError, covers, digest_names, parse_domain, resolve_names
+from app.domain_names import InvalidFieldError, covers, digest_names, parse_domain, resolve_names
 
 
 def test_the_default_name_covers_the_bare_domain_too() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.meters import Meters
+from app.metrics import Meters
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "prometheus"
 PAGE = FOLDER.parent / "metrics.md"

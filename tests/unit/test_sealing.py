@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.crypto.encryption import KeyNotHeldError, SealBrokenError, Sealer
 from app.errors import PermanentError
-from app.storage.sealing import KeyNotHeldError, SealBrokenError, Sealer
 
 PEM = "a private key"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app.crypto.secret_files import read_or_create, read_secret
 from app.errors import PermanentError
-from app.storage.secret_files import read_or_create, read_secret
 from tests.handed_out import folder_in
 
 

@@ -16,7 +16,7 @@ from app.destinations.base import (
     Receipt,
     Version,
 )
-from app.destinations.limits import TimeLimits
+from app.destinations.time_limits import TimeLimits
 
 AT_ONCE = 4
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.certificates.verifying import VerificationError, verify
+from app.certificates.verification import VerificationError, verify
 from tests.x509 import Authority, Issued, pem
 
 NOW = datetime.now(UTC)

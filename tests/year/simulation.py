@@ -21,12 +21,12 @@ from typing import Any, cast
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app import create_app
-from app.certificates.importing import look_at_import, start_import
-from app.certificates.readiness import claim_installation
-from app.jobs.schedule import Every, enqueue_due
-from app.jobs.worker import run_job
+from app.certificates.account_import import look_at_import, start_import
+from app.db.clock import move_ahead, read_now
+from app.operations.health import claim_installation
 from app.services import Services
-from app.storage.clock import move_ahead, read_now
+from app.worker.periodic import Every, enqueue_due
+from app.worker.worker import run_job
 from config import Settings
 from tests.databases import new_sqlite_database
 from tests.e2e.stack import free_port

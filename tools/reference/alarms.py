@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from app.certificates.problems import KINDS
+from app.alerts.rules import KINDS
 from tools.reference import markdown
 
 _RULES = markdown.ROOT / "docs" / "prometheus" / "alerts.yml"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from app.certificates.receiving import parse_event
-from app.meters import CERTIFICATE_EVENTS
+from app.events.ingestion import parse_event
+from app.metrics import CERTIFICATE_EVENTS
 from tools.reference import markdown
 
 _INTRO = """\

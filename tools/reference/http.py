@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from app.web.docs import openapi_document
+from app.web.api.openapi import openapi_document
 from tools.reference import markdown
 
 _INTRO = """\

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.jobs.handlers import HANDLERS
-from app.jobs.schedule import SCHEDULE
+from app.worker.handlers import HANDLERS
+from app.worker.periodic import SCHEDULE
 from tools.reference import markdown
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import Metric
 
-from app.certificates.figures import Figures
-from app.meters import Meters
+from app.db.migrations import upgrade
+from app.metrics import Meters
+from app.operations.metrics_collectors import Figures
 from app.services import build_services
-from app.storage.migrating import upgrade
 from config import load_settings
 from tools.reference import markdown
 

@@ -17,7 +17,7 @@ says what is wrong in the case at hand and what to do; when a client meets which
 Status `order`: found after the request was answered, or DNSimple's refusal, which is a 400; the order has it as its
 `failure`."""
 _ALWAYS = {404, 405, 413}  # Flask's own
-_FOLDERS = ("web", "certificates")
+_FOLDERS = ("web", "orders", "certificates")
 _NO_ANSWER = "order"
 
 type Problem = tuple[str, str, str]  # type, status, title

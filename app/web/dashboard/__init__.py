@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.web.dashboard import actions, certificates, pages, signing_in
+from app.web.dashboard import actions, certificates, login, views
 from app.web.dashboard.blueprint import blueprint
 
-__all__ = ["actions", "blueprint", "certificates", "pages", "signing_in"]
+__all__ = ["actions", "blueprint", "certificates", "login", "pages"]

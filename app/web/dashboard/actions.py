@@ -7,12 +7,14 @@ from typing import Any
 
 from flask import abort, redirect, request, url_for
 
-from app.certificates import redelivering, refetching, renewing
-from app.certificates.receiving import LARGEST_ID
-from app.storage.models import Certificate
+from app.db.models import Certificate
+from app.deliveries import redelivery
+from app.events.ingestion import LARGEST_ID
+from app.operations import key_refetch
+from app.renewals import renewal
 from app.web.context import services
 from app.web.dashboard.blueprint import blueprint
-from app.web.dashboard.signing_in import page, who
+from app.web.dashboard.login import page, who
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def refetch(certificate_id: int) -> Any:
     """Fetch the private key from DNSimple again; a job does it."""
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-        refetching.want_refetched(services(), session, [certificate_id], actor=who().actor)
+        key_refetch.want_refetched(services(), session, [certificate_id], actor=who().actor)
     return _back(certificate_id, "refetched")
 
 
@@ -52,7 +54,7 @@ def renew(certificate_id: int) -> Any:
     """Order its renewal now; a job does it, and nothing is ordered while one is in flight."""
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-        order_id = renewing.renew_now(services(), session, certificate_id, actor=who().actor, wished_by=who().name)
+        order_id = renewal.renew_now(services(), session, certificate_id, actor=who().actor, wished_by=who().name)
     return _back(certificate_id, "renewed" if order_id is not None else "renewing")
 
 
@@ -62,9 +64,9 @@ def redeliver(certificate_id: int) -> Any:
     """Deliver it again to a destination, from what is on record."""
     with services().database.read() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-    wish = redelivering.Wish(request.form.get("destination", ""), certificate_id=certificate_id, again=True)
-    redelivering.count_lineages(services(), wish)  # refuses a wish that cannot be met
-    for _ in redelivering.redeliver(services(), wish, actor=who().actor):
+    wish = redelivery.Wish(request.form.get("destination", ""), certificate_id=certificate_id, again=True)
+    redelivery.count_lineages(services(), wish)  # refuses a wish that cannot be met
+    for _ in redelivery.redeliver(services(), wish, actor=who().actor):
         pass
     return _back(certificate_id, "redelivered")
 

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from app.certificates.names import InvalidFieldError
+from app.domain_names import InvalidFieldError
 from app.errors import CertcourierError
 from app.web.context import services
-from app.web.dashboard import showing
-from app.web.hardening import DASHBOARD_POLICY
+from app.web.dashboard import filters
+from app.web.security_headers import DASHBOARD_POLICY
 
 FRAGMENT = "X-Certcourier-Fragment"
 _STATIC = Path(__file__).parents[1] / "static"
@@ -25,7 +25,7 @@ _FILES = {
 }
 
 blueprint = Blueprint("dashboard", __name__, url_prefix="/dashboard", template_folder="../templates")
-showing.register(blueprint)
+filters.register(blueprint)
 
 
 @blueprint.get("/static/<name>")

@@ -8,17 +8,17 @@ from typing import Any
 from flask import Response, abort, request
 from pydantic import BaseModel, Field
 
-from app.certificates import lineages, looking, searching
-from app.certificates.receiving import LARGEST_ID
-from app.certificates.searching import Wanted
+from app.certificates import lineages, queries
 from app.certificates.states import CERTIFICATE_STATES
-from app.storage.clock import read_now
-from app.storage.models import Certificate, EndpointSeen, Event, StoryLine
+from app.db.clock import read_now
+from app.db.models import Certificate, EndpointSeen, Event, StoryLine
+from app.events.ingestion import LARGEST_ID
 from app.web.context import current, services
-from app.web.dashboard import actions
+from app.web.dashboard import actions, search
 from app.web.dashboard.blueprint import blueprint, render
-from app.web.dashboard.pages import LIMIT, cursor, done, next_page
-from app.web.dashboard.signing_in import page, who
+from app.web.dashboard.login import page, who
+from app.web.dashboard.search import Wanted
+from app.web.dashboard.views import LIMIT, cursor, done, next_page
 
 _EXPIRING = (3, 7, 14, 30)
 _MOST_EVENTS = 200
@@ -45,7 +45,7 @@ def certificates() -> Response:
     """The certificates that are looked for; without a filter the newest first."""
     names = CertificateQuery.model_fields
     query = CertificateQuery.model_validate({name: request.args.get(name, "").replace("\0", "") for name in names})
-    found = searching.search(services(), query.wanted(), after=cursor(), limit=LIMIT, domains=who().domains)
+    found = search.search(services(), query.wanted(), after=cursor(), limit=LIMIT, domains=who().domains)
     with services().database.read() as session:
         now, replaced = read_now(session), lineages.replaced(session, found.rows)
     return render(
@@ -67,7 +67,7 @@ def certificate(certificate_id: int) -> Response:
     """One certificate with everything that happened to it."""
     found, story, endpoints = _find(certificate_id)
     current().reads.note(services(), who().actor, certificate_id)
-    events = looking.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS)
+    events = queries.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS)
     with services().database.read() as session:
         now, replaced = read_now(session), lineages.replaced(session, [found])
     return render(
@@ -85,7 +85,7 @@ def certificate(certificate_id: int) -> Response:
 
 def _find(certificate_id: int) -> tuple[Certificate, list[StoryLine], list[EndpointSeen]]:
     known = certificate_id <= LARGEST_ID
-    found = looking.find_certificate(services(), certificate_id, domains=who().domains) if known else None
+    found = queries.find_certificate(services(), certificate_id, domains=who().domains) if known else None
     if found is None:
         abort(404, "There is no certificate with this ID.")
     return found

@@ -1,0 +1,1 @@
+"""What is wrong now (rules), since when (evaluation), and who is notified."""

@@ -1,0 +1,1 @@
+"""API tokens, their scopes, dashboard sessions and rate limits."""

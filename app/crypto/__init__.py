@@ -1,0 +1,1 @@
+"""Encryption of private keys and secrets at rest, and the files that hold key-encryption keys."""

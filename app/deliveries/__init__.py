@@ -1,0 +1,1 @@
+"""Deliveries of certificates to destinations, and whether endpoints serve them."""

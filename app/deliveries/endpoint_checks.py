@@ -1,0 +1,301 @@
+"""From delivered to served: endpoints are looked at after a delivery, and daily, until the new leaf is seen there.
+
+What is owed is in the table `endpoints_seen`, a row for each lineage and endpoint, with when to look again. One job for
+each endpoint looks at what is due there; a periodic one starts those jobs, so nothing depends on one being kept alive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from sqlalchemy import delete, exists, func, select
+from sqlalchemy.orm import Session
+
+from app.certificates.lineages import newest_of_lineage
+from app.db.clock import db_now, read_now
+from app.db.models import Certificate, Delivery, EndpointSeen, Fact, Lineage
+from app.db.upsert import insert_many_once, insert_once
+from app.endpoints.probe import Sighting
+from app.endpoints.registry import Endpoint
+from app.jobs.queue import Claim, Postpone, Priority
+from app.services import Services
+from app.timeline import tell
+
+log = structlog.get_logger("certcourier")
+
+SECONDS = 60
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # in the time of grace
+_LATE_PAUSES = (60.0, 300.0, 900.0, 3600.0)  # when another certificate is served for longer than that
+_DAY = 86400.0
+_SOME = 20
+_BATCH = 200
+_FACT = "endpoints"  # digest of the endpoints that the table knows
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A row to look at, read before anybody is asked."""
+
+    lineage_id: int
+    certificate_id: int
+    common_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What was seen: the row's next state, and what to say of it. `fingerprint` is the leaf's SHA-256, if any."""
+
+    state: str
+    detail: str
+    fingerprint: str | None
+
+
+def want_proven(services: Services, session: Session, certificate: Certificate) -> None:
+    """The certificate was delivered somewhere: look at each endpoint that has it now, in the caller's transaction."""
+    if not services.endpoints or certificate.lineage_id is None:
+        return
+    # Two destinations may finish at once: the second one sees what the first one committed.
+    lineage = session.get_one(Lineage, certificate.lineage_id, with_for_update=True)
+    for endpoint in services.endpoints.values():
+        watched = endpoint.watches(lineage.name, certificate.names)
+        if watched and _is_delivered(services, session, endpoint, certificate):
+            _arm(session, endpoint, certificate)
+            _wake(services, session, endpoint.name, _PAUSES[0])
+
+
+def prove(services: Services, claim: Claim) -> None:
+    """Look at what is due at one endpoint; without one among the arguments, see which endpoints have something due."""
+    name = claim.args.get("endpoint")
+    if name is None:
+        _look_for_work(services, claim)
+        return
+    endpoint = services.endpoints.get(name)
+    if endpoint is not None:
+        with services.probes.place() as free:
+            if not free:
+                raise Postpone(1.0, "other endpoints are being looked at")
+            _look(services, claim, endpoint)
+        pause = _seconds_until_due(services, endpoint.name)
+        if pause is not None and pause < SECONDS:
+            raise Postpone(max(0.05, pause), "looks again")
+    with services.queue.finishing(claim):
+        return
+
+
+def _look(services: Services, claim: Claim, endpoint: Endpoint) -> None:
+    with services.database.read() as session:
+        query = (
+            select(EndpointSeen.lineage_id, EndpointSeen.certificate_id, Certificate.common_name)
+            .join(Certificate, Certificate.id == EndpointSeen.certificate_id)
+            .where(EndpointSeen.endpoint == endpoint.name, EndpointSeen.next_at <= db_now())
+            .order_by(EndpointSeen.next_at)
+            .limit(_SOME)
+        )
+        due = [_Due(*row) for row in session.execute(query)]
+    seen = services.probes.look(endpoint, [one.common_name for one in due])
+    with services.queue.checkpoint(claim) as session:
+        for one, sightings in sorted(zip(due, seen, strict=True), key=lambda pair: pair[0].lineage_id):
+            row = session.get(EndpointSeen, (one.lineage_id, endpoint.name), with_for_update=True)
+            if row is not None and row.certificate_id == one.certificate_id:  # else a newer one was delivered meanwhile
+                _note(session, endpoint, row, _judge(session, row, sightings))
+
+
+def _note(session: Session, endpoint: Endpoint, row: EndpointSeen, verdict: _Verdict) -> None:
+    now = read_now(session)
+    row.checked_at, row.seen_fingerprint, row.detail = now, verdict.fingerprint, verdict.detail
+    if verdict.state == "served":
+        row.tries, row.give_up_at = 0, None
+        row.next_at = now + timedelta(seconds=_DAY * random.uniform(0.9, 1.0))  # noqa: S311, spread over the day
+        _change(session, endpoint, row, verdict, now)
+        return
+    if row.give_up_at is None:  # it was served until now
+        row.give_up_at = now + timedelta(seconds=endpoint.grace_seconds)
+    if now >= row.give_up_at and row.state != verdict.state:
+        row.tries = 0
+        _change(session, endpoint, row, verdict, now)
+    pauses = _PAUSES if now < row.give_up_at else _LATE_PAUSES
+    row.next_at = now + timedelta(seconds=pauses[min(row.tries, len(pauses) - 1)])
+    if now < row.give_up_at:
+        row.next_at = min(row.next_at, row.give_up_at)
+    row.tries += 1
+
+
+def _change(session: Session, endpoint: Endpoint, row: EndpointSeen, verdict: _Verdict, now: datetime) -> None:
+    if row.state == verdict.state:
+        return
+    row.state, row.since = verdict.state, now
+    order_id = session.get_one(Certificate, row.certificate_id).order_id
+    detail = f"{endpoint.name}: {verdict.detail}"
+    tell(session, verdict.state, detail, order_id=order_id, certificate_id=row.certificate_id)  # type: ignore[arg-type]
+
+
+def _judge(session: Session, row: EndpointSeen, sightings: Sequence[Sighting]) -> _Verdict:
+    """The worst of what the addresses answered: one server that did not reload is one too many."""
+    wanted = session.get_one(Certificate, row.certificate_id)
+    verdicts = [_judge_one(session, wanted, sighting) for sighting in sightings]
+    for state in ("stale", "unreachable"):
+        bad = [verdict for verdict in verdicts if verdict.state == state]
+        if bad:
+            return _Verdict(state, "; ".join(verdict.detail for verdict in bad), bad[0].fingerprint)
+    return _Verdict("served", "; ".join(verdict.detail for verdict in verdicts), verdicts[0].fingerprint)
+
+
+def _judge_one(session: Session, wanted: Certificate, sighting: Sighting) -> _Verdict:
+    if sighting.leaf is None:
+        return _Verdict("unreachable", f"{sighting.address}: {sighting.problem}", None)
+    fingerprint = hashlib.sha256(sighting.leaf).hexdigest()
+    if fingerprint == wanted.fingerprint:
+        return _Verdict("served", f"{sighting.address} serves it", fingerprint)
+    ours = session.scalar(select(Certificate).where(Certificate.fingerprint == fingerprint))
+    if ours is not None and ours.lineage_id == wanted.lineage_id and _age(ours) > _age(wanted):
+        return _Verdict("served", f"{sighting.address} serves its successor, certificate {ours.id}", fingerprint)
+    return _Verdict(
+        "stale", f"{sighting.address} serves {_whose(ours, wanted)}, {_describe(sighting.leaf)}", fingerprint
+    )
+
+
+def _age(certificate: Certificate) -> tuple[float, int]:
+    """Which is newer: by notBefore, then by ID."""
+    return certificate.not_before.timestamp() if certificate.not_before else 0.0, certificate.id
+
+
+def _whose(ours: Certificate | None, wanted: Certificate) -> str:
+    if ours is None:
+        return "a certificate that is not from here"
+    if ours.lineage_id == wanted.lineage_id:
+        return f"our older certificate {ours.id}"
+    return f"our certificate {ours.id} for {ours.common_name}"
+
+
+def _describe(leaf: bytes) -> str:
+    try:
+        found = x509.load_der_x509_certificate(leaf)
+        serial, until = f"{found.serial_number:x}", f"{found.not_valid_after_utc:%Y-%m-%d %H:%M}"
+        return f"serial {serial}, SHA-256 {found.fingerprint(hashes.SHA256()).hex()}, valid until {until} UTC"
+    except ValueError:
+        return f"which cannot be read, SHA-256 {hashlib.sha256(leaf).hexdigest()}"
+
+
+def _seconds_until_due(services: Services, endpoint: str) -> float | None:
+    with services.database.read() as session:
+        soonest = session.scalar(select(func.min(EndpointSeen.next_at)).where(EndpointSeen.endpoint == endpoint))
+        return None if soonest is None else (soonest - read_now(session)).total_seconds()
+
+
+def _look_for_work(services: Services, claim: Claim) -> None:
+    _learn_endpoints(services, claim)
+    with services.queue.finishing(claim) as session:
+        for name in services.endpoints:
+            due = exists().where(EndpointSeen.endpoint == name, EndpointSeen.next_at <= db_now())
+            if session.scalar(select(due)):
+                _wake(services, session, name, 0.0)
+
+
+def _wake(services: Services, session: Session, endpoint: str, delay: float) -> None:
+    key = f"prove:{endpoint}"
+    args = {"endpoint": endpoint}
+    if not services.queue.enqueue(session, "prove", args, key=key, priority=Priority.BACKGROUND, delay=delay):
+        services.queue.hasten(session, [key], delay=delay)
+
+
+def _fresh_row(endpoint: Endpoint, certificate: Certificate, now: datetime) -> dict[str, Any]:
+    return {
+        "lineage_id": certificate.lineage_id,
+        "endpoint": endpoint.name,
+        "certificate_id": certificate.id,
+        "state": "delivered",
+        "since": now,
+        "detail": None,
+        "tries": 0,
+        "give_up_at": now + timedelta(seconds=endpoint.grace_seconds),
+        "next_at": now + timedelta(seconds=_PAUSES[0]),
+    }
+
+
+def _arm(session: Session, endpoint: Endpoint, certificate: Certificate) -> None:
+    """Have the endpoint looked at for this certificate, also where it has been looked at for it before."""
+    fresh = _fresh_row(endpoint, certificate, read_now(session))
+    if insert_once(session, EndpointSeen, **fresh):
+        return
+    row = session.get_one(EndpointSeen, (certificate.lineage_id, endpoint.name), with_for_update=True)
+    known = session.get_one(Certificate, row.certificate_id)
+    if _age(known) < _age(certificate):
+        for field, value in fresh.items():
+            setattr(row, field, value)
+    elif known.id == certificate.id:
+        row.next_at = fresh["next_at"]
+
+
+def _is_delivered(services: Services, session: Session, endpoint: Endpoint, certificate: Certificate) -> bool:
+    where = Delivery.certificate_id == certificate.id, Delivery.state == "delivered"
+    return _has_all(services, endpoint, certificate, set(session.scalars(select(Delivery.destination).where(*where))))
+
+
+def _has_all(services: Services, endpoint: Endpoint, certificate: Certificate, delivered: set[str]) -> bool:
+    """Whether every destination that the endpoint reads from holds the certificate."""
+    takers = {name for name, one in services.destinations.items() if one.config.takes(certificate.names)}
+    needed = takers & set(endpoint.after) if endpoint.after else takers
+    return bool(needed) and needed <= delivered
+
+
+def _learn_endpoints(services: Services, claim: Claim) -> None:
+    """When the endpoints in the file are others than before: rows for what was delivered already, and none for what
+    is not watched any more. An interrupted walk begins again.
+    """
+    told = "".join(endpoint.model_dump_json() for endpoint in services.endpoints.values())
+    digest = hashlib.sha256(told.encode()).hexdigest()
+    with services.database.read() as session:
+        fact = session.get(Fact, _FACT)
+        if fact is not None and fact.value == digest:
+            return
+        anything = fact is not None or bool(services.endpoints)
+    last = 0
+    while anything:
+        with services.queue.checkpoint(claim) as session:
+            newest = _newest_delivered(session, last)
+            _match(services, session, newest)
+        if not newest:
+            break
+        last = newest[-1][0].id
+    with services.queue.checkpoint(claim) as session:
+        session.execute(delete(EndpointSeen).where(EndpointSeen.endpoint.not_in(list(services.endpoints))))
+        session.merge(Fact(name=_FACT, value=digest))
+    log.info("endpoints learned", endpoints=list(services.endpoints))
+
+
+def _match(services: Services, session: Session, newest: Sequence[tuple[Lineage, Certificate]]) -> None:
+    delivered: dict[int, set[str]] = {certificate.id: set() for _, certificate in newest}
+    where = Delivery.certificate_id.in_(delivered), Delivery.state == "delivered"
+    for number, destination in session.execute(select(Delivery.certificate_id, Delivery.destination).where(*where)):
+        delivered[number].add(destination)
+    now = read_now(session)
+    for endpoint in services.endpoints.values():
+        rows, others = [], []
+        for lineage, certificate in newest:
+            if not endpoint.watches(lineage.name, certificate.names):
+                others.append(lineage.id)
+            elif _has_all(services, endpoint, certificate, delivered[certificate.id]):
+                rows.append(_fresh_row(endpoint, certificate, now))
+        insert_many_once(session, EndpointSeen, rows, "lineage_id")
+        unwatched = EndpointSeen.endpoint == endpoint.name, EndpointSeen.lineage_id.in_(others)
+        session.execute(delete(EndpointSeen).where(*unwatched))
+
+
+def _newest_delivered(session: Session, after: int) -> list[tuple[Lineage, Certificate]]:
+    """For some lineages beyond `after`, by ID: the newest certificate that is installed."""
+    query = (
+        select(Lineage, Certificate)
+        .join(Certificate, Certificate.lineage_id == Lineage.id)
+        .where(Lineage.id > after, newest_of_lineage())
+        .order_by(Lineage.id)
+        .limit(_BATCH)
+    )
+    return [(lineage, certificate) for lineage, certificate in session.execute(query)]

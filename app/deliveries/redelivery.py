@@ -1,0 +1,199 @@
+"""Deliveries by an operator's wish: tried again at once, or owed to a destination that was added or lost its files.
+
+All of it is enqueued in small commits, so that nobody waits for it and a second run goes on where one was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy.orm import Session
+
+from app.audit import record
+from app.certificates.lineages import newest_of_lineage
+from app.db.models import Certificate, Delivery, Job, Lineage
+from app.db.upsert import insert_many_once
+from app.deliveries.delivery import want_many_delivered
+from app.errors import PermanentError
+from app.operations.key_refetch import want_refetched
+from app.services import Services
+
+BATCH = 100
+_UNFINISHED = ("pending", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which certificates shall be delivered. `again`: also those that the destination has been given already."""
+
+    destination: str
+    lineage: str | None = None
+    certificate_id: int | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What became of a batch of lineages."""
+
+    looked_at: int
+    owed: int
+
+
+def list_deliveries(
+    services: Services, *, state: str | None, destination: str | None, limit: int
+) -> list[tuple[Delivery, str]]:
+    """The newest deliveries with their lineages' names."""
+    query = (
+        select(Delivery, Lineage.name)
+        .join(Certificate, Certificate.id == Delivery.certificate_id)
+        .join(Lineage, Lineage.id == Certificate.lineage_id)
+        .where(*_filters(state, destination))
+        .order_by(Delivery.id.desc())
+        .limit(limit)
+    )
+    with services.database.read() as session:
+        return [(delivery, lineage) for delivery, lineage in session.execute(query)]
+
+
+def count_unfinished(
+    services: Services, *, ids: Sequence[int] = (), state: str | None = None, destination: str | None = None
+) -> int:
+    """How many deliveries `retry` would go through."""
+    with services.database.read() as session:
+        wanted = _wanted(ids, state, destination)
+        return session.scalar(select(func.count()).select_from(Delivery).where(*wanted)) or 0
+
+
+def retry(
+    services: Services,
+    *,
+    actor: str,
+    ids: Sequence[int] = (),
+    state: str | None = None,
+    destination: str | None = None,
+) -> Iterator[int]:
+    """Let deliveries that failed or wait for their next attempt begin at once; yields how many, commit by commit."""
+    last = 0
+    while True:
+        with services.database.write() as session:
+            query = select(Delivery).where(*_wanted(ids, state, destination), Delivery.id > last)
+            rows = session.scalars(query.order_by(Delivery.id).limit(BATCH).with_for_update()).all()
+            if rows:
+                detail = {"deliveries": [row.id for row in rows]}
+                record(session, actor=actor, action="deliveries.retried", subject=destination or "all", detail=detail)
+            for name in sorted({row.destination for row in rows}):
+                _owe(services, session, {row.certificate_id for row in rows if row.destination == name}, name)
+        if not rows:
+            return
+        last = rows[-1].id
+        yield len(rows)
+
+
+def count_lineages(services: Services, wish: Wish) -> int:
+    """How many lineages `redeliver` looks through. Raises `PermanentError` if the wish cannot be met."""
+    if wish.destination not in services.destinations:
+        known = ", ".join(services.destinations)
+        raise PermanentError(f"no destination is named {wish.destination!r}; there are {known}")
+    with services.database.read() as session:
+        found = session.scalar(select(func.count()).select_from(Lineage).where(*_chosen(session, wish))) or 0
+    if found == 0 and wish.lineage is not None:
+        raise PermanentError(f"no lineage is named {wish.lineage!r}; `GET /certificates/<id>` shows the name")
+    return found
+
+
+def redeliver(services: Services, wish: Wish, *, actor: str) -> Iterator[Progress]:
+    """Owe the newest certificate of each lineage to the destination, where it has not been given it; commit by commit.
+
+    Costs DNSimple no call, but for certificates whose private key is not on record any more: those are fetched again.
+    """
+    destination = services.destinations[wish.destination]
+    last = 0
+    while True:
+        with services.database.write() as session:
+            newest = _newest(session, wish, last)
+            owed = _missing(session, [one for one in newest if destination.config.takes(one.names)], wish)
+            _owe(services, session, {one.id for one in owed if one.sealed_key is not None}, wish.destination)
+            keyless = [one.id for one in owed if one.sealed_key is None]
+            _pending(session, keyless, wish.destination)
+            want_refetched(services, session, keyless, actor=actor)
+            if owed:
+                detail = {"certificates": [one.id for one in owed]}
+                record(session, actor=actor, action="certificates.redelivered", subject=wish.destination, detail=detail)
+        if not newest:
+            return
+        last = newest[-1].lineage_id or 0
+        yield Progress(len(newest), len(owed))
+
+
+def _filters(state: str | None, destination: str | None) -> list[ColumnElement[bool]]:
+    chosen = []
+    if state is not None:
+        chosen.append(Delivery.state == state)
+    if destination is not None:
+        chosen.append(Delivery.destination == destination)
+    return chosen
+
+
+def _wanted(ids: Sequence[int], state: str | None, destination: str | None) -> list[ColumnElement[bool]]:
+    ours = [Delivery.id.in_(ids)] if ids else []
+    return [Delivery.state.in_(_UNFINISHED), *ours, *_filters(state, destination)]
+
+
+def _owe(services: Services, session: Session, certificate_ids: Collection[int], destination: str) -> None:
+    """Their jobs begin now, afresh or early; those that were given up need no attention any more."""
+    dead = session.execute(select(Job.id, Job.args).where(Job.kind == "deliver", Job.state == "dead"))
+    ours = [
+        number
+        for number, args in dead
+        if args.get("destination") == destination and args.get("certificate_id") in certificate_ids
+    ]
+    session.execute(update(Job).where(Job.id.in_(ours)).values(state="cancelled"))
+    _pending(session, certificate_ids, destination)
+    keys = want_many_delivered(services, session, certificate_ids, destination)
+    services.queue.hasten(session, keys)
+
+
+def _pending(session: Session, certificate_ids: Collection[int], destination: str) -> None:
+    rows = [{"certificate_id": one, "destination": destination, "state": "pending"} for one in certificate_ids]
+    insert_many_once(session, Delivery, rows, "certificate_id")
+    delivery = Delivery.certificate_id.in_(certificate_ids), Delivery.destination == destination
+    session.execute(update(Delivery).where(*delivery).values(state="pending", detail=None))
+
+
+def _missing(session: Session, certificates: Sequence[Certificate], wish: Wish) -> list[Certificate]:
+    query = select(Delivery.certificate_id, Delivery.state).where(
+        Delivery.certificate_id.in_([one.id for one in certificates]), Delivery.destination == wish.destination
+    )
+    states = dict(session.execute(query).all())
+    left_alone = {"pending"} if wish.again else {"pending", "delivered", "superseded"}
+    return [one for one in certificates if states.get(one.id) not in left_alone]
+
+
+def _chosen(session: Session, wish: Wish) -> list[ColumnElement[bool]]:
+    if wish.lineage is not None:
+        return [Lineage.name == wish.lineage]
+    if wish.certificate_id is None:
+        return []
+    certificate = session.get(Certificate, wish.certificate_id)
+    if certificate is None or certificate.lineage_id is None:
+        raise PermanentError(f"no certificate with the ID {wish.certificate_id} is installed; `GET /certificates`")
+    newest = session.scalars(_newest_of(Certificate.lineage_id == certificate.lineage_id)).one()
+    if newest.id != certificate.id:
+        raise PermanentError(
+            f"certificate {certificate.id} has been replaced by {newest.id}, and an older one is never delivered "
+            f"over a newer one; name {newest.id}"
+        )
+    return [Lineage.id == certificate.lineage_id]
+
+
+def _newest(session: Session, wish: Wish, after: int) -> list[Certificate]:
+    """The newest installed certificates of some of the lineages beyond `after`."""
+    query = _newest_of(*_chosen(session, wish), Lineage.id > after)
+    return list(session.scalars(query.order_by(Lineage.id).limit(BATCH)))
+
+
+def _newest_of(*where: ColumnElement[bool]) -> Select[Certificate]:
+    return select(Certificate).join(Lineage, Lineage.id == Certificate.lineage_id).where(newest_of_lineage(), *where)

@@ -1,0 +1,1 @@
+"""Destination kinds `aws-acm` and `aws-secrets`."""

@@ -1,0 +1,176 @@
+"""Certificates imported into AWS Certificate Manager, a renewal into the same ARN, so that what uses it goes on.
+
+ACM has no conditional import. So a delivery first announces its version by a tag, then imports, then looks again. That
+shows most meetings of an older certificate and a newer one, not all: an older delivery that stood still just before its
+announcement, while another process delivered the newer one, goes unnoticed here. The newer one is delivered again then
+(`app.deliveries.delivery`). Deliveries of one process take turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, Literal
+
+from cryptography import x509
+from pydantic import Field
+
+from app.destinations.aws.client import SLOT_TAG, VERSION_TAG, Aws, AwsConfig, Region
+from app.destinations.base import (
+    Bundle,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    Receipt,
+    Version,
+)
+from app.destinations.secret_document import fill
+from app.destinations.slots import parse_version, version_text
+
+# Unless asked for, ListCertificates leaves out all but RSA keys of 1024 and 2048 bits.
+_KEY_TYPES = ["RSA_2048", "RSA_1024", "RSA_3072", "RSA_4096", "EC_prime256v1", "EC_secp384r1", "EC_secp521r1"]
+
+
+class AcmConfig(AwsConfig):
+    """`[[destination]]` with `kind = "aws-acm"`."""
+
+    kind: Literal["aws-acm"]
+    regions: tuple[Region, ...] = Field(
+        min_length=1, description="AWS regions to import into; CloudFront wants `us-east-1`."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Imported:
+    """One certificate in ACM with the slot's tag. `announced` may not be imported yet."""
+
+    arn: str
+    serial: int
+    announced: Version | None
+    version: Version
+
+
+class AcmDestination:
+    """Imports, and finds by tags what was imported before."""
+
+    Config = AcmConfig
+
+    def __init__(self, config: AcmConfig) -> None:
+        self._config = config
+        self._aws = Aws(config, "acm")
+        self._turns: dict[str, threading.Lock] = {}
+        self._known: dict[tuple[str, str], str] = {}
+
+    @property
+    def config(self) -> AcmConfig:
+        return self._config
+
+    def deliver(self, bundle: Bundle) -> Receipt:
+        fill("{slot}", bundle.slot)
+        receipts = []
+        with self._turns.setdefault(bundle.slot, threading.Lock()):
+            for region in self._config.regions:
+                with self._aws.told(region, bundle.slot):
+                    receipts.append(self._deliver(region, bundle))
+        outcome: Literal["delivered", "superseded"] = (
+            "delivered" if any(receipt.outcome == "delivered" for receipt in receipts) else "superseded"
+        )
+        return Receipt(outcome, "; ".join(receipt.detail for receipt in receipts))
+
+    def current(self, slot: str) -> Version | None:
+        """The oldest of all regions, None when one has none."""
+        versions = []
+        for region in self._config.regions:
+            with self._aws.told(region, slot):
+                found = self._find(region, slot)
+            if not found:
+                return None
+            versions.append(max(item.version for item in found))
+        return min(versions)
+
+    def check(self) -> None:
+        self._aws.check()
+
+    def _deliver(self, region: str, bundle: Bundle) -> Receipt:
+        client, serial = self._aws.client(region), _serial(bundle)
+        found = self._find(region, bundle.slot, bundle.names)
+        if not found:
+            arn = self._import(client, bundle, tags=self._config.tags | {SLOT_TAG: bundle.slot})
+            self._known[region, bundle.slot] = arn
+            found = self._find(region, bundle.slot, bundle.names)  # another process may have been first at once
+        newest = max(max(item.version, item.announced or item.version) for item in found)
+        if newest > bundle.version:
+            return Receipt("superseded", f"{found[0].arn} holds certificate {newest.certificate_id}, which is newer")
+        for item in found:  # one; or several, when two were imported first at the same instant: none grows old
+            if item.serial != serial or item.announced != bundle.version:
+                self._replace(client, item.arn, bundle, serial)
+        return Receipt("delivered", ", ".join(item.arn for item in found))
+
+    def _replace(self, client: Any, arn: str, bundle: Bundle, serial: int) -> None:
+        version = [{"Key": VERSION_TAG, "Value": version_text(bundle.version)}]
+        client.add_tags_to_certificate(CertificateArn=arn, Tags=version)
+        self._import(client, bundle, arn=arn)
+        after = _look(client, arn, bundle.slot)
+        if after is None:
+            raise DestinationUnavailableError(f"{arn} was changed meanwhile; trying again")
+        if after.announced is not None and after.announced > bundle.version and after.serial == serial:
+            raise DestinationRefusedError(
+                f"{arn}: certificate {bundle.version.certificate_id} was imported over the newer "
+                f"{after.announced.certificate_id} at the same instant; deliver the newer one again"
+            )
+        if after.serial != serial:
+            raise DestinationUnavailableError(f"{arn}: another certificate was imported meanwhile; looking again")
+
+    def _import(
+        self, client: Any, bundle: Bundle, *, arn: str | None = None, tags: dict[str, str] | None = None
+    ) -> str:
+        more: dict[str, Any] = {}
+        if arn:
+            more["CertificateArn"] = arn
+        if tags is not None:  # ACM takes tags with a first import only
+            tags = tags | {VERSION_TAG: version_text(bundle.version)}
+            more["Tags"] = [{"Key": key, "Value": value} for key, value in tags.items()]
+        answer = client.import_certificate(
+            Certificate=bundle.leaf_pem.encode(),
+            PrivateKey=bundle.key.reveal().encode(),
+            CertificateChain=bundle.chain_pem.encode(),
+            **more,
+        )
+        return str(answer["CertificateArn"])
+
+    def _find(self, region: str, slot: str, names: tuple[str, ...] = ()) -> list[_Imported]:
+        """What carries the slot's tag. `names` save looking at the tags of certificates of other names."""
+        client = self._aws.client(region)
+        pages = client.get_paginator("list_certificates").paginate(Includes={"keyTypes": _KEY_TYPES})
+        arns = [
+            summary["CertificateArn"]
+            for page in pages
+            for summary in page["CertificateSummaryList"]
+            if summary.get("Type", "IMPORTED") == "IMPORTED" and (not names or summary.get("DomainName") in names)
+        ]
+        known = self._known.get((region, slot))
+        if known is not None and known not in arns:  # ACM's list may lag behind
+            arns.append(known)
+        found = [item for item in (_look(client, arn, slot) for arn in arns) if item is not None]
+        return sorted(found, key=lambda item: item.arn)
+
+
+def _look(client: Any, arn: str, slot: str) -> _Imported | None:
+    """The certificate with its tags, or None when it is gone or not the slot's."""
+    try:
+        answer = client.list_tags_for_certificate(CertificateArn=arn)
+        tags = {tag["Key"]: tag.get("Value", "") for tag in answer["Tags"]}
+        if tags.get(SLOT_TAG) != slot:
+            return None
+        certificate = client.describe_certificate(CertificateArn=arn)["Certificate"]
+    except client.exceptions.ResourceNotFoundException:
+        return None
+    announced = parse_version(tags.get(VERSION_TAG))
+    not_before = certificate["NotBefore"].astimezone(UTC)
+    same = announced is not None and announced.not_before == not_before
+    version = Version(not_before, announced.certificate_id if same and announced else 0)
+    return _Imported(arn, int(certificate["Serial"].replace(":", ""), 16), announced, version)
+
+
+def _serial(bundle: Bundle) -> int:
+    return x509.load_pem_x509_certificate(bundle.leaf_pem.encode()).serial_number

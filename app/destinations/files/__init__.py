@@ -1,0 +1,1 @@
+"""Destination kind `files`: versioned directories with an atomic switch."""

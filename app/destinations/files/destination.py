@@ -1,0 +1,253 @@
+"""Certificates as files, where a server on this machine reads them.
+
+    PATH/<slot>/current -> versions/20261123T183000Z-101967    the only thing that ever changes, by one rename
+    PATH/<slot>/versions/20261123T183000Z-101967/{fullchain,privkey,cert,chain}.pem
+    PATH/<slot>/{fullchain,privkey,cert,chain}.pem -> current/...    the names to put into a server's configuration
+
+So the layout `separate`; the others (`app.destinations.files.layouts`) differ in the files of a version and in the
+links to them. The slot itself is a real folder, so it can be mounted into a container and still follow the flip.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from app.destinations.base import (
+    Bundle,
+    DestinationConfig,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    Receipt,
+    Version,
+)
+from app.destinations.files.atomic_write import fsync_folder, link, locked, replace, write
+from app.destinations.files.layouts import HAProxy, Layout, Pkcs12, Separate, Traefik
+from app.destinations.files.ownership import Ownership
+from app.destinations.slots import check_slot, parse_version, version_text
+
+_MAY_WRITE = (
+    "let this process write there and, where `owner` or `group` is set, give files away: run it as root, or as that "
+    "user and a member of that group"
+)
+_MAY_GIVE = (
+    "owner, group: this process may not give files to them; run the worker as root, or as that user and a member of "
+    "that group"
+)
+
+
+def _octal(text: str) -> str:
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ValueError('a mode is three or four octal digits in quotation marks, such as "0640"')
+    return text
+
+
+def _private(text: str) -> str:
+    if int(_octal(text), 8) & 0o007:
+        raise ValueError("would let everybody read private keys; let a group read them, such as 0640")
+    return text
+
+
+class FilesConfig(DestinationConfig):
+    """`[[destination]]` with `kind = "files"`."""
+
+    kind: Literal["files"] = "files"
+    name: str = Field("files", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Unique name of the destination.")
+    path: Path = Field(description="Folder that holds one folder per lineage.")
+    layout: Literal["separate", "haproxy", "traefik", "pkcs12"] = Field(
+        "separate", description="Form of the files, by what reads them: `separate`, `haproxy`, `traefik` or `pkcs12`."
+    )
+    keep_versions: int = Field(3, ge=0, description="Previous versions kept beside the current one.")
+    owner: str | None = Field(None, description="User who owns files and folders; by default who runs the worker.")
+    group: str | None = Field(None, description="Group of files and folders; by default that of who runs the worker.")
+    mode: Annotated[str, AfterValidator(_private)] = Field("0600", description="Mode of files that hold a private key.")
+    public_mode: Annotated[str, AfterValidator(_octal)] = Field("0644", description="Mode of all other files.")
+    folder_mode: Annotated[str, AfterValidator(_octal)] = Field("0755", description="Mode of the lineages' folders.")
+    password_file: Path | None = Field(
+        None, description="`pkcs12`: file whose first line is the keystore's password, mode 0600."
+    )
+    seen_as: Path | None = Field(
+        None, description="`traefik`: `path` as Traefik sees it, when that is another one, in a container."
+    )
+
+    @model_validator(mode="after")
+    def _fields_of_the_layout(self) -> Self:
+        if (self.password_file is not None) != (self.layout == "pkcs12"):
+            raise ValueError('password_file: belongs to layout = "pkcs12", which needs it')
+        if self.seen_as is not None and self.layout != "traefik":
+            raise ValueError('seen_as: belongs to layout = "traefik"')
+        return self
+
+
+class FilesDestination:
+    """Writes versioned folders and flips one symbolic link."""
+
+    Config = FilesConfig
+
+    def __init__(self, config: FilesConfig) -> None:
+        self._config = config
+        self._root = config.path
+        self._layout = _layout(config)
+
+    @property
+    def config(self) -> FilesConfig:
+        return self._config
+
+    def deliver(self, bundle: Bundle) -> Receipt:
+        slot = self._folder(bundle.slot)
+        try:
+            ownership = self._ownership()
+            self._make_folders(slot, ownership)
+            with locked(slot):
+                return self._deliver(slot, bundle, ownership)
+        except LookupError as error:
+            raise DestinationUnavailableError(str(error)) from None
+        except PermissionError as error:
+            raise DestinationUnavailableError(f"{error.filename or slot}: {error.strerror}; {_MAY_WRITE}") from error
+        except OSError as error:
+            raise DestinationUnavailableError(
+                f"{error.filename or slot}: {error.strerror or error}; check that the disk has room and that this "
+                "process may write there"
+            ) from error
+
+    def current(self, slot: str) -> Version | None:
+        return _current(self._folder(slot))
+
+    def places(self, slot: str) -> Mapping[str, Path]:
+        """Where a server reads what this slot holds: `folder`, and each file by its name without extension."""
+        folder = self._folder(slot)
+        files = {Path(target).stem: path for path, target in self._layout.links(folder).items()}
+        return {"folder": folder} | files
+
+    def check(self) -> None:
+        existing = next(parent for parent in (self._root, *self._root.absolute().parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise self._refused(f"{existing} is not a folder that this process may write to")
+        try:
+            self._ownership().check()
+            if isinstance(self._layout, Pkcs12):
+                self._layout.password()
+        except PermissionError:
+            raise self._refused(_MAY_GIVE) from None
+        except (LookupError, DestinationUnavailableError) as error:
+            raise self._refused(str(error)) from None
+
+    def _refused(self, what: str) -> DestinationRefusedError:
+        return DestinationRefusedError(f"destination {self._config.name}: {what}")
+
+    def _ownership(self) -> Ownership:
+        modes = {name: int(getattr(self._config, name), 8) for name in ("public_mode", "folder_mode")}
+        return Ownership.of(self._config.owner, self._config.group, key_mode=int(self._config.mode, 8), **modes)
+
+    def _make_folders(self, slot: Path, ownership: Ownership) -> None:
+        own = ownership.of_folders()
+        for folder in (self._root, slot, slot / "versions"):
+            made = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder.is_symlink() and folder != self._root:
+                raise DestinationRefusedError(f"{folder} is a link that we have not made: remove it, then retry")
+            if made or folder != self._root:  # a folder that was there before us is the operator's
+                own.give(folder, own.folder_mode)
+        fsync_folder(self._root)
+
+    def _deliver(self, slot: Path, bundle: Bundle, ownership: Ownership) -> Receipt:
+        held = _current(slot)
+        if held is not None and held > bundle.version:
+            return Receipt("superseded", f"{slot} holds certificate {held.certificate_id}, which is newer")
+        version = slot / "versions" / version_text(bundle.version)
+        _clear_leftovers(slot)
+        if not self._holds(version, bundle):
+            _write_version(version, self._layout.render(bundle), self._layout.files, ownership)
+        else:
+            _give_version(version, self._layout.files, ownership)
+        self._flip(slot, version, ownership)
+        self._drop_old(slot, version)
+        return Receipt("delivered", str(slot))
+
+    def _holds(self, version: Path, bundle: Bundle) -> bool:
+        try:
+            found = {name: (version / name).read_bytes() for name in self._layout.files}
+        except FileNotFoundError:
+            return False
+        return self._layout.holds(found, bundle)
+
+    def _flip(self, slot: Path, version: Path, ownership: Ownership) -> None:
+        link(slot / "current", f"versions/{version.name}")
+        for path, target in self._layout.links(slot).items():
+            if not path.is_symlink():
+                link(path, target)
+        announcement = self._layout.announcement(slot, version)
+        if announcement is not None:
+            file, data = announcement
+            if not file.is_file() or file.read_bytes() != data:
+                replace(file, data, ownership)
+        fsync_folder(slot)
+        fsync_folder(self._root)
+
+    def _drop_old(self, slot: Path, current: Path) -> None:
+        found = ((parse_version(path.name), path) for path in (slot / "versions").iterdir() if path != current)
+        older = [path for _, path in sorted((version, path) for version, path in found if version is not None)]
+        for path in older[: max(0, len(older) - self._config.keep_versions)]:
+            shutil.rmtree(path)
+
+    def _folder(self, slot: str) -> Path:
+        return self._root / check_slot(slot)
+
+
+def _layout(config: FilesConfig) -> Layout:
+    match config.layout:
+        case "haproxy":
+            return HAProxy()
+        case "traefik":
+            return Traefik(config.seen_as or config.path.absolute())
+        case "pkcs12":
+            assert config.password_file is not None  # noqa: S101, so says the configuration's validator
+            return Pkcs12(config.password_file)
+        case _:
+            return Separate()
+
+
+def _write_version(version: Path, contents: Mapping[str, bytes], secret: Mapping[str, bool], own: Ownership) -> None:
+    """Complete and on disk before it gets its name, so that a version that exists is whole."""
+    temporary = Path(tempfile.mkdtemp(dir=version.parent, prefix=".new-"))
+    try:
+        for name, data in contents.items():
+            write(temporary / name, data, own, own.key_mode if secret[name] else own.public_mode)
+        own.give(temporary, own.folder_mode)
+        fsync_folder(temporary)
+        damaged = version.with_name(f".old-{version.name}")
+        if version.exists():  # somebody changed it: what is whole takes its place
+            version.rename(damaged)
+        temporary.rename(version)
+        shutil.rmtree(damaged, ignore_errors=True)
+        fsync_folder(version.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _give_version(version: Path, secret: Mapping[str, bool], own: Ownership) -> None:
+    """A version that was written under another configuration gets the owner and modes of this one."""
+    for name, is_secret in secret.items():
+        own.give(version / name, own.key_mode if is_secret else own.public_mode)
+    own.give(version, own.folder_mode)
+
+
+def _current(slot: Path) -> Version | None:
+    try:
+        return parse_version((slot / "current").readlink().name)
+    except FileNotFoundError:
+        return None
+
+
+def _clear_leftovers(slot: Path) -> None:
+    """What a killed process left half-written; nobody else writes here while we hold the lock."""
+    for leftover in (slot / "versions").glob(".*"):
+        shutil.rmtree(leftover)

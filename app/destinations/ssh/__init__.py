@@ -1,0 +1,1 @@
+"""Destination kind `ssh`: files on another host."""

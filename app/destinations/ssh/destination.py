@@ -1,0 +1,261 @@
+"""Certificates as files on a machine that runs none of our software: pushed by SFTP, in the layout of `files`.
+
+asyncssh, because it offers fsync and file modes at creation, and because a coroutine can be ended at its time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import asyncssh
+from pydantic import AfterValidator, Field
+
+from app.destinations.base import (
+    Bundle,
+    DestinationConfig,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    Receipt,
+    Version,
+)
+from app.destinations.private_files import read_private_file
+from app.destinations.ssh.remote_slot import RemoteSlot
+
+asyncssh.set_log_level("WARNING")  # it would tell of every connection and request
+
+_OUTPUT_SHOWN = 2000
+_ALGORITHMS = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+# A writer's turn is three exchanges with the far machine; how long a dead one is waited for (see `ssh_slot`).
+_PATIENCE_SECONDS = 10.0
+# Ended by ourselves a little before the service would give up and leave the thread behind.
+_SHARE_OF_TIMEOUT = 0.95
+
+
+def _host_key(text: str) -> str:
+    """One line of known_hosts, of a public key file, or a fingerprint as `ssh-keygen -l` shows it."""
+    pin = text.strip()
+    if pin.startswith("SHA256:") and len(pin) == len("SHA256:") + 43:
+        return pin
+    words = pin.split()
+    for start in (0, 1):
+        try:
+            key = asyncssh.import_public_key(" ".join(words[start : start + 2]))
+        except asyncssh.KeyImportError:
+            continue
+        return key.export_public_key("openssh").decode().strip()
+    raise ValueError("a host key is `SHA256:...` or a line such as `ssh-ed25519 AAAA...`, as ssh-keyscan prints it")
+
+
+class SshConfig(DestinationConfig):
+    """`[[destination]]` with `kind = "ssh"`."""
+
+    kind: Literal["ssh"] = "ssh"
+    host: str = Field(min_length=1, description="Name or address of the machine.")
+    port: int = Field(22, ge=1, le=65535, description="Port of its SSH server.")
+    user: str = Field(min_length=1, description="Login there; owns the files.")
+    private_key_file: Path = Field(description="File of the private key to log in with, mode 0600, without passphrase.")
+    host_keys: tuple[Annotated[str, AfterValidator(_host_key)], ...] = Field(
+        min_length=1,
+        description="Host keys of the machine, each as `ssh-ed25519 AAAA...` or `SHA256:...`; no other is trusted.",
+    )
+    path: PurePosixPath = Field(
+        description="Folder there that holds one folder per lineage; relative paths count from the login's home."
+    )
+    keep_versions: int = Field(3, ge=0, description="Previous versions kept beside the current one.")
+    command: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Program and arguments to run there after each delivery, as a list."
+    )
+
+
+class _PinnedHost(asyncssh.SSHClient):
+    """Trusts the host keys of the configuration and remembers which other one was shown."""
+
+    def __init__(self, pins: tuple[str, ...]) -> None:
+        self._pins = pins
+        self.stranger: str | None = None
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
+        shown = (key.get_fingerprint("sha256"), key.export_public_key("openssh").decode().strip())
+        words = (shown[0], " ".join(shown[1].split()[:2]))
+        if any(pin in words for pin in self._pins):
+            return True
+        self.stranger = f"{key.get_algorithm()} {words[0]}"
+        return False
+
+
+class SshDestination:
+    """Writes versioned folders over SFTP and flips one symbolic link there."""
+
+    Config = SshConfig
+
+    def __init__(self, config: SshConfig, *, patience: float = _PATIENCE_SECONDS) -> None:
+        self._config = config
+        self._patience = min(patience, config.timeout_seconds / 3)
+
+    @property
+    def config(self) -> SshConfig:
+        return self._config
+
+    def deliver(self, bundle: Bundle) -> Receipt:
+        return self._run(self._deliver(bundle))
+
+    def current(self, slot: str) -> Version | None:
+        return self._run(self._current(slot))
+
+    def check(self) -> None:
+        """What can be known without a connection: one machine that is away must not keep the worker from starting."""
+        self._login_key()
+
+    def _run[T](self, action: Coroutine[Any, Any, T]) -> T:
+        """The action's result; every failure as one of the two errors, naming what to change."""
+        where = f"destination {self._config.name}: {self._config.host} port {self._config.port}"
+        try:
+            return asyncio.run(action)
+        except TimeoutError:
+            raise DestinationUnavailableError(f"{where}: not done in time (timeout_seconds)") from None
+        except asyncssh.PermissionDenied:
+            raise DestinationRefusedError(
+                f"{where} does not let {self._config.user} log in with private_key_file; add its public key to the "
+                "login's authorized_keys"
+            ) from None
+        except asyncssh.KeyExchangeFailed as error:
+            raise DestinationRefusedError(
+                f"{where}: {error.reason}; the machine's SSH server is too old or not one"
+            ) from None
+        except asyncssh.SFTPOpUnsupported as error:
+            raise DestinationRefusedError(
+                f"{where}: {error.reason}; the server's SFTP must offer posix-rename@openssh.com, as OpenSSH's does"
+            ) from None
+        except asyncssh.SFTPError as error:
+            raise DestinationUnavailableError(
+                f"{where}: {error.reason}; check that the disk has room and that {self._config.user} may write to "
+                f"{self._config.path}"
+            ) from None
+        except (asyncssh.Error, OSError) as error:
+            reason = error.reason if isinstance(error, asyncssh.Error) else error.strerror or type(error).__name__
+            raise DestinationUnavailableError(f"{where}: {reason}") from None
+
+    async def _deliver(self, bundle: Bundle) -> Receipt:
+        async with self._connected() as connection:
+            slot = self._slot(await connection.start_sftp_client(), bundle.slot)
+            newer = await slot.put(bundle, keep=self._config.keep_versions)
+            if newer is not None:
+                return Receipt("superseded", f"the slot holds certificate {newer.certificate_id}, which is newer")
+            where = f"{self._config.host}:{self._config.path / bundle.slot}"
+            if self._config.command is None:
+                return Receipt("delivered", where)
+            output = await self._command(connection, bundle)
+            return Receipt("delivered", f"{where}; command done{': ' + output if output else ''}")
+
+    async def _current(self, slot: str) -> Version | None:
+        async with self._connected() as connection:
+            return await self._slot(await connection.start_sftp_client(), slot).current()
+
+    def _slot(self, sftp: asyncssh.SFTPClient, slot: str) -> RemoteSlot:
+        return RemoteSlot(sftp, str(self._config.path), slot, patience=self._patience)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[asyncssh.SSHClientConnection]:
+        """A connection that is cut when the time is over: whatever waits for the far machine then fails at once."""
+        loop, overdue = asyncio.get_running_loop(), False
+        deadline = loop.time() + self._config.timeout_seconds * _SHARE_OF_TIMEOUT
+
+        def cut() -> None:
+            nonlocal overdue
+            overdue = True
+            connection.abort()
+
+        async with asyncio.timeout_at(deadline):
+            connection = await self._connect()
+        timer = loop.call_at(deadline, cut)
+        try:
+            yield connection
+        except (asyncssh.Error, OSError, DestinationUnavailableError):
+            if overdue:
+                raise TimeoutError from None
+            raise
+        finally:
+            connection.close()
+            await connection.wait_closed()
+            timer.cancel()
+
+    async def _connect(self) -> asyncssh.SSHClientConnection:
+        config, client = self._config, _PinnedHost(self._config.host_keys)
+        pinned = [algorithm for pin in config.host_keys for algorithm in _algorithms(pin)]
+        try:
+            return await asyncssh.connect(
+                config.host,
+                config.port,
+                username=config.user,
+                client_factory=lambda: client,
+                client_keys=[self._login_key()],
+                known_hosts=([], [], []),  # none but those that `client` trusts; an empty value would mean the user's
+                server_host_key_algs=[*pinned, *_ALGORITHMS],  # the others so that a stranger's key can be named
+                preferred_auth="publickey",
+                config=None,  # nobody's ~/.ssh/config
+                agent_path=None,
+            )
+        except asyncssh.HostKeyNotVerifiable:
+            raise DestinationRefusedError(
+                f"destination {config.name}: {config.host} port {config.port} showed the host key {client.stranger}, "
+                "which is not among host_keys; if the machine was set up anew, put its new key there, else somebody "
+                "stands in between"
+            ) from None
+
+    def _login_key(self) -> asyncssh.SSHKey:
+        path = self._config.private_key_file
+        text = read_private_file(path, f"destination {self._config.name}: private_key_file")
+        try:
+            return asyncssh.import_private_key(text)
+        except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
+            raise DestinationRefusedError(
+                f"destination {self._config.name}: private_key_file: {path} is not a private key without passphrase"
+            ) from None
+
+    async def _command(self, connection: asyncssh.SSHClientConnection, bundle: Bundle) -> str:
+        """Run the command; the end of what it printed. Raises `DestinationUnavailableError` unless it exits with 0."""
+        assert self._config.command is not None  # noqa: S101, asked by the caller
+        about = {
+            "CERTCOURIER_LINEAGE": bundle.slot,
+            "CERTCOURIER_FINGERPRINT": bundle.fingerprint,
+            "CERTCOURIER_PATH": str(self._config.path / bundle.slot),
+        }
+        words = ("env", *(f"{name}={value}" for name, value in about.items()), *self._config.command)
+        process = await connection.create_process(
+            shlex.join(words), stdin=asyncssh.DEVNULL, stderr=asyncssh.STDOUT, errors="replace"
+        )
+        output = ""
+        while part := await process.stdout.read(65536):
+            output = (output + part)[-_OUTPUT_SHOWN:]
+        await process.wait_closed()
+        output = "".join(character if character.isprintable() else " " for character in output).strip()
+        if process.exit_status != 0:
+            signal = process.exit_signal
+            ended = f"signal {signal[0]}" if signal else f"status {process.exit_status}"
+            if process.exit_status is None and signal is None:
+                ended = "the connection"
+            raise DestinationUnavailableError(
+                f"destination {self._config.name}: the files are in place, but the command on {self._config.host} "
+                f"ended with {ended}: {output or 'it printed nothing'}"
+            )
+        return output
+
+
+def _algorithms(pin: str) -> list[str]:
+    """With which signatures a host shows this key; none are known of a fingerprint."""
+    if pin.startswith("SHA256:"):
+        return []
+    found = [algorithm.decode() for algorithm in asyncssh.import_public_key(pin).sig_algorithms]
+    return [algorithm for algorithm in found if algorithm != "ssh-rsa"]  # RSA with SHA-1

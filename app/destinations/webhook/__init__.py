@@ -1,0 +1,1 @@
+"""Destination kind `webhook`: signed HTTP requests."""

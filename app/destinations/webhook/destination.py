@@ -1,0 +1,160 @@
+"""A signed notification to an HTTP receiver, after the Standard Webhooks specification (version 1.0.0)."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from app.destinations.base import (
+    Bundle,
+    DestinationConfig,
+    DestinationGoneError,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    Receipt,
+    Version,
+)
+from app.destinations.webhook.http_client import Poster, Resolve, resolve, seconds_to_wait
+from app.destinations.webhook.message import (
+    message_id,
+    payload,
+    read_public_key,
+    read_secrets,
+    signature_headers,
+)
+
+_LEAST_WAIT_SECONDS = 30.0
+_MOST_WAIT_SECONDS = 6 * 3600.0
+# Ended by ourselves a little before the service would give up and leave the thread behind.
+_SHARE_OF_TIMEOUT = 0.95
+
+
+class WebhookConfig(DestinationConfig):
+    """`[[destination]]` with `kind = "webhook"`."""
+
+    kind: Literal["webhook"] = "webhook"
+    url: str = Field(repr=False, description="Where to post; https, or http with `allow_private`.")
+    secret_file: Path = Field(
+        description="File of the signing secrets, one `whsec_...` a line, mode 0600; every one of them signs."
+    )
+    seal_key_to: Path | None = Field(
+        None,
+        description="File of the receiver's public key, a JWK; with it the private key is sent too, sealed to it.",
+    )
+    allow_private: bool = Field(False, description="Whether private, loopback and link-local addresses are posted to.")
+    ca_bundle: Path | None = Field(
+        None, description="PEM file of the authorities that may vouch for the receiver; else the system's usual ones."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or not value.isascii()
+            or not value.isprintable()
+        ):
+            raise ValueError("must be a URL such as https://hooks.example.com/certificates")
+        if parts.fragment or parts.username is not None or parts.password is not None or " " in value:
+            raise ValueError("must have no fragment, user, password or space")
+        if parts.port == 0:
+            raise ValueError("must have a port that can be connected to")
+        return value
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if not self.url.startswith("https://") and (self.seal_key_to is not None or not self.allow_private):
+            raise ValueError("url must begin with https:// (http only with allow_private and without seal_key_to)")
+        return self
+
+
+class WebhookDestination:
+    """Posts one message for each certificate; remembers, while the process lives, what was acknowledged."""
+
+    Config = WebhookConfig
+
+    def __init__(
+        self,
+        config: WebhookConfig,
+        *,
+        resolver: Resolve = resolve,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._config = config
+        self._resolver = resolver
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._acknowledged: dict[str, Version] = {}
+
+    @property
+    def config(self) -> WebhookConfig:
+        return self._config
+
+    def deliver(self, bundle: Bundle) -> Receipt:
+        known = self.current(bundle.slot)
+        if known is not None and known > bundle.version:
+            return Receipt("superseded", f"certificate {known.certificate_id}, which is newer, was acknowledged")
+        config, now = self._config, self._clock()
+        seal_to = read_public_key(config.seal_key_to, self._field("seal_key_to")) if config.seal_key_to else None
+        body = payload(bundle, now=now, seal_to=seal_to)
+        identifier = message_id(config.name, bundle)
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "Certcourier",
+            "Connection": "close",
+            **signature_headers(self._secrets(), identifier, body, now=now),
+        }
+        poster = Poster(config.url, self._tls(), config.allow_private, self._resolver)
+        answer = poster.post(body.encode(), headers, seconds=config.timeout_seconds * _SHARE_OF_TIMEOUT)
+        said = f"{poster.host} answered {answer.status}"
+        if answer.status == 410:
+            raise DestinationGoneError(
+                f"{said}, Gone: nothing more is sent to {config.name}; once the receiver wants messages again, "
+                f"`flask destinations enable {config.name}`"
+            )
+        if not 200 <= answer.status < 300:
+            moved = "; redirects are not followed: put the new address into url" if answer.status // 100 == 3 else ""
+            wait = seconds_to_wait(
+                answer.retry_after, now=self._clock(), least=_LEAST_WAIT_SECONDS, most=_MOST_WAIT_SECONDS
+            )
+            raise DestinationUnavailableError(f"{said} to message {identifier}{moved}", retry_after=wait)
+        with self._lock:
+            held = self._acknowledged.get(bundle.slot, bundle.version)
+            self._acknowledged[bundle.slot] = max(held, bundle.version)
+        return Receipt("delivered", f"{said} to message {identifier}")
+
+    def current(self, slot: str) -> Version | None:
+        """What was last acknowledged, as far as this process knows."""
+        with self._lock:
+            return self._acknowledged.get(slot)
+
+    def check(self) -> None:
+        self._secrets()
+        self._tls()
+        if self._config.seal_key_to is not None:
+            read_public_key(self._config.seal_key_to, self._field("seal_key_to"))
+
+    def _secrets(self) -> list[str]:
+        return read_secrets(self._config.secret_file, self._field("secret_file"))
+
+    def _tls(self) -> ssl.SSLContext:
+        bundle = self._config.ca_bundle
+        try:
+            return ssl.create_default_context(cafile=bundle)
+        except (OSError, ssl.SSLError):
+            field = self._field("ca_bundle")
+            raise DestinationRefusedError(
+                f"{field}: {bundle} must be a PEM file of authorities' certificates"
+            ) from None
+
+    def _field(self, name: str) -> str:
+        return f"destination {self._config.name}: {name}"

@@ -1,0 +1,166 @@
+"""A webhook event: recorded once, together with its job. It is only a hint that it is time to look."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.certificates.retrieval import Wanted, want_many_installed
+from app.db.group_commit import SharedCommits
+from app.db.models import Event, Job
+from app.db.upsert import insert_many_once
+from app.errors import PermanentError
+from app.events.handlers import HEEDED, want_many_heeded
+from app.services import Services
+
+log = structlog.get_logger("certcourier")
+
+LARGEST_ID = 2**63 - 1
+_LONGEST_IDENTIFIER = 128
+_LONGEST_NAME = 100
+_REISSUED = "certificate.reissue"
+_INSTALLS = {"certificate.issue", _REISSUED}
+ACTED_ON = _INSTALLS | HEEDED
+
+# With so much waiting, events make no further jobs: certificates are found by looking then, a call for each domain.
+MOST_WAITING = 100_000
+_COUNT_SECONDS = 1.0
+
+Outcome = Literal["queued", "ignored", "foreign", "duplicate", "crowded"]
+
+
+class NotAnEventError(PermanentError):
+    """The body is not an event of DNSimple; the message names what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingEvent:
+    """All that is ever used of an event's body."""
+
+    request_identifier: str
+    name: str
+    account_id: int | None
+    certificate_id: int | None = None
+    domain_id: int | None = None
+
+
+def parse_event(body: bytes) -> IncomingEvent:
+    """Read an event of any name. Raises `NotAnEventError`.
+
+    Unknown names and fields are tolerated; IDs are looked at only where they are used.
+    """
+    try:
+        document = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        raise NotAnEventError("the body is not JSON in UTF-8") from None
+    if not isinstance(document, dict):
+        raise NotAnEventError("the body is not a JSON object")
+    name = _text(document, "name", _LONGEST_NAME)
+    event = IncomingEvent(
+        request_identifier=_text(document, "request_identifier", _LONGEST_IDENTIFIER),
+        name=name,
+        account_id=_account(document),
+    )
+    if name not in ACTED_ON:
+        return event
+    certificate = _object(_object(document, "data"), "certificate", "data.certificate")
+    return IncomingEvent(
+        request_identifier=event.request_identifier,
+        name=name,
+        account_id=event.account_id,
+        certificate_id=_id(certificate, "id", "data.certificate.id"),
+        domain_id=_id(certificate, "domain_id", "data.certificate.domain_id"),
+    )
+
+
+class Intake:
+    """Where events go on record. A process has one: its requests share commits."""
+
+    def __init__(self, services: Services, *, most_waiting: int = MOST_WAITING) -> None:
+        self._services = services
+        self._most_waiting = most_waiting
+        self._crowded, self._counted_at = False, -math.inf
+        self._commits = SharedCommits(services.database, self._record)
+
+    def record(self, event: IncomingEvent) -> Outcome:
+        """Commit the event and its job together, once for each `request_identifier`; only then acknowledge it."""
+        outcome = self._commits.submit(event)
+        self._services.meters.event_taken_in(event.name, outcome)
+        log.info(
+            "event received",
+            outcome=outcome,
+            event_id=event.request_identifier,
+            event_name=event.name,
+            certificate_id=event.certificate_id,
+        )
+        return outcome
+
+    def _record(self, session: Session, events: Sequence[IncomingEvent]) -> list[Outcome]:
+        self._count_waiting(session)
+        first = {event.request_identifier: event for event in reversed(events)}
+        rows = [asdict(event) | {"outcome": self._outcome(event)} for event in first.values()]
+        added = insert_many_once(session, Event, rows, "request_identifier")
+        outcomes: list[Outcome] = []
+        for event in events:
+            outcomes.append(self._outcome(event) if event.request_identifier in added else "duplicate")
+            added.discard(event.request_identifier)
+        queued = [
+            (event.name, Wanted(event.certificate_id, event.domain_id, event.request_identifier))
+            for event, outcome in zip(events, outcomes, strict=True)
+            if outcome == "queued" and event.certificate_id is not None and event.domain_id is not None
+        ]
+        installs = [replace(one, again=name == _REISSUED) for name, one in queued if name in _INSTALLS]
+        want_many_installed(self._services, session, installs)
+        want_many_heeded(self._services, session, [(name, one) for name, one in queued if name in HEEDED])
+        return outcomes
+
+    def _outcome(self, event: IncomingEvent) -> Outcome:
+        if event.account_id != self._services.account_id:
+            return "foreign"
+        if event.certificate_id is None:
+            return "ignored"
+        return "crowded" if self._crowded else "queued"
+
+    def _count_waiting(self, session: Session) -> None:
+        """See once in a while whether too much is waiting already, so that a flood has an end."""
+        now = time.monotonic()
+        if now - self._counted_at < _COUNT_SECONDS:
+            return
+        waiting = select(Job.id).where(Job.finished_at.is_(None)).offset(self._most_waiting - 1).limit(1)
+        self._crowded, self._counted_at = session.scalar(waiting) is not None, now
+        if self._crowded:
+            log.error("too much is waiting", remedy="see `flask jobs list --state ready`; were events forged?")
+
+
+def _object(parent: dict[str, Any], field: str, path: str | None = None) -> dict[str, Any]:
+    value = parent.get(field)
+    if not isinstance(value, dict):
+        raise NotAnEventError(f"{path or field} is not an object")
+    return value
+
+
+def _text(document: dict[str, Any], field: str, longest: int) -> str:
+    value = document.get(field)
+    if not isinstance(value, str) or not value or len(value) > longest or not value.isprintable():
+        raise NotAnEventError(f"{field} is not a text of 1 to {longest} printable characters")
+    return value
+
+
+def _account(document: dict[str, Any]) -> int | None:
+    account = document.get("account")
+    return _id(account, "id", "account.id") if isinstance(account, dict) else None
+
+
+def _id(parent: dict[str, Any], field: str, path: str) -> int:
+    value = parent.get(field)
+    if type(value) is not int or not 0 < value <= LARGEST_ID:  # a bool is an int to isinstance
+        raise NotAnEventError(f"{path} is not a positive whole number of at most 63 bits")
+    return value

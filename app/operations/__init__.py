@@ -1,0 +1,1 @@
+"""What keeps an installation healthy: readiness, retention, keys, retried jobs, metrics."""

@@ -1,0 +1,63 @@
+"""A private key that is on record no more, or that cannot be opened: fetched from DNSimple again, one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.audit import record
+from app.certificates.verification import check_key
+from app.crypto.keyring import sealing_key_id
+from app.db.models import Certificate, Delivery, Job
+from app.deliveries.delivery import want_delivered
+from app.errors import PermanentError
+from app.jobs.queue import Claim, Priority
+from app.services import Services
+
+log = structlog.get_logger("certcourier")
+
+
+def want_refetched(services: Services, session: Session, certificate_ids: Iterable[int], *, actor: str) -> int:
+    """Enqueue a job for each in the caller's transaction; returns how many had none yet."""
+    added = 0
+    for number in certificate_ids:
+        args, key = {"certificate_id": number}, f"refetch:{number}"
+        if services.queue.enqueue(session, "refetch", args, key=key, priority=Priority.BACKGROUND):
+            record(session, actor=actor, action="private_key.refetched", subject=str(number))
+            added += 1
+    return added
+
+
+def refetch(services: Services, claim: Claim) -> None:
+    """Put the private key on record again; what could not be delivered without it is delivered.
+
+    The certificate itself is on record in clear and stays: a key that does not belong to it is refused, with
+    `VerificationError`.
+    """
+    number = int(claim.args["certificate_id"])
+    with services.database.read() as session:
+        certificate = session.get(Certificate, number)
+    if certificate is None or certificate.leaf_pem is None:
+        raise PermanentError(f"certificate {number} was never installed here, so there is nothing to fetch again")
+    key = services.dnsimple.private_key(certificate.domain, number)
+    check_key(certificate.leaf_pem, key.pem)
+    with services.queue.finishing(claim) as session:
+        row = session.get_one(Certificate, number, with_for_update=True)
+        row.sealed_key = services.sealer.seal(key.pem, certificate_id=number, under=sealing_key_id(session))
+        waiting = select(Delivery.destination).where(
+            Delivery.certificate_id == number, Delivery.state.in_(["pending", "failed"])
+        )
+        for destination in session.scalars(waiting).all():
+            if destination in services.destinations:
+                want_delivered(services, session, number, destination)
+        log.info("private key fetched again", certificate_id=number)
+
+
+def unfinished(services: Services) -> int:
+    """How many are still to be fetched."""
+    with services.database.read() as session:
+        query = select(func.count()).select_from(Job).where(Job.kind == "refetch", Job.finished_at.is_(None))
+        return session.scalar(query) or 0

@@ -1,0 +1,267 @@
+"""Figures for `GET /metrics` that are read from the database, so that every host gives the same answer.
+
+Each query is an index range, or one pass over a table of narrow rows; together they are read at most once in
+`METRICS_CACHE_SECONDS` by a process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from sqlalchemy import ColumnElement, Subquery, and_, func, literal, select
+from sqlalchemy.orm import Session
+
+from app.certificates.lineages import newest_of_lineage
+from app.certificates.queries import GIVEN_UP
+from app.certificates.states import ORDER_STATES
+from app.db.clock import UTCDateTime, epoch, read_now
+from app.db.models import Certificate, Delivery, Event, Fact, Job, Lineage, Order, Quota, Worker
+from app.metrics import event_label
+from app.operations.health import WORKER_SILENT
+from app.services import Services
+
+UNFINISHED = ORDER_STATES[:6]
+_SECONDS_TO_INSTALLED = (5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
+_DAYS_LEFT = (0, 1, 3, 7, 14, 21, 30, 45, 60, 90)
+_LIFETIME_LEFT = (0, 5, 10, 20, 25, 30, 50, 75, 100)  # per cent
+_RECENT = timedelta(days=1)
+_MOST_RECENT = 5000
+_MOST_NAMES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What every figure is read with. `now` is the database's, as a value: no index is used for its changing clock."""
+
+    session: Session
+    services: Services
+    now: datetime
+
+    def age(self, instant: datetime | None) -> float | None:
+        """Seconds since then."""
+        return None if instant is None else (self.now - instant).total_seconds()
+
+
+class Figures:
+    """Read when they are asked for and older than the settings allow; one thread reads, the others wait for it."""
+
+    def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._read_at: float | None = None
+        self._found: list[Metric] = []
+
+    def collect(self) -> list[Metric]:
+        """All figures. Raises SQLAlchemy's errors when the database does not answer."""
+        with self._lock:
+            now, most = self._clock(), self._services.settings.metrics_cache_seconds
+            if self._read_at is None or now - self._read_at >= most:
+                self._found = list(self._read())
+                self._read_at = now
+            return self._found
+
+    def _read(self) -> Iterator[Metric]:
+        started = self._clock()
+        with self._services.database.read() as session:
+            context = _Context(session, self._services, read_now(session))
+            for read in _FIGURES:
+                yield from read(context)
+        yield _gauge("certcourier_figures_seconds", "Time that reading these figures took.", self._clock() - started)
+
+
+def _orders(context: _Context) -> Iterable[Metric]:
+    counts: dict[str, int] = dict(_rows(context, select(Order.state, func.count()).group_by(Order.state)))
+    orders = _labelled("certcourier_orders", "Orders on record, by state.", "state")
+    for state in ORDER_STATES:
+        orders.add_metric([state], counts.get(state, 0))
+    yield orders
+    oldest = context.session.scalar(select(func.min(Order.created_at)).where(Order.state.in_(UNFINISHED)))
+    yield _gauge(
+        "certcourier_order_oldest_waiting_seconds",
+        "Age of the oldest order that is neither installed nor failed; 0 when there is none.",
+        context.age(oldest) or 0.0,
+    )
+
+
+def _installed_within(context: _Context) -> Iterable[Metric]:
+    recent = (
+        select(Order.created_at, Certificate.installed_at)
+        .join(Certificate, Certificate.id == Order.certificate_id)
+        .where(Order.state == "installed", Certificate.installed_at >= context.now - _RECENT)
+        .order_by(Order.id.desc())
+        .limit(_MOST_RECENT)
+    )
+    taken = [(installed - ordered).total_seconds() for ordered, installed in _rows(context, recent)]
+    within = _labelled(
+        "certcourier_orders_installed_within_seconds",
+        "Orders installed in the last day (of the newest 5,000) within so many seconds; for histogram_quantile.",
+        "le",
+    )
+    for seconds in _SECONDS_TO_INSTALLED:
+        within.add_metric([str(seconds)], sum(1 for one in taken if one <= seconds))
+    within.add_metric(["+Inf"], len(taken))
+    yield within
+
+
+def _events(context: _Context) -> Iterable[Metric]:
+    recent = select(Event.name, Event.outcome, func.count()).where(Event.received_at > context.now - timedelta(hours=1))
+    counts: dict[tuple[str, str], int] = {}
+    for name, outcome, count in _rows(context, recent.group_by(Event.name, Event.outcome).limit(_MOST_NAMES)):
+        label = (event_label(name), outcome)
+        counts[label] = counts.get(label, 0) + count
+    events = _labelled(
+        "certcourier_events_last_hour", "Events received in the last hour, each once.", "name", "outcome"
+    )
+    for label, count in sorted(counts.items()):
+        events.add_metric(list(label), count)
+    yield events
+    newest = context.session.scalar(select(func.max(Event.received_at)))
+    yield _gauge(
+        "certcourier_event_newest_age_seconds",
+        "Time since the newest event on record; absent when there is none.",
+        context.age(newest),
+    )
+
+
+def _deliveries(context: _Context) -> Iterable[Metric]:
+    counts = select(Delivery.destination, Delivery.state, func.count()).group_by(Delivery.destination, Delivery.state)
+    deliveries = _labelled("certcourier_deliveries", "Deliveries on record.", "destination", "state")
+    for destination, state, count in _rows(context, counts):
+        deliveries.add_metric([destination, state], count)
+    yield deliveries
+
+
+def _jobs(context: _Context) -> Iterable[Metric]:
+    owed = select(Job.kind, Job.state, func.count()).where(Job.finished_at.is_(None)).group_by(Job.kind, Job.state)
+    dead = select(Job.kind, Job.state, func.count()).where(Job.state == "dead").group_by(Job.kind, Job.state)
+    jobs = _labelled("certcourier_jobs", "Jobs that are ready (due or later), running or dead.", "kind", "state")
+    for query in (owed, dead):
+        for kind, state, count in _rows(context, query):
+            jobs.add_metric([kind, state], count)
+    yield jobs
+    oldest = _labelled(
+        "certcourier_job_oldest_due_seconds", "For how long the oldest job of a kind has been due and waits.", "kind"
+    )
+    due = select(Job.kind, func.min(Job.due_at)).where(Job.finished_at.is_(None)).group_by(Job.kind)
+    for kind, since in _rows(context, due):
+        oldest.add_metric([kind], max(0.0, (context.now - since).total_seconds()))
+    yield oldest
+
+
+def _quota(context: _Context) -> Iterable[Metric]:
+    row = context.session.get(Quota, context.services.account_id)
+    until_reset = None if row is None else max(0.0, (row.reset_at - context.now).total_seconds())
+    # What the row says of a window that has ended is true no more.
+    remaining = None if row is None else row.remaining if until_reset else row.call_limit
+    limit = None if row is None else row.call_limit
+    ours = row is not None and row.blocked_token in {None, context.services.token_digest}
+    blocked = row is not None and ours and row.blocked_until is not None and row.blocked_until > context.now
+    yield _gauge("certcourier_quota_limit", "DNSimple's calls for a window.", limit)
+    yield _gauge("certcourier_quota_remaining", "DNSimple's calls that are left of the window.", remaining)
+    yield _gauge("certcourier_quota_reset_seconds", "Time until the window ends.", until_reset)
+    yield _gauge("certcourier_quota_blocked", "1 while all calls with our token are stopped (429, 401).", int(blocked))
+
+
+def _lineages(context: _Context) -> Iterable[Metric]:
+    # By its epoch, not by itself: an index of `not_after` alone would lead to each row, which is wide.
+    current = _newest_leaves(epoch(Certificate.not_after) > epoch(literal(context.now - GIVEN_UP, UTCDateTime())))
+    left = epoch(current.c.not_after) - int(context.now.timestamp())
+    lifetime = epoch(current.c.not_after) - epoch(current.c.not_before)
+    # Moved above zero and back, so that the division of whole numbers rounds down and what has expired is below 0.
+    days_left = ((left + 10 * 86400) // 86400 - 10).label("days_left")
+    percent_left = (left * 100 // lifetime).label("percent_left")
+    grouped = select(days_left, percent_left, func.count()).group_by(days_left, percent_left)
+    counts = [(days, -1 if days < 0 else percent, count) for days, percent, count in _rows(context, grouped)]
+    by_days = _labelled("certcourier_lineages_days_left", "Lineages whose newest leaf has at most so many days.", "le")
+    by_share = _labelled(
+        "certcourier_lineages_lifetime_left",
+        "Lineages whose newest leaf has at most so much of its lifetime left, from 0 to 1.",
+        "le",
+    )
+    for days in _DAYS_LEFT:
+        by_days.add_metric([str(days)], sum(count for found, _, count in counts if found < days))
+    for percent in _LIFETIME_LEFT:
+        by_share.add_metric([f"{percent / 100:g}"], sum(count for _, found, count in counts if found < percent))
+    for family in (by_days, by_share):
+        family.add_metric(["+Inf"], sum(count for *_, count in counts))
+        yield family
+
+
+def _soonest(context: _Context) -> Iterable[Metric]:
+    current = _newest_leaves(Certificate.not_after > context.now - GIVEN_UP)
+    days = _labelled("certcourier_lineage_days_left", "Days left, of the lineages soonest to expire.", "lineage")
+    share = _labelled(
+        "certcourier_lineage_lifetime_left", "Share of the lifetime left, of the lineages soonest to expire.", "lineage"
+    )
+    soonest = (
+        select(Lineage.name, current.c.not_before, current.c.not_after)
+        .join(current, current.c.lineage_id == Lineage.id)
+        .order_by(current.c.not_after)
+        .limit(context.services.settings.metrics_lineages)
+    )
+    for name, not_before, not_after in _rows(context, soonest):
+        left = not_after - context.now
+        days.add_metric([name], left / timedelta(days=1))
+        share.add_metric([name], left / (not_after - not_before))
+    return days, share
+
+
+def _newest_leaves(condition: ColumnElement[bool]) -> Subquery:
+    columns = (Certificate.lineage_id, Certificate.not_before, Certificate.not_after)
+    return select(*columns).where(newest_of_lineage(), condition).subquery()
+
+
+def _workers(context: _Context) -> Iterable[Metric]:
+    heard = select(func.count()).select_from(Worker).where(Worker.heard_at > context.now - WORKER_SILENT)
+    yield _gauge("certcourier_workers", "Workers heard from in the last 30 seconds.", context.session.scalar(heard))
+    newest = context.session.scalar(select(func.max(Worker.heard_at)))
+    yield _gauge(
+        "certcourier_worker_heard_age_seconds",
+        "Time since any worker was heard from; absent when none ever was.",
+        context.age(newest),
+    )
+
+
+def _webhook(context: _Context) -> Iterable[Metric]:
+    known = context.session.get(Fact, "webhook_id") is not None
+    yield _gauge("certcourier_webhook_registered", "1 when our webhook at DNSimple has been registered.", int(known))
+    unannounced = and_(Job.kind == "install", Job.args["event_id"].as_string().is_(None))
+    found = select(func.count()).select_from(Job).where(Job.finished_at > context.now - _RECENT, unannounced)
+    yield _gauge(
+        "certcourier_installs_unannounced_last_day",
+        "Installations of the last day that no event had announced: found by looking.",
+        context.session.scalar(found),
+    )
+
+
+_FIGURES: tuple[Callable[[_Context], Iterable[Metric]], ...] = (
+    _orders,
+    _installed_within,
+    _events,
+    _deliveries,
+    _jobs,
+    _quota,
+    _lineages,
+    _soonest,
+    _workers,
+    _webhook,
+)
+
+
+def _rows(context: _Context, query: Any) -> list[Any]:
+    return [tuple(row) for row in context.session.execute(query)]
+
+
+def _labelled(name: str, description: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, description, labels=labels)
+
+
+def _gauge(name: str, description: str, value: float | None) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, description, value=value)

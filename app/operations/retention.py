@@ -1,0 +1,96 @@
+"""History that nobody needs any more, deleted in small batches so that nobody waits for it."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, and_, delete, exists, inspect, or_, select, tuple_, update
+
+from app.audit import SYSTEM, record
+from app.db.clock import db_now, read_now
+from app.db.models import (
+    Alarm,
+    Base,
+    Certificate,
+    DashboardSession,
+    Delivery,
+    Event,
+    IdempotencyKey,
+    Job,
+    RequestCount,
+    Run,
+    Worker,
+)
+from app.db.upsert import changed_rows
+from app.jobs.queue import Claim
+from app.services import Services
+
+BATCH = 1000
+FAILURES = "address:"
+
+
+def prune(services: Services, claim: Claim) -> None:
+    """Delete what is older than the settings say. Events stay at least three days: DNSimple may repeat one."""
+    days, hours = services.settings.history_days, services.settings.idempotency_key_hours
+    before = db_now(-86400.0 * days)
+    _delete(services, claim, Event, Event.received_at < before)
+    _delete(services, claim, Job, Job.finished_at < before)
+    _delete(services, claim, Run, Run.finished_at < before)
+    _delete(services, claim, Alarm, Alarm.resolved_at < before)
+    _delete(services, claim, Worker, Worker.heard_at < db_now(-86400.0))
+    _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
+    _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())
+    _forget_requests(services, claim)
+    _erase_private_keys(services, claim)
+    with services.queue.finishing(claim):
+        return
+
+
+def _erase_private_keys(services: Services, claim: Claim) -> None:
+    """Forget sealed private keys as KEEP_PRIVATE_KEYS says, and always those of certificates that have expired.
+
+    Never while a delivery is still to come: it needs the key.
+    """
+    policy = services.settings.keep_private_keys
+    due = Certificate.not_after < db_now()
+    if policy == "delivered":
+        due = or_(due, and_(_has_delivery(), ~_has_delivery("pending", "failed")))
+    elif policy != "lineage":
+        due = or_(due, Certificate.installed_at < db_now(-86400.0 * int(policy)))
+    erased = BATCH
+    while erased == BATCH:
+        with services.queue.checkpoint(claim) as session:
+            some = select(Certificate.id).where(Certificate.sealed_key.is_not(None), due, ~_has_delivery("pending"))
+            erase = update(Certificate).where(Certificate.id.in_(some.limit(BATCH)))
+            erased = changed_rows(session.execute(erase.values(sealed_key=None)))
+            if erased:
+                detail = {"count": erased, "policy": policy}
+                record(session, actor=SYSTEM, action="private_keys.erased", subject="certificates", detail=detail)
+
+
+def _has_delivery(*states: str) -> ColumnElement[bool]:
+    found = exists().where(Delivery.certificate_id == Certificate.id)
+    return found.where(Delivery.state.in_(states)) if states else found
+
+
+def _delete(services: Services, claim: Claim, model: type[Base], old: ColumnElement[bool]) -> None:
+    key = inspect(model).primary_key
+    deleted = BATCH
+    while deleted == BATCH:
+        with services.queue.checkpoint(claim) as session:
+            some = select(*key).where(old).limit(BATCH)
+            deleted = changed_rows(session.execute(delete(model).where(tuple_(*key).in_(some))))
+
+
+def _forget_requests(services: Services, claim: Claim) -> None:
+    """Delete the counts of who has been quiet for two minutes. Failed logins leave their sum in the audit trail."""
+    deleted = BATCH
+    while deleted == BATCH:
+        with services.queue.checkpoint(claim) as session:
+            quiet = RequestCount.minute < int(read_now(session).timestamp() // 60) - 2
+            some = select(RequestCount.key).where(quiet).limit(BATCH)
+            gone = delete(RequestCount).where(RequestCount.key.in_(some), quiet)
+            rows = session.execute(gone.returning(RequestCount.key, RequestCount.total)).all()
+            deleted = len(rows)
+            failures = [total for key, total in rows if key.startswith(FAILURES)]
+            if failures:
+                detail = {"failures": sum(failures), "addresses": len(failures)}
+                record(session, actor=SYSTEM, action="logins.failed", subject="clients", detail=detail)

@@ -1,0 +1,1 @@
+"""When a certificate has to be renewed, and renewing it where DNSimple does not."""

@@ -1,1 +1,0 @@
-"""The application's own database, and the seal on what must not be read from it."""

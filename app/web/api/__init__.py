@@ -1,0 +1,1 @@
+"""The HTTP API: blueprints that validate requests and call use cases."""

@@ -1,0 +1,132 @@
+"""GET /orders, /orders/<id>, /certificates, /certificates/<id>."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+from flask import Blueprint, Response, abort, jsonify, request, url_for
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from app.certificates import queries
+from app.domain_names import InvalidFieldError, parse_domain
+from app.events.ingestion import LARGEST_ID
+from app.web.api import schemas
+from app.web.auth import client, requires
+from app.web.context import current, services
+
+blueprint = Blueprint("certificates", __name__)
+
+_ORDER_ID = re.compile(r"[a-z0-9_]{1,40}")
+
+
+class ListQuery(BaseModel):
+    """Filters and place of a list request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    domain: str | None = Field(None, max_length=1000, description="Only this domain's.")
+    state: str | None = Field(
+        None,
+        pattern="^[a-z_]{1,40}$",
+        description="Only those in this state (of the order, in the list of orders).",
+    )
+    limit: int = Field(50, ge=1, le=200, description="How many at most.")
+    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
+
+    @field_validator("domain")
+    @classmethod
+    def _domain(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else parse_domain(value)
+        except InvalidFieldError as error:
+            raise ValueError(error.message) from None
+
+    @property
+    def after(self) -> str | None:
+        """The ID that the cursor stands for. Raises `InvalidFieldError`."""
+        if self.cursor is None:
+            return None
+        try:
+            return base64.b64decode(self.cursor, altchars=b"-_", validate=True).decode("ascii")
+        except (binascii.Error, ValueError):
+            raise InvalidFieldError("cursor", "is not one that this service gave out") from None
+
+
+@blueprint.get("/orders")
+@requires("read", by_domain=True)
+def list_orders() -> Response:
+    """The orders, newest first."""
+    query = ListQuery.model_validate(request.args.to_dict())
+    page = queries.list_orders(
+        services(),
+        domain=query.domain,
+        state=query.state,
+        after=_order_id(query.after),
+        limit=query.limit,
+        domains=client().domains,
+    )
+    return _page([schemas.order_document(order, None) for order in page.rows], page.next_after, query)
+
+
+@blueprint.get("/orders/<order_id>")
+@requires("read", by_domain=True)
+def show_order(order_id: str) -> Response:
+    """One order with its story."""
+    found = queries.find_order(services(), order_id, domains=client().domains)
+    if found is None:
+        abort(404, "no order has this ID")
+    return jsonify({"data": schemas.order_detail(*found)})
+
+
+@blueprint.get("/certificates")
+@requires("read", by_domain=True)
+def list_certificates() -> Response:
+    """The certificates, newest first."""
+    query = ListQuery.model_validate(request.args.to_dict())
+    page = queries.list_certificates(
+        services(),
+        domain=query.domain,
+        state=query.state,
+        after=_number(query.after),
+        limit=query.limit,
+        domains=client().domains,
+    )
+    return _page([schemas.certificate_document(row) for row in page.rows], page.next_after, query)
+
+
+@blueprint.get("/certificates/<int:certificate_id>")
+@requires("read", by_domain=True)
+def show_certificate(certificate_id: int) -> Response:
+    """One certificate with its public PEM texts and its story."""
+    known = certificate_id <= LARGEST_ID
+    found = queries.find_certificate(services(), certificate_id, domains=client().domains) if known else None
+    if found is None:
+        abort(404, "no certificate has this ID")
+    current().reads.note(services(), client().actor, certificate_id)
+    return jsonify({"data": schemas.certificate_detail(*found)})
+
+
+def _order_id(after: str | None) -> str | None:
+    if after is not None and not _ORDER_ID.fullmatch(after):
+        raise InvalidFieldError("cursor", "is not one that this service gave out")
+    return after
+
+
+def _number(after: str | None) -> int | None:
+    if after is None:
+        return None
+    if not after.isdigit() or int(after) > LARGEST_ID:
+        raise InvalidFieldError("cursor", "is not one that this service gave out")
+    return int(after)
+
+
+def _page(rows: list[dict[str, Any]], next_after: str | None, query: ListQuery) -> Response:
+    cursor = base64.urlsafe_b64encode(next_after.encode()).decode() if next_after else None
+    answer = jsonify({"data": rows, "pagination": {"limit": query.limit, "next_cursor": cursor}})
+    if cursor and request.endpoint:
+        arguments = query.model_dump(exclude_none=True) | {"cursor": cursor}
+        answer.headers["Link"] = f'<{url_for(request.endpoint, **arguments)}>; rel="next"'
+    return answer

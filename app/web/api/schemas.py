@@ -1,0 +1,233 @@
+"""Requests and documents of the HTTP interface; `docs.py` makes the OpenAPI document from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.db.models import Alarm, Certificate, EndpointSeen, Order, StoryLine
+from app.domain_names import OrderRequest
+
+
+def _split_names(value: object) -> object:
+    """`a, b` and `["a", "b"]` mean the same; so do nothing, null and an empty text."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return value
+
+
+Name = Annotated[str, Field(max_length=1000)]
+
+
+class IssueRequest(BaseModel):
+    """An order as a client writes it."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    domain: Name = Field(description="Domain of the DNSimple account, e.g. `example.com`; Unicode is accepted.")
+    name: Name = Field(
+        "www",
+        description="Part of the common name before the domain: `www` covers the bare domain as well, an empty text "
+        "is the bare domain alone, `*` a wildcard.",
+    )
+    san: Annotated[list[Name], BeforeValidator(_split_names), Field(max_length=1000)] = Field(
+        default=[],
+        validation_alias=AliasChoices("san", "alternate_names"),
+        description="Further names inside the domain, as a list or comma-separated; labels or full names.",
+    )
+    auto_renew: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("auto_renew", "auto_renewal"),
+        description="Whether DNSimple renews the certificate by itself.",
+    )
+    signature_algorithm: Literal["ECDSA", "RSA"] = Field("ECDSA", description="Algorithm of the certificate's key.")
+
+    def order(self) -> OrderRequest:
+        """The use case's request."""
+        return OrderRequest(self.domain, self.name, tuple(self.san), self.auto_renew, self.signature_algorithm)
+
+
+class DeliveryDocument(BaseModel):
+    """What became of a certificate at one destination."""
+
+    destination: str
+    state: Literal["pending", "delivered", "superseded", "failed"]
+    detail: str | None = Field(description="Where it is, or why the last attempt failed.")
+    waits_for: str | None = Field(description="What keeps it from being tried at this moment.")
+    delivered_at: datetime | None
+
+
+class StepDocument(BaseModel):
+    """One line of the story."""
+
+    at: datetime
+    step: str
+    detail: str
+
+
+class EndpointDocument(BaseModel):
+    """Whether an endpoint serves the certificate."""
+
+    endpoint: str
+    state: Literal["delivered", "served", "stale", "unreachable"] = Field(
+        description="`delivered`: not proven yet; `stale`: another certificate is served."
+    )
+    since: datetime
+    detail: str | None = Field(description="What was seen the last time.")
+    seen_fingerprint: str | None = Field(description="SHA-256 of the leaf that was served the last time.")
+    checked_at: datetime | None
+
+
+class OrderDocument(BaseModel):
+    """An order. `state` is the certificate's state in DNSimple's words, `order_state` how far we are."""
+
+    order_id: str
+    order_state: Literal["accepted", "purchasing", "purchased", "issuing", "requested", "issued", "installed", "failed"]
+    certificate_id: int | None = Field(description="DNSimple's ID, as soon as it is bought.")
+    renews_certificate_id: int | None = Field(None, description="Of a renewal that we make: what it replaces.")
+    domain: str
+    common_name: str
+    san: list[str]
+    names: list[str] = Field(description="All names that the certificate covers.")
+    state: str | None = Field(description="`new`, `requesting`, `issued`, `failed`...; null before the purchase.")
+    auto_renew: bool
+    signature_algorithm: str
+    failure: dict[str, Any] | None = Field(description="Why the order failed: `type`, `title`, `detail`.")
+    created_at: datetime
+    updated_at: datetime
+
+
+class OrderDetail(OrderDocument):
+    """An order with its story and its certificate's deliveries."""
+
+    deliveries: list[DeliveryDocument]
+    story: list[StepDocument]
+
+
+class CertificateDocument(BaseModel):
+    """A certificate. What the X.509 says is null until it is installed; the private key is never shown."""
+
+    certificate_id: int
+    domain: str
+    common_name: str
+    names: list[str]
+    state: str
+    auto_renew: bool | None
+    order_id: str | None = Field(description="Null when it was not ordered here: a renewal, or DNSimple's own pages.")
+    lineage: str | None = Field(description="Name of the slot that it shares with its predecessors and successors.")
+    serial: str | None
+    fingerprint_sha256: str | None
+    key_algorithm: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    installed_at: datetime | None
+    created_at: datetime
+    deliveries: list[DeliveryDocument]
+
+
+class CertificateDetail(CertificateDocument):
+    """A certificate with its public PEM texts and its story."""
+
+    certificate_pem: str | None
+    chain_pem: str | None
+    endpoints: list[EndpointDocument] = Field(description="Empty once a newer certificate of the lineage took over.")
+    story: list[StepDocument]
+
+
+class AlarmDocument(BaseModel):
+    """Something that is wrong now."""
+
+    id: int | None = Field(description="Null for what the web server itself has just found: no worker is at work.")
+    kind: str
+    subject: str = Field(description="Which certificate, endpoint, job or worker; with `kind` it names the problem.")
+    since: datetime
+    last_told: datetime | None = Field(description="When a message about it was last put on its way.")
+    detail: str
+    remedy: str = Field(description="What to do.")
+
+
+def alarm_document(alarm: Alarm) -> dict[str, Any]:
+    """An alarm as JSON."""
+    return AlarmDocument.model_validate(alarm, from_attributes=True).model_dump(mode="json")
+
+
+def order_document(order: Order, certificate: Certificate | None) -> dict[str, Any]:
+    """An order as JSON."""
+    return OrderDocument(**_order_fields(order, certificate)).model_dump(mode="json")
+
+
+def order_detail(order: Order, certificate: Certificate | None, story: list[StoryLine]) -> dict[str, Any]:
+    """An order with everything that happened to it, as JSON."""
+    deliveries = _deliveries(certificate) if certificate else []
+    fields = _order_fields(order, certificate)
+    return OrderDetail(**fields, deliveries=deliveries, story=_story(story)).model_dump(mode="json")
+
+
+def certificate_document(certificate: Certificate) -> dict[str, Any]:
+    """A certificate as JSON."""
+    return CertificateDocument(**_certificate_fields(certificate)).model_dump(mode="json")
+
+
+def certificate_detail(
+    certificate: Certificate, story: list[StoryLine], endpoints: list[EndpointSeen]
+) -> dict[str, Any]:
+    """A certificate with its PEM texts and everything that happened to it, as JSON."""
+    return CertificateDetail(
+        **_certificate_fields(certificate),
+        certificate_pem=certificate.leaf_pem,
+        chain_pem=certificate.chain_pem,
+        endpoints=[EndpointDocument.model_validate(seen, from_attributes=True) for seen in endpoints],
+        story=_story(story),
+    ).model_dump(mode="json")
+
+
+def _order_fields(order: Order, certificate: Certificate | None) -> dict[str, Any]:
+    return {
+        "order_id": order.id,
+        "order_state": order.state,
+        "certificate_id": order.certificate_id,
+        "renews_certificate_id": order.renews_certificate_id,
+        "domain": order.domain,
+        "common_name": order.common_name,
+        "san": order.san,
+        "names": order.names,
+        "state": certificate.state if certificate else None,
+        "auto_renew": order.auto_renew,
+        "signature_algorithm": order.signature_algorithm,
+        "failure": order.failure,
+        "created_at": order.created_at,
+        "updated_at": order.updated_at,
+    }
+
+
+def _certificate_fields(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "certificate_id": certificate.id,
+        "domain": certificate.domain,
+        "common_name": certificate.common_name,
+        "names": certificate.names,
+        "state": certificate.state,
+        "auto_renew": certificate.auto_renew,
+        "order_id": certificate.order_id,
+        "lineage": certificate.lineage.name if certificate.lineage else None,
+        "serial": certificate.serial,
+        "fingerprint_sha256": certificate.fingerprint,
+        "key_algorithm": certificate.key_algorithm,
+        "not_before": certificate.not_before,
+        "not_after": certificate.not_after,
+        "installed_at": certificate.installed_at,
+        "created_at": certificate.created_at,
+        "deliveries": _deliveries(certificate),
+    }
+
+
+def _deliveries(certificate: Certificate) -> list[DeliveryDocument]:
+    return [DeliveryDocument.model_validate(delivery, from_attributes=True) for delivery in certificate.deliveries]
+
+
+def _story(lines: list[StoryLine]) -> list[StepDocument]:
+    return [StepDocument.model_validate(line, from_attributes=True) for line in lines]

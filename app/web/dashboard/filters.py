@@ -1,0 +1,84 @@
+"""How values are shown: instants with their distance, states with a sign beside the colour."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint
+from markupsafe import Markup
+
+from app.db.models import Certificate
+from app.operations.job_retry import instead_of_retrying
+from app.web.dashboard.search import MOST
+
+_GOOD = {"ok", "issued", "installed", "delivered", "served", "done", "queued", "succeeded"}
+_BAD = {"failed", "dead", "rejected", "stale", "unreachable", "cancelled by dnsimple", "refunded", "problem"}
+_BUSY = {"pending", "running", "ready", "requesting", "requested", "purchased", "purchasing", "issuing", "accepted",
+         "new", "submitting", "renewing", "warning"}  # fmt: skip
+_SIGNS = {"good": "✓", "bad": "✕", "busy": "◷", "quiet": "-"}
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
+
+
+def register(blueprint: Blueprint) -> None:
+    """Make them known to the templates."""
+    for function in (instant, distance, tone, sign, many, lifetime, pairs, instead_of_retrying):
+        blueprint.add_app_template_filter(function)
+
+
+def instant(moment: datetime | None) -> Markup:
+    """UTC, to the second."""
+    if moment is None:
+        return Markup("-")
+    utc = moment.astimezone(UTC)
+    machine, people = utc.isoformat(timespec="seconds"), utc.strftime("%Y-%m-%d %H:%M:%S")
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(machine, people, people)
+
+
+def distance(moment: datetime | None, now: datetime) -> str:
+    """`3 minutes ago`, `in 12 days`."""
+    if moment is None:
+        return "never"
+    seconds = (moment - now).total_seconds()
+    for size, unit in _UNITS:
+        count = int(abs(seconds) // size)
+        if count:
+            text = f"{count:,} {unit}{'' if count == 1 else 's'}"
+            return f"in {text}" if seconds > 0 else f"{text} ago"
+    return "just now" if seconds <= 0 else "in a moment"
+
+
+def tone(state: str | None) -> str:
+    """The class that colours a state."""
+    for name, states in (("good", _GOOD), ("bad", _BAD), ("busy", _BUSY)):
+        if state in states:
+            return name
+    return "quiet"
+
+
+def sign(state: str | None) -> str:
+    """What tells states apart without colour."""
+    return _SIGNS[tone(state)]
+
+
+def many(count: int) -> str:
+    """A count that ended at its most."""
+    return f"{MOST:,}+" if count > MOST else f"{count:,}"
+
+
+def lifetime(certificate: Certificate, now: datetime) -> dict[str, Any] | None:
+    """How much of its life is left, for a bar: per cent, whole days, and whether that is little."""
+    if certificate.not_before is None or certificate.not_after is None:
+        return None
+    whole = (certificate.not_after - certificate.not_before).total_seconds()
+    left = (certificate.not_after - now).total_seconds()
+    share = max(0.0, min(1.0, left / whole)) if whole > 0 else 0.0
+    days = int(left // 86400)
+    level = "bad" if share < 1 / 6 else "busy" if share < 1 / 3 else "good"
+    text = "expired" if left <= 0 else f"{days} day{'' if days == 1 else 's'} left"
+    return {"percent": round(share * 100, 1), "level": level, "text": text, "whole": round(whole / 86400)}
+
+
+def pairs(arguments: dict[str, Any]) -> str:
+    """A job's arguments on one line."""
+    return " ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)

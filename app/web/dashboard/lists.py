@@ -1,0 +1,122 @@
+"""Pages of events, jobs, deliveries and the audit trail for the dashboard, each along an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from app.certificates.queries import Page
+from app.db.models import AuditEntry, Certificate, Delivery, DisabledDestination, Event, Job, StoryLine
+from app.services import Services
+from app.web.dashboard.search import at_most, is_failing
+
+_NEWEST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """Dead ones with a page's end, then what runs, what comes next, and what has ended lately."""
+
+    dead: Page[Job]
+    running: Sequence[Job]
+    waiting: Sequence[Job]
+    ended: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationHealth:
+    """`last_delivered_at` among the newest deliveries; counts end at 1,001."""
+
+    name: str
+    kind: str
+    waiting: int
+    failing: int
+    last_delivered_at: datetime | None
+    newest_failure: Delivery | None
+    disabled: DisabledDestination | None
+
+
+def list_events(services: Services, *, after: int | None, limit: int) -> Page[Event]:
+    """Newest first."""
+    return _page(services, select(Event).order_by(Event.id.desc()), Event.id, after, limit)
+
+
+def list_audit(services: Services, *, after: int | None, limit: int) -> Page[AuditEntry]:
+    """Newest first."""
+    return _page(services, select(AuditEntry).order_by(AuditEntry.id.desc()), AuditEntry.id, after, limit)
+
+
+def list_jobs(services: Services, *, after: int | None, limit: int) -> Jobs:
+    """`after` goes on with the dead ones."""
+    dead = select(Job).where(Job.state == "dead").order_by(Job.id.desc())
+    ready = select(Job).where(Job.finished_at.is_(None), Job.state == "ready").order_by(Job.priority, Job.due_at)
+    ended = select(Job).where(Job.finished_at.is_not(None), Job.state != "dead").order_by(Job.finished_at.desc())
+    page = _page(services, dead, Job.id, after, limit)
+    with services.database.read() as session:
+        return Jobs(
+            dead=page,
+            running=session.scalars(select(Job).where(Job.state == "running").order_by(Job.id).limit(limit)).all(),
+            waiting=session.scalars(ready.limit(limit)).all(),
+            ended=session.scalars(ended.limit(limit)).all(),
+        )
+
+
+def newest_steps(services: Services, limit: int) -> Sequence[StoryLine]:
+    """What happened last, whatever it happened to."""
+    with services.database.read() as session:
+        return session.scalars(select(StoryLine).order_by(StoryLine.id.desc()).limit(limit)).all()
+
+
+def failing_deliveries(services: Services, limit: int) -> Sequence[tuple[Delivery, str]]:
+    """The newest, with their certificates' common names."""
+    query = (
+        select(Delivery, Certificate.common_name)
+        .join(Certificate, Certificate.id == Delivery.certificate_id)
+        .where(is_failing())
+        .order_by(Delivery.id.desc())
+        .limit(limit)
+    )
+    with services.database.read() as session:
+        return [(delivery, name) for delivery, name in session.execute(query)]
+
+
+def destinations_health(services: Services) -> list[DestinationHealth]:
+    """All that are configured, in their order."""
+    newest = select(Delivery.destination, Delivery.delivered_at).order_by(Delivery.id.desc()).limit(_NEWEST).subquery()
+    with services.database.read() as session:
+        disabled = {row.destination: row for row in session.scalars(select(DisabledDestination))}
+        by_name = select(newest.c.destination, func.max(newest.c.delivered_at)).group_by(newest.c.destination)
+        latest: dict[str, datetime | None] = dict(session.execute(by_name).all())
+        return [
+            DestinationHealth(
+                name=name,
+                kind=str(getattr(destination.config, "kind", "")),
+                waiting=at_most(session, _of(name).where(Delivery.state == "pending")),
+                failing=at_most(session, _of(name).where(is_failing())),
+                last_delivered_at=latest.get(name),
+                newest_failure=_newest_failure(session, name),
+                disabled=disabled.get(name),
+            )
+            for name, destination in services.destinations.items()
+        ]
+
+
+def _of(destination: str) -> Select[int]:
+    return select(Delivery.id).where(Delivery.destination == destination)
+
+
+def _newest_failure(session: Session, destination: str) -> Delivery | None:
+    query = select(Delivery).where(is_failing(), Delivery.destination == destination).order_by(Delivery.id.desc())
+    return session.scalar(query.limit(1))
+
+
+def _page(services: Services, query: Select[Any], number: Any, after: int | None, limit: int) -> Page[Any]:
+    with services.database.read() as session:
+        rows = list(session.scalars((query if after is None else query.where(number < after)).limit(limit + 1)))
+    more = len(rows) > limit
+    return Page(rows[:limit], str(rows[limit - 1].id) if more else None)

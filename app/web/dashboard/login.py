@@ -1,0 +1,153 @@
+"""Who may see the pages: a session in a cookie, made from a token, and a secret in each form against forged ones."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Response, g, redirect, request, url_for
+
+from app.auth import sessions
+from app.auth.sessions import MayNotReadError, SignedIn
+from app.auth.tokens import Client
+from app.web.auth import client, count_failure
+from app.web.context import current, services
+from app.web.dashboard.blueprint import blueprint, message, render
+
+_LONGEST_TOKEN = 200
+
+
+def page[**P](*, scope: str = "read", by_domain: bool = False) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
+    """Let only those in who are signed in with this scope; others are sent to sign in.
+
+    A token that is limited to domains comes in only where `by_domain` promises that the view looks at its domains.
+    """
+
+    def decorate(view: Callable[P, Any]) -> Callable[P, Any]:
+        @functools.wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
+            signed_in = sessions.find_session(services(), request.cookies.get(_cookie(), ""))
+            if signed_in is None:
+                return redirect(url_for("dashboard.sign_in", next=_wanted()), 303)
+            g.signed_in, g.client = signed_in, signed_in.client
+            refusal = _refusal(signed_in, scope, by_domain=by_domain)
+            return view(*args, **kwargs) if refusal is None else refusal
+
+        return guarded
+
+    return decorate
+
+
+@blueprint.get("/sign-in")
+def sign_in() -> Response:
+    """The form."""
+    return _form(next=_safe(request.args.get("next", "")), problem="")
+
+
+@blueprint.post("/sign-in")
+def begin_session() -> Any:
+    """A token for a session. Failures are limited by address; a valid token is let in all the same."""
+    if _is_foreign():
+        return _forged()
+    token, wanted = request.form.get("token", ""), _safe(request.form.get("next", ""))
+    try:
+        session_id = sessions.sign_in(services(), token) if len(token) <= _LONGEST_TOKEN else None
+    except MayNotReadError as error:
+        problem = f"{error} Sign in with one that was made with `--scope read` or `--scope admin`."
+        return _form(403, next=wanted, problem=problem)
+    if session_id is None:
+        wait = count_failure()
+        if wait:
+            return _too_many(wait, "Too many tries without a valid token came from this address.")
+        return _form(401, next=wanted, problem="This is no valid token: it is mistyped, revoked or expired.")
+    answer = redirect(wanted or url_for("dashboard.overview"), 303)
+    answer.set_cookie(
+        _cookie(),
+        session_id,
+        max_age=int(services().settings.dashboard_session_minutes * 60),
+        path="/",
+        secure=_is_secure(),
+        httponly=True,
+        samesite="Strict",
+    )
+    return answer
+
+
+@blueprint.post("/sign-out")
+@page(by_domain=True)
+def end_session() -> Any:
+    """The session is over at once, not only forgotten by this browser."""
+    sessions.sign_out(services(), request.cookies.get(_cookie(), ""))
+    answer = redirect(url_for("dashboard.sign_in"), 303)
+    answer.delete_cookie(_cookie(), path="/", secure=_is_secure(), httponly=True, samesite="Strict")
+    return answer
+
+
+def _form(status: int = 200, **values: Any) -> Response:
+    return render("sign_in.html", status, demo_token=_demo_token(), **values)
+
+
+def _demo_token() -> Path | None:
+    """Where `make run` has put a token, as long as DNSimple is simulated on this machine."""
+    settings = services().settings
+    file = settings.var_dir / "demo.token"
+    simulated = urlsplit(settings.dnsimple_base_url).hostname in {"localhost", "127.0.0.1", "::1"}
+    return file if simulated and file.is_file() else None
+
+
+def _refusal(signed_in: SignedIn, scope: str, *, by_domain: bool) -> Response | None:
+    who = signed_in.client
+    wait = current().limits.take(f"token:{who.id}", services().settings.token_requests_per_minute)
+    if wait:
+        return _too_many(wait, "The requests of this token are used up for this minute.")
+    if request.method == "POST" and (_is_foreign() or not signed_in.has_sent(request.form.get("form_secret", ""))):
+        return _forged()
+    if not who.may(scope):
+        return message(403, "The token may not do this", f"It has no scope {scope}; sign in with one that has it.")
+    if who.domains is not None and not by_domain:
+        return message(403, "The token may not see this", "It is limited to some domains, and this page shows more.")
+    return None
+
+
+def who() -> Client:
+    """Who is signed in."""
+    return client()
+
+
+def _forged() -> Response:
+    detail = "The form did not come from a page of this session. Nothing was done; go back, reload and try again."
+    return message(403, "The form is not valid", detail)
+
+
+def _too_many(wait: float, reason: str) -> Response:
+    seconds = max(1, math.ceil(wait))
+    detail = f"{reason} Wait {seconds} seconds."
+    return message(429, "Too many requests", detail, headers={"Retry-After": str(seconds)})
+
+
+def _is_foreign() -> bool:
+    """Whether the browser says that another site's page sent the form."""
+    return request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}
+
+
+def _is_secure() -> bool:
+    return urlsplit(services().settings.public_url).scheme == "https"
+
+
+def _cookie() -> str:
+    """With the prefix, browsers take it from this host alone, for all of it, and over TLS (RFC 6265bis)."""
+    return "__Host-certcourier" if _is_secure() else "certcourier"
+
+
+def _wanted() -> str:
+    return request.full_path.removesuffix("?") if request.method == "GET" else ""
+
+
+def _safe(path: str) -> str:
+    """A page of ours to go to after signing in, or nothing."""
+    ours = path == "/dashboard" or path.startswith(("/dashboard/", "/dashboard?"))
+    return path if ours and path.isprintable() and "\\" not in path else ""

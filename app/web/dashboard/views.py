@@ -1,0 +1,203 @@
+"""The overview, orders, events, jobs, destinations, DNSimple and the audit trail."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Response, abort, redirect, request, url_for
+
+from app.certificates import queries
+from app.db.clock import read_now
+from app.deliveries import suspension
+from app.domain_names import InvalidFieldError
+from app.events.ingestion import LARGEST_ID
+from app.operations import job_retry
+from app.operations.health import WORKER_SILENT
+from app.renewals.forecast import WEEKS, Outlook
+from app.web.api.certificates import ListQuery
+from app.web.context import current, services
+from app.web.dashboard import lists
+from app.web.dashboard.blueprint import blueprint, render
+from app.web.dashboard.login import page, who
+from app.web.dashboard.overview import concerns as concerns_of
+from app.web.dashboard.overview import look_around
+
+LIMIT = 50
+_SHORT = 20
+# What a redirect after a form may say; nothing of a URL is ever repeated on a page.
+DONE = {
+    "retried": "The job starts again.",
+    "gone": "There is no such dead job any more.",
+    "enabled": "The destination is enabled; what failed there starts again.",
+    "refetched": "The private key is being fetched again.",
+    "renewed": "The renewal is ordered.",
+    "renewing": "A renewal is on its way already.",
+    "redelivered": "The delivery begins anew.",
+}
+
+
+@blueprint.get("")
+@page(by_domain=True)
+def overview() -> Response:
+    """What needs attention first, then how things stand and what is to come."""
+    domains = who().domains
+    standing = look_around(services(), domains)
+    outlook = current().outlooks.get(domains)
+    return render(
+        "overview.html",
+        standing=standing,
+        now=standing.now,
+        concerns=concerns_of(standing, outlook.late),
+        weeks=_weeks(outlook),
+        most=max(outlook.days.values(), default=0),
+        failing=lists.failing_deliveries(services(), 5) if domains is None else (),
+        steps=lists.newest_steps(services(), 8) if domains is None else (),
+    )
+
+
+@blueprint.get("/")
+@blueprint.get("/<path:unknown>")
+@page(by_domain=True)
+def elsewhere(unknown: str = "") -> Any:
+    """What is no page of ours is told by one, for people."""
+    if unknown:
+        abort(404, "There is no such page.")
+    return redirect(url_for("dashboard.overview"), 303)
+
+
+@blueprint.get("/orders")
+@page(by_domain=True)
+def orders() -> Response:
+    """The orders, newest first."""
+    query = _list_query()
+    found = queries.list_orders(
+        services(), domain=query.domain, state=query.state, after=cursor(), limit=LIMIT, domains=who().domains
+    )
+    return render("orders.html", page=found, query=query, next_page=next_page(found.next_after), now=_now())
+
+
+@blueprint.get("/orders/<order_id>")
+@page(by_domain=True)
+def order(order_id: str) -> Response:
+    """One order with its story."""
+    found = queries.find_order(services(), order_id[:40], domains=who().domains)
+    if found is None:
+        abort(404, "There is no order with this ID.")
+    return render("order.html", order=found[0], certificate=found[1], story=found[2], now=_now())
+
+
+@blueprint.get("/events")
+@page()
+def events() -> Response:
+    """DNSimple's events, newest first."""
+    found = lists.list_events(services(), after=number_cursor(), limit=LIMIT)
+    return render("events.html", page=found, next_page=next_page(found.next_after), now=_now())
+
+
+@blueprint.get("/jobs")
+@page()
+def jobs() -> Response:
+    """Dead ones first."""
+    found = lists.list_jobs(services(), after=number_cursor(), limit=_SHORT)
+    return render("jobs.html", jobs=found, next_page=next_page(found.dead.next_after), now=_now(), done=done())
+
+
+@blueprint.post("/jobs/<int:job_id>/retry")
+@page(scope="admin")
+def retry_job(job_id: int) -> Any:
+    """Let a dead job start afresh."""
+    with services().database.write() as session:
+        revived = job_id <= LARGEST_ID and job_retry.revive(services(), session, job_id, actor=who().actor)
+    return redirect(url_for("dashboard.jobs", done="retried" if revived else "gone"), 303)
+
+
+@blueprint.get("/destinations")
+@page()
+def destinations() -> Response:
+    """Where certificates go, and whether they get there."""
+    found = lists.destinations_health(services())
+    failing = lists.failing_deliveries(services(), LIMIT)
+    return render("destinations.html", destinations=found, failing=failing, now=_now(), done=done())
+
+
+@blueprint.post("/destinations/<name>/enable")
+@page(scope="admin")
+def enable_destination(name: str) -> Any:
+    """Deliver again to one that wanted no deliveries."""
+    if suspension.enable(services(), name, actor=who().actor) is None:
+        abort(404, "No destination of this name is disabled.")
+    return redirect(url_for("dashboard.destinations", done="enabled"), 303)
+
+
+@blueprint.get("/dnsimple")
+@page()
+def dnsimple() -> Response:
+    """The quota, the webhook and the workers."""
+    standing = look_around(services())
+    silent = WORKER_SILENT
+    return render("dnsimple.html", standing=standing, now=standing.now, silent=silent)
+
+
+@blueprint.get("/audit")
+@page()
+def audit() -> Response:
+    """Who did what, newest first."""
+    found = lists.list_audit(services(), after=number_cursor(), limit=LIMIT)
+    details = {entry.id: json.loads(entry.detail) for entry in found.rows}
+    return render("audit.html", page=found, details=details, next_page=next_page(found.next_after), now=_now())
+
+
+def next_page(after: str | None) -> str | None:
+    """The URL of the page that follows, with the same filters."""
+    if after is None:
+        return None
+    given = {name: value for name, value in request.args.items() if name not in {"cursor", "done"}}
+    place = base64.urlsafe_b64encode(after.encode()).decode()
+    return f"{request.path}?{urlencode(given | {'cursor': place})}"
+
+
+def cursor() -> str | None:
+    """The place of this page, as its predecessor's `next_after` said. Raises `InvalidFieldError`."""
+    given = request.args.get("cursor")
+    if given is None:
+        return None
+    try:
+        return base64.b64decode(given[:500], altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        raise InvalidFieldError("cursor", "is not one that this service gave out") from None
+
+
+def number_cursor() -> int | None:
+    """The same where it is a number."""
+    given = cursor()
+    if given is not None and not (given.isascii() and given.isdigit() and len(given) < 20 and int(given) <= LARGEST_ID):
+        raise InvalidFieldError("cursor", "is not one that this service gave out")
+    return None if given is None else int(given)
+
+
+def done() -> str:
+    """What a form has done just now."""
+    return DONE.get(request.args.get("done", ""), "")
+
+
+def _list_query() -> ListQuery:
+    given = {name: request.args.get(name, "").strip() or None for name in ("domain", "state")}
+    return ListQuery.model_validate(given)
+
+
+def _now() -> Any:
+    with services().database.read() as session:
+        return read_now(session)
+
+
+def _weeks(outlook: Outlook) -> list[list[dict[str, Any]]]:
+    """Calendar weeks from Monday on, today's first; what is late counts for no day."""
+    monday = outlook.today - timedelta(days=outlook.today.weekday())
+    days = [monday + timedelta(days=at) for at in range(7 * WEEKS)]
+    cells = [{"day": day, "count": outlook.days.get(day, 0), "past": day < outlook.today} for day in days]
+    return [cells[at : at + 7] for at in range(0, len(cells), 7)]
