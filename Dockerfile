@@ -19,7 +19,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     HOST=0.0.0.0 \
     PORT=4567 \
-    VAR_DIR=/var/lib/certcourier
+    DATA_DIR=/var/lib/certcourier
 USER certcourier
 VOLUME /var/lib/certcourier
 EXPOSE 4567

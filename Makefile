@@ -58,7 +58,7 @@ lock: $(VENV)/.dev ## Compile requirements*.in into requirements*.txt, every ver
 		--generate-hashes --no-emit-index-url --no-header $$f.in --output-file $$f.txt; done
 
 torture: $(VENV)/.dev ## Kill processes at 1,000 instants while everything else goes wrong too: half an hour
-	$(BIN)/python -m tests.torture --write docs/torture.md
+	$(BIN)/python -m tests.torture --write docs/chaos.md
 
 year: $(VENV)/.dev ## A year of 1,000 certificates while much goes wrong, with the clocks moved ahead
 	nice $(BIN)/python -m tests.year

@@ -135,8 +135,8 @@ class Settings(BaseSettings):
     )
     dnsimple_account_id: PositiveInt = Field(description="The DNSimple account's number.")
     dnsimple_base_url: str = Field("https://api.dnsimple.com", description="DNSimple's API, without `/v2`.")
-    dnsimple_connect_timeout: PositiveFloat = Field(5.0, description="Seconds to connect to DNSimple.")
-    dnsimple_read_timeout: PositiveFloat = Field(30.0, description="Seconds to wait for DNSimple's answer.")
+    dnsimple_connect_timeout_seconds: PositiveFloat = Field(5.0, description="Seconds to connect to DNSimple.")
+    dnsimple_read_timeout_seconds: PositiveFloat = Field(30.0, description="Seconds to wait for DNSimple's answer.")
     dnsimple_ca_bundle: Path | None = Field(
         None,
         description="PEM file of the authorities that may vouch for DNSimple; else the system's usual ones.",
@@ -153,12 +153,12 @@ class Settings(BaseSettings):
     )
     web_threads: PositiveInt = Field(32, description="Threads of each web process.")
     worker_threads: PositiveInt = Field(8, description="Jobs that one worker process does at a time.")
-    request_patience_seconds: PositiveFloat = Field(
+    order_wait_seconds: PositiveFloat = Field(
         20.0,
         description="How long an order's request waits for DNSimple before it answers 202 and a job goes on.",
     )
     max_body_bytes: PositiveInt = Field(262_144, description="Largest request body accepted, in bytes.")
-    request_seconds: PositiveFloat = Field(
+    request_read_timeout_seconds: PositiveFloat = Field(
         15.0,
         description="Seconds that a client may take to send a request, from first byte to last, before it is cut off.",
     )
@@ -183,14 +183,14 @@ class Settings(BaseSettings):
         60.0, gt=0, le=1440, description="How long one may look at the dashboard before signing in again."
     )
 
-    var_dir: Path = Field(Path("var"), description="Folder of everything that has no setting of its own.")
+    data_dir: Path = Field(Path("var"), description="Folder of everything that has no setting of its own.")
     database_url: Annotated[
         str, AfterValidator(_MaskedUrl), PlainSerializer(_masked, return_type=str, when_used="json")
-    ] = Field("", description="`sqlite:///FILE` or `postgresql://...`; by default `certcourier.db` in `VAR_DIR`.")
+    ] = Field("", description="`sqlite:///FILE` or `postgresql://...`; by default `certcourier.db` in `DATA_DIR`.")
     database_url_file: Path | None = Field(None, description="File that holds `DATABASE_URL`, instead of it.")
     destinations_file: Path | None = Field(
         None,
-        description="TOML file of the destinations; by default one files destination, `certificates` in `VAR_DIR`.",
+        description="TOML file of the destinations; by default one files destination, `certificates` in `DATA_DIR`.",
     )
     key_encryption_key: SecretStr | None = Field(
         None,
@@ -199,10 +199,10 @@ class Settings(BaseSettings):
     )
     key_encryption_key_file: Path | None = Field(
         None,
-        description="File that holds it, one key a line; by default `key-encryption.key` in `VAR_DIR`, created with "
+        description="File that holds it, one key a line; by default `key-encryption.key` in `DATA_DIR`, created with "
         "mode 0600 when it is missing.",
     )
-    keep_private_keys: str = Field(
+    private_key_retention: str = Field(
         "lineage",
         description="How long sealed private keys are kept: `lineage` (until their certificate expires), `delivered` "
         "(until it is at all its destinations), or a number of days from when it was installed.",
@@ -225,9 +225,9 @@ class Settings(BaseSettings):
     purchase_settle_seconds: PositiveFloat = Field(
         60.0,
         description="How long a purchase whose answer was lost may take to show up before it is made again; set it no "
-        "lower than DNSIMPLE_READ_TIMEOUT.",
+        "lower than DNSIMPLE_READ_TIMEOUT_SECONDS.",
     )
-    watch_seconds: Annotated[tuple[PositiveFloat, ...], NoDecode, BeforeValidator(_split)] = Field(
+    issuance_poll_seconds: Annotated[tuple[PositiveFloat, ...], NoDecode, BeforeValidator(_split)] = Field(
         (120.0, 300.0, 900.0, 3600.0),
         description="Pauses before each look at a requested certificate, comma-separated; the last one repeats.",
     )
@@ -240,7 +240,7 @@ class Settings(BaseSettings):
     reconcile_percent: float = Field(
         3.5, ge=0, le=50, description="Share of DNSimple's hourly calls for finding certificates whose event was lost."
     )
-    renew_by_us: Literal["never", "without_auto_renew", "overdue"] = Field(
+    renewal_policy: Literal["never", "without_auto_renew", "overdue"] = Field(
         "never",
         description="Which certificates Certcourier renews itself: none; those without auto-renewal; or also those "
         "that DNSimple should have renewed and has not.",
@@ -249,15 +249,15 @@ class Settings(BaseSettings):
         None,
         description="`renewalInfo` of the certification authority's ACME directory (RFC 9773), for Let's Encrypt "
         "`https://acme-v02.api.letsencrypt.org/acme/renewal-info`: certificates that it wants replaced early, before "
-        "it revokes them, are renewed by Certcourier, whatever `RENEW_BY_US` says.",
+        "it revokes them, are renewed by Certcourier, whatever `RENEWAL_POLICY` says.",
     )
-    keep_removed_keys: bool = Field(
+    keep_keys_removed_at_dnsimple: bool = Field(
         True,
         description="Whether our sealed copy of a private key stays when it is removed at DNSimple; without it the "
         "certificate cannot be delivered again.",
     )
     idempotency_key_hours: PositiveInt = Field(24, description="How long an Idempotency-Key is remembered.")
-    history_days: int = Field(
+    retention_days: int = Field(
         90,
         ge=3,
         description="How long events and finished jobs are kept; DNSimple may repeat an event for hours.",
@@ -269,25 +269,25 @@ class Settings(BaseSettings):
     metrics_lineages: int = Field(
         20, ge=0, le=1000, description="For how many lineages, soonest to expire, `GET /metrics` tells the days left."
     )
-    alarm_delivery_seconds: PositiveFloat = Field(
-        900.0, description="How long a delivery may be failing, in seconds, before it is an alarm."
+    alert_delivery_seconds: PositiveFloat = Field(
+        900.0, description="How long a delivery may be failing, in seconds, before it is an alert."
     )
-    alarm_quota_percent: float = Field(
-        2.0, ge=0, le=50, description="Share of DNSimple's hourly calls below which it is an alarm."
+    alert_quota_percent: float = Field(
+        2.0, ge=0, le=50, description="Share of DNSimple's hourly calls below which it is an alert."
     )
     notify_urls: SecretStr | None = Field(
         None,
-        description="Apprise URLs of where alarms are told, separated by spaces: `mailtos://...`, `slack://...`, "
+        description="Apprise URLs of where alerts are told, separated by spaces: `mailtos://...`, `slack://...`, "
         "`pagerduty://...`. They hold secrets.",
     )
     notify_urls_file: Path | None = Field(
         None, description="File of more such URLs, one a line, that only its owner may read (mode 0600)."
     )
-    notify_gather_seconds: PositiveFloat = Field(
+    alert_group_seconds: PositiveFloat = Field(
         900.0,
         description="After a message about a kind of problem, how many seconds more of that kind are gathered.",
     )
-    notify_reminder_hours: PositiveFloat = Field(24.0, description="Hours between reminders while a problem lasts.")
+    alert_repeat_hours: PositiveFloat = Field(24.0, description="Hours between reminders while a problem lasts.")
 
     log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for people.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
@@ -313,7 +313,7 @@ class Settings(BaseSettings):
             return SecretStr(text)
         return value
 
-    @field_validator("keep_private_keys")
+    @field_validator("private_key_retention")
     @classmethod
     def _keeping(cls, value: str) -> str:
         if value not in {"lineage", "delivered"} and not (value.isascii() and value.isdigit() and int(value) > 0):
@@ -371,7 +371,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_in_var_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _defaults_in_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in values.items() if value is not None and value != ""}
         for name in (*_SECRETS_FROM_FILES, "key_encryption_key"):
             if name in given and f"{name}_file" in given:
@@ -382,24 +382,24 @@ class Settings(BaseSettings):
                     given[name] = read_secret_file(Path(given[f"{name}_file"]))
                 except SecretFileError as error:
                     raise ValueError(f"{name.upper()}_FILE: {error}") from None
-        var_dir = Path(given.get("var_dir") or "var")
-        given.setdefault("database_url", f"sqlite:///{var_dir / 'certcourier.db'}")
+        data_dir = Path(given.get("data_dir") or "var")
+        given.setdefault("database_url", f"sqlite:///{data_dir / 'certcourier.db'}")
         if "key_encryption_key" not in given:
-            given.setdefault("key_encryption_key_file", var_dir / "key-encryption.key")
+            given.setdefault("key_encryption_key_file", data_dir / "key-encryption.key")
         return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         file = Path(self.database_url.removeprefix("sqlite:///").partition("?")[0])
-        if self.is_sqlite and not file.absolute().is_relative_to(self.var_dir.absolute()) and not file.parent.is_dir():
+        if self.is_sqlite and not file.absolute().is_relative_to(self.data_dir.absolute()) and not file.parent.is_dir():
             raise ValueError(f"DATABASE_URL: the folder {file.parent} does not exist; make it, or correct the path")
         if self.is_sqlite and (self.web_workers or 1) > 1:
             raise ValueError(
                 "WEB_WORKERS: must be 1 on SQLite, whose writers share commits in one process; "
                 "set DATABASE_URL to PostgreSQL for more"
             )
-        if self.job_lease_seconds < self.request_patience_seconds / 10:
-            raise ValueError("JOB_LEASE_SECONDS: must be at least a tenth of REQUEST_PATIENCE_SECONDS")
+        if self.job_lease_seconds < self.order_wait_seconds / 10:
+            raise ValueError("JOB_LEASE_SECONDS: must be at least a tenth of ORDER_WAIT_SECONDS")
         return self
 
     @property
@@ -409,7 +409,7 @@ class Settings(BaseSettings):
     @property
     def kek_file(self) -> Path:
         """The key-encryption key's file; not used when KEY_ENCRYPTION_KEY is set."""
-        return self.key_encryption_key_file or self.var_dir / "key-encryption.key"
+        return self.key_encryption_key_file or self.data_dir / "key-encryption.key"
 
 
 def load_settings(**given: Any) -> Settings:

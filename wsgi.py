@@ -12,7 +12,7 @@ try:
     services = app.extensions["certcourier"].services
     claim_installation(services)
     note_version(services, "web")
-    services.share_meters()
+    services.share_metrics()
     services.database.close()  # no connection may cross gunicorn's fork
 except (ConfigurationError, CertcourierError) as error:
     sys.exit(f"Certcourier cannot start:\n{error}")

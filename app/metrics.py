@@ -43,7 +43,7 @@ CERTIFICATE_EVENTS = {
 }
 
 
-class Meters:
+class ProcessMetrics:
     """Counts in this process alone, until `share` is called. Labels have few values: none comes from outside as is."""
 
     def __init__(self) -> None:
@@ -52,14 +52,14 @@ class Meters:
         self._has_room_in: int | None = None
         self._lock = threading.Lock()
         self._http = Histogram(
-            "certcourier_http_request_seconds",
+            "certcourier_http_request_duration_seconds",
             "Time to answer a request, by route and status.",
             ("method", "route", "status"),
             buckets=_BUCKETS,
             registry=self.registry,
         )
         self._dnsimple = Histogram(
-            "certcourier_dnsimple_call_seconds",
+            "certcourier_dnsimple_call_duration_seconds",
             "Time of a call to DNSimple; status `none` when no answer came.",
             ("method", "path", "status"),
             buckets=_BUCKETS,

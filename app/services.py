@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.crypto.encryption import Sealer
+from app.crypto.encryption import Encryptor
 from app.crypto.keyring import KeyFile
 from app.crypto.secret_files import read_secret
 from app.crypto.webhook_secrets import WebhookSecrets
@@ -14,12 +14,12 @@ from app.destinations.base import Destination
 from app.destinations.registry import load_destinations
 from app.destinations.time_limits import TimeLimits
 from app.dnsimple.adapter import DNSimple
-from app.dnsimple.budget import QuotaKeeper, Shares, digest_token
-from app.dnsimple.call_metrics import MeteredGate
+from app.dnsimple.budget import RateBudget, Shares, digest_token
+from app.dnsimple.call_metrics import MeasuredBudget
 from app.endpoints.probe import Probes
 from app.endpoints.registry import Endpoint, load_endpoints
 from app.jobs.queue import Queue
-from app.metrics import Meters
+from app.metrics import ProcessMetrics
 from app.notifications.notifier import Notifier, build_notifier
 from config import Settings
 
@@ -35,17 +35,17 @@ class Services:
     queue: Queue
     dnsimple: DNSimple
     destinations: Mapping[str, Destination]
-    sealer: Sealer
+    encryptor: Encryptor
     webhook_secrets: WebhookSecrets
     time_limits: TimeLimits = field(default_factory=TimeLimits)
-    meters: Meters = field(default_factory=Meters)
+    metrics: ProcessMetrics = field(default_factory=ProcessMetrics)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     probes: Probes = field(default_factory=Probes)
     notifier: Notifier = field(default_factory=Notifier)
 
-    def share_meters(self) -> None:
+    def share_metrics(self) -> None:
         """Count together with this host's other processes: called by those that serve, before they fork."""
-        self.meters.share(self.settings.var_dir / "metrics")
+        self.metrics.share(self.settings.data_dir / "metrics")
 
     @property
     def account_id(self) -> int:
@@ -70,52 +70,52 @@ class Services:
 
 def build_services(settings: Settings) -> Services:
     """Open nothing yet but the secret files: connections are made when first used, after gunicorn has forked."""
-    destinations = load_destinations(settings.destinations_file, var_dir=settings.var_dir)
+    destinations = load_destinations(settings.destinations_file, data_dir=settings.data_dir)
     database = Database(settings.database_url, pool_size=max(settings.worker_threads, settings.web_threads // 2) + 2)
-    meters = Meters()
-    sealer = _sealer(settings)
+    metrics = ProcessMetrics()
+    encryptor = _encryptor(settings)
     return Services(
         settings=settings,
-        meters=meters,
+        metrics=metrics,
         database=database,
         queue=Queue(database, lease_seconds=settings.job_lease_seconds),
         dnsimple=DNSimple(
             account_id=settings.dnsimple_account_id,
             token=settings.dnsimple_api_token.get_secret_value(),
             base_url=settings.dnsimple_base_url,
-            connect_timeout=settings.dnsimple_connect_timeout,
-            read_timeout=settings.dnsimple_read_timeout,
+            connect_timeout=settings.dnsimple_connect_timeout_seconds,
+            read_timeout=settings.dnsimple_read_timeout_seconds,
             pool_size=max(settings.worker_threads, settings.web_threads),
             ca_bundle=str(settings.dnsimple_ca_bundle) if settings.dnsimple_ca_bundle else None,
-            gate=MeteredGate(
-                QuotaKeeper(
+            budget=MeasuredBudget(
+                RateBudget(
                     database,
                     account_id=settings.dnsimple_account_id,
                     token=settings.dnsimple_api_token.get_secret_value(),
                     shares=Shares(settings.quota_reserve_percent, settings.quota_unknown_percent),
                 ),
-                meters,
+                metrics,
             ),
         ),
         destinations=destinations,
         endpoints=load_endpoints(settings.destinations_file, destinations),
         probes=Probes(max(1, settings.worker_threads // 4)),
         notifier=build_notifier(settings),
-        sealer=sealer,
-        webhook_secrets=WebhookSecrets(database, sealer, given=_given_webhook_secret(settings)),
+        encryptor=encryptor,
+        webhook_secrets=WebhookSecrets(database, encryptor, given=_given_webhook_secret(settings)),
     )
 
 
-def _sealer(settings: Settings) -> Sealer:
+def _encryptor(settings: Settings) -> Encryptor:
     if settings.key_encryption_key is not None:
-        return Sealer(settings.key_encryption_key.get_secret_value())
+        return Encryptor(settings.key_encryption_key.get_secret_value())
     file = KeyFile(settings.kek_file)
-    return Sealer(file.read(), reread=file.reread)
+    return Encryptor(file.read(), reread=file.reread)
 
 
 def _given_webhook_secret(settings: Settings) -> str | None:
     """The operator's own, or the one that an earlier version has made."""
     if settings.webhook_secret is not None:
         return settings.webhook_secret.get_secret_value()
-    file = settings.var_dir / "webhook.secret"
+    file = settings.data_dir / "webhook.secret"
     return read_secret(file) if file.exists() else None

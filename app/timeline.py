@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.clock import db_now
-from app.db.models import Event, StoryLine
+from app.db.models import Event, TimelineEntry
 
 log = structlog.get_logger("certcourier")
 
@@ -18,7 +18,7 @@ Step = Literal[
     "ordered",
     "purchased",
     "adopted",
-    "requested",
+    "pending",
     "event received",
     "issued",
     "downloaded",
@@ -38,11 +38,11 @@ Step = Literal[
 ]
 
 
-def tell_event(session: Session, event_id: object, *, order_id: str | None, certificate_id: int) -> None:
+def record_event_step(session: Session, event_id: object, *, order_id: str | None, certificate_id: int) -> None:
     """That an event has brought us here, if one did; `event_id` is its `request_identifier`."""
     event = session.scalar(select(Event).where(Event.request_identifier == event_id)) if event_id else None
     if event is not None:
-        tell(
+        record_step(
             session,
             "event received",
             event.name,
@@ -52,7 +52,7 @@ def tell_event(session: Session, event_id: object, *, order_id: str | None, cert
         )
 
 
-def tell(
+def record_step(
     session: Session,
     step: Step,
     detail: str,
@@ -63,6 +63,6 @@ def tell(
 ) -> None:
     """Add a line in the transaction that takes the step; `at` is given when the step itself was earlier."""
     session.add(
-        StoryLine(step=step, detail=detail, order_id=order_id, certificate_id=certificate_id, at=at or db_now())
+        TimelineEntry(step=step, detail=detail, order_id=order_id, certificate_id=certificate_id, at=at or db_now())
     )
     log.info(step, detail=detail, order_id=order_id, certificate_id=certificate_id)

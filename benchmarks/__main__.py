@@ -12,15 +12,15 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks import doorbell, history, intake, main_job, renewals, slow_dnsimple, wave
+from benchmarks import history, ingestion, main_job, renewals, slow_dnsimple, wakeup, wave
 from tests.databases import postgres_server
 
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 _KINDS = ("SQLite", "PostgreSQL")
 _PARTS: dict[str, Callable[[int], str]] = {
     "main-job": lambda _: main_job.report([main_job.measure(kind) for kind in _KINDS]),
-    "doorbell": lambda _: doorbell.report(),
-    "intake": lambda _: intake.report([intake.measure(kind) for kind in _KINDS]),
+    "doorbell": lambda _: wakeup.report(),
+    "intake": lambda _: ingestion.report([ingestion.measure(kind) for kind in _KINDS]),
     "slow-dnsimple": lambda _: slow_dnsimple.report({kind: slow_dnsimple.measure(kind) for kind in _KINDS}),
     "history": lambda _: history.report({kind: history.measure(kind) for kind in _KINDS}),
     "renewals": lambda _: renewals.report({kind: renewals.measure(kind) for kind in renewals.SERVERS}),

@@ -21,9 +21,9 @@ import requests
 from sqlalchemy import insert
 
 from app.db.database import Database
-from app.db.models import Base, Certificate, Delivery, Domain, Event, Job, Lineage, StoryLine
+from app.db.models import Base, Certificate, Delivery, Domain, Event, Job, Lineage, TimelineEntry
 from app.jobs.queue import Queue
-from benchmarks.intake import EVENTS, new_database
+from benchmarks.ingestion import EVENTS, new_database
 from benchmarks.load import Servers, load, spread
 from tests.harness import ACCOUNT, TOKEN
 from tests.simulator_process import Simulator
@@ -34,7 +34,7 @@ ROUNDS = 3
 SECONDS = 3.0
 CLAIMS = 200
 _BATCH = 5_000
-_FIGURES = "GET /metrics: reading its figures"
+_COLLECTORS = "GET /metrics: reading its figures"
 _PAGES = {
     "dashboard, overview, 4 connections": "/dashboard",
     "dashboard, certificates, 4 connections": "/dashboard/certificates",
@@ -44,10 +44,10 @@ _PAGES = {
 }
 _LEAF = "-----BEGIN CERTIFICATE-----\n" + "A" * 1600 + "\n-----END CERTIFICATE-----\n"
 
-type Figures = dict[tuple[str, str], list[float]]
+type MetricsCollector = dict[tuple[str, str], list[float]]
 
 
-def measure(kind: str) -> Figures:
+def measure(kind: str) -> MetricsCollector:
     """p99 in milliseconds by what was done and on which database, taken in turns."""
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
@@ -75,7 +75,7 @@ def measure(kind: str) -> Figures:
                     print(f"  {what}, {size}: p50 {seen.p50:.1f} ms, p99 {seen.p99:.1f} ms", file=sys.stderr)
                     found[what, size].append(seen.p99)
                 found["claim of a job", size].append(_claims(server.environment["DATABASE_URL"]))
-                found[_FIGURES, size].append(_figures(server))
+                found[_COLLECTORS, size].append(_figures(server))
     return dict(found)
 
 
@@ -92,7 +92,7 @@ def _signed_in(server: Servers) -> str:
 def _figures(server: Servers) -> float:
     """Milliseconds that all figures of the database took when they were read last, cached by none."""
     page = requests.get(server.url + "/metrics", headers=server.headers(), timeout=60).text
-    (line,) = [line for line in page.splitlines() if line.startswith("certcourier_figures_seconds ")]
+    (line,) = [line for line in page.splitlines() if line.startswith("certcourier_collector_duration_seconds ")]
     return float(line.split()[1]) * 1000
 
 
@@ -118,7 +118,7 @@ def _fill(url: str, certificates: int) -> None:
     _insert(database, Lineage, (_lineage(n) for n in numbers))
     _insert(database, Certificate, (_certificate(n, now) for n in numbers))
     _insert(database, Delivery, (_delivery(n, now) for n in numbers))
-    _insert(database, StoryLine, ({"certificate_id": n, "step": "verified", "detail": "..."} for n in numbers))
+    _insert(database, TimelineEntry, ({"certificate_id": n, "step": "verified", "detail": "..."} for n in numbers))
     _insert(database, Event, (_event(n, now, certificates) for n in range(EVENTS_EACH * certificates)))
     _insert(database, Job, (_job(n, now) for n in range(2 * certificates)))
     with database.engine.connect() as connection:
@@ -161,8 +161,8 @@ def _certificate(n: int, now: datetime) -> dict[str, Any]:
         "not_after": now + timedelta(days=90 - n % 60),
         "leaf_pem": _LEAF,
         "chain_pem": _LEAF,
-        "sealed_key": b"k" * 300,
-        "installed_at": now - timedelta(days=n % 60),
+        "encrypted_key": b"k" * 300,
+        "fetched_at": now - timedelta(days=n % 60),
     }
 
 
@@ -184,11 +184,11 @@ def _event(n: int, now: datetime, certificates: int) -> dict[str, Any]:
 
 def _job(n: int, now: datetime) -> dict[str, Any]:
     number = n // 2 + 1
-    kind, args = ("install", {"certificate_id": number}) if n % 2 else ("deliver", {"certificate_id": number})
+    kind, args = ("fetch_certificate", {"certificate_id": number}) if n % 2 else ("deliver", {"certificate_id": number})
     return {"kind": kind, "args": args, "state": "done", "finished_at": now - timedelta(minutes=n % 100_000)}
 
 
-def report(results: dict[str, Figures]) -> str:
+def report(results: dict[str, MetricsCollector]) -> str:
     """A Markdown table."""
     large = f"{CERTIFICATES:,} certificates, {EVENTS_EACH * CERTIFICATES:,} events"
     rows = [f"| p99 in ms | goal | {SMALL} certificates | {large} | ratio |", "|---|---|---|---|---|"]
@@ -196,7 +196,7 @@ def report(results: dict[str, Figures]) -> str:
         for what in dict.fromkeys(what for what, _ in found):
             small, full = found[what, "small"], found[what, "full"]
             ratio = median(full) / median(small)
-            goal = "below 1,000" if what == _FIGURES else "within 1.5"
+            goal = "below 1,000" if what == _COLLECTORS else "within 1.5"
             rows.append(f"| {what}, {kind} | {goal} | {_fine(small)} | {_fine(full)} | {ratio:.2f} |")
     return "\n".join(rows)
 

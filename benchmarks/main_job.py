@@ -61,12 +61,13 @@ def _measure(database: str, stack: Stack, simulator: Simulator) -> MainJob:
         answers = simulator.certificate_calls()
         renewed.append(len(answers))
         theirs = sum(call["seconds"] for call in answers) * 1000
-        story = {
-            line["step"]: datetime.fromisoformat(line["at"]) for line in stack.get(f"/certificates/{second}")["story"]
+        timeline = {
+            line["step"]: datetime.fromisoformat(line["at"])
+            for line in stack.get(f"/certificates/{second}")["timeline"]
         }
-        began = story["event received"]
-        installed.append((story["verified"] - began).total_seconds() * 1000 - theirs)
-        delivered.append((story["delivered"] - began).total_seconds() * 1000 - theirs)
+        began = timeline["event received"]
+        installed.append((timeline["verified"] - began).total_seconds() * 1000 - theirs)
+        delivered.append((timeline["delivered"] - began).total_seconds() * 1000 - theirs)
     return MainJob(database, ordered, renewed, installed, delivered, stack.memory())
 
 

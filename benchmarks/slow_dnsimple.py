@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from benchmarks.intake import EVENTS, new_database
+from benchmarks.ingestion import EVENTS, new_database
 from benchmarks.load import Servers, load, spread
 from tests.harness import TOKEN
 from tests.simulator_process import Simulator

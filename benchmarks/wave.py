@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.intake import new_database
+from benchmarks.ingestion import new_database
 from tests.e2e.stack import Stack, wait_until
 from tests.harness import TOKEN
 from tests.simulator_process import Simulator

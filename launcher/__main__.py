@@ -24,7 +24,7 @@ from app.services import Services, build_services
 from config import ConfigurationError, Settings, load_settings
 from launcher import demo
 from launcher.folder import FolderLock, FolderTakenError, LaunchError, lock_folder
-from launcher.messages import banner, first_steps, local_url, say
+from launcher.messages import banner, first_steps, local_url, print_message
 from launcher.processes import READY_SECONDS, Processes, check_free, other_ports
 
 
@@ -47,7 +47,7 @@ def main() -> int:
         finally:
             lock.release()
     except (ConfigurationError, CertcourierError, LaunchError, requests.RequestException) as error:
-        say(f"\nCertcourier cannot run:\n{error}", error=True)
+        print_message(f"\nCertcourier cannot run:\n{error}", error=True)
         return 1
     return 0
 
@@ -55,7 +55,7 @@ def main() -> int:
 def _run(
     settings: Settings, environment: dict[str, str], lock: FolderLock, stopping: threading.Event, *, simulated: bool
 ) -> None:
-    say(banner(settings, simulated=simulated))
+    print_message(banner(settings, simulated=simulated))
     services = _prepare(settings)
     if simulated:
         demo.write_settings(settings, environment)
@@ -68,13 +68,13 @@ def _run(
         if simulated and not stopping.is_set():
             demo.demonstrate(processes, services, stopping)
         elif not stopping.is_set():
-            say(first_steps(settings))
+            print_message(first_steps(settings))
         while not stopping.wait(1.0):
             processes.check()
     finally:
-        say("\nStopping...")
+        print_message("\nStopping...")
         processes.stop()
-        say("Stopped. `make run` goes on from here.")
+        print_message("Stopped. `make run` goes on from here.")
 
 
 def _environment() -> dict[str, str]:
@@ -85,11 +85,11 @@ def _environment() -> dict[str, str]:
 
 def _take_folder(settings: Settings, *, simulated: bool) -> FolderLock:
     try:
-        return lock_folder(settings.var_dir)
+        return lock_folder(settings.data_dir)
     except FolderTakenError as error:
         if not simulated:  # a second one on the same account would take the webhook away
             raise
-        own = f"VAR_DIR={settings.var_dir / 'second'} {other_ports(_listeners(settings, simulated=True))} make run"
+        own = f"DATA_DIR={settings.data_dir / 'second'} {other_ports(_listeners(settings, simulated=True))} make run"
         raise LaunchError(f"{error}\nA second demo needs data, ports and a database of its own:\n  {own}") from None
 
 
@@ -133,7 +133,7 @@ def _wait_ready(processes: Processes, settings: Settings, stopping: threading.Ev
 
 
 def _log_folder(settings: Settings) -> Path:
-    folder = settings.var_dir / "log"
+    folder = settings.data_dir / "log"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -18,7 +18,7 @@ from app.destinations.files.destination import FilesDestination
 from app.services import Services
 from config import Settings
 from launcher.folder import LaunchError
-from launcher.messages import dashboard_hint, local_url, say
+from launcher.messages import dashboard_hint, local_url, print_message
 from launcher.processes import Processes
 
 DEMO_DOMAIN = "customer.example"
@@ -59,7 +59,7 @@ def start_simulator(processes: Processes, settings: Settings) -> None:
         *(sys.executable, "-m", "simulator", "--any-domain", "--allow-http-webhooks"),
         *("--port", str(simulator_port(settings)), "--issue-delay", "3"),
         *("--account", str(_SIMULATED_ACCOUNT), "--token", _SIMULATED_TOKEN),
-        *("--state", str(settings.var_dir / "simulator.db")),
+        *("--state", str(settings.data_dir / "simulator.db")),
     )
     processes.wait_listening(SIMULATOR_HOST, simulator_port(settings))
 
@@ -67,7 +67,7 @@ def start_simulator(processes: Processes, settings: Settings) -> None:
 def write_settings(settings: Settings, environment: Mapping[str, str]) -> None:
     """Everything that `flask -e` needs to work with the demo from another terminal; some of it may be secret."""
     given = {name: environment.get(name.upper(), "") for name in Settings.model_fields}
-    given["var_dir"] = str(settings.var_dir)
+    given["data_dir"] = str(settings.data_dir)
     path = _settings_file(settings)
     path.unlink(missing_ok=True)
     lines = [f"{name.upper()}={_quoted(_absolute(name, value))}\n" for name, value in given.items() if value]
@@ -84,21 +84,21 @@ def demonstrate(processes: Processes, services: Services, stopping: threading.Ev
     url = local_url(services.settings)
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {_demo_token(services)}"
-    earlier = session.get(f"{url}/orders", params={"domain": DEMO_DOMAIN, "state": "installed"}, timeout=10)
+    earlier = session.get(f"{url}/orders", params={"domain": DEMO_DOMAIN, "state": "fetched"}, timeout=10)
     earlier.raise_for_status()
     if earlier.json()["data"]:
-        say(f"The certificate for {DEMO_DOMAIN} is there from an earlier run. Its story:\n")
+        print_message(f"The certificate for {DEMO_DOMAIN} is there from an earlier run. Its story:\n")
         order_id = earlier.json()["data"][0]["order_id"]
     else:
-        say(f"Ordering a certificate for {DEMO_DOMAIN}. Its story:\n")
+        print_message(f"Ordering a certificate for {DEMO_DOMAIN}. Its story:\n")
         ordered = session.post(f"{url}/issue_certificate", json={"domain": DEMO_DOMAIN}, timeout=60)
         if ordered.status_code != 202:
             raise LaunchError(f"the order was refused: {ordered.text}")
         order_id = ordered.json()["data"]["order_id"]
-    _tell_story(session, f"{url}/orders/{order_id}", processes, services, stopping)
+    _print_progress(session, f"{url}/orders/{order_id}", processes, services, stopping)
 
 
-def _tell_story(
+def _print_progress(
     session: requests.Session, url: str, processes: Processes, services: Services, stopping: threading.Event
 ) -> None:
     """Print each new line until the certificate is delivered. What cannot go on yet is said, and watched further."""
@@ -109,14 +109,14 @@ def _tell_story(
         order = _look(session, url)
         if order is None:
             return
-        for line in order.get("story", ()):
+        for line in order.get("timeline", ()):
             if (line["at"], line["step"], line["detail"]) not in told:
                 told.add((line["at"], line["step"], line["detail"]))
-                say(f"  {line['at'][11:23]}  {line['step']:<15} {line['detail']}")
+                print_message(f"  {line['at'][11:23]}  {line['step']:<15} {line['detail']}")
         obstacle = _obstacle(order, patient=time.monotonic() < patience_ends)
         if obstacle == "" or (obstacle and not advised):
-            say(obstacle)
-            say("" if advised else _what_next(services, order))
+            print_message(obstacle)
+            print_message("" if advised else _what_next(services, order))
             advised = True
         if obstacle == "" or order.get("order_state") == "failed":
             return
@@ -161,7 +161,7 @@ See all of them, and whether all is well:
   {flask} doctor
 
 {dashboard_hint(settings)} (token: cat {_token_file(settings)})
-The interface's page is {url}/docs (any user, the token as password); logs are in {settings.var_dir}/log/.
+The interface's page is {url}/docs (any user, the token as password); logs are in {settings.data_dir}/log/.
 Ctrl-C stops everything."""
 
 
@@ -195,11 +195,11 @@ def _demo_token(services: Services) -> str:
 
 
 def _token_file(settings: Settings) -> Path:
-    return settings.var_dir / "demo.token"
+    return settings.data_dir / "demo.token"
 
 
 def _settings_file(settings: Settings) -> Path:
-    return settings.var_dir / "demo.env"
+    return settings.data_dir / "demo.env"
 
 
 def _write_privately(path: Path, text: str) -> None:

@@ -42,17 +42,17 @@ class FolderLock:
         self._file.close()
 
 
-def lock_folder(var_dir: Path) -> FolderLock:
+def lock_folder(data_dir: Path) -> FolderLock:
     """Take the folder, which is made if it is missing.
 
     Raises `FolderTakenError` with who has it, `LaunchError` if it cannot be written.
     """
-    path = var_dir / "run.lock"
+    path = data_dir / "run.lock"
     try:
-        var_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     except OSError as error:
-        raise LaunchError(f"VAR_DIR: cannot write in {var_dir}: {error.strerror}") from None
+        raise LaunchError(f"DATA_DIR: cannot write in {data_dir}: {error.strerror}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -74,4 +74,4 @@ def _who_holds(path: Path) -> str:
         who = ", ".join(f"{name} (pid {pid})" for name, pid in alive.items())
         pids = " ".join(str(pid) for pid in reversed(alive.values()))
         return f"what an earlier `make run` has started on {where} still runs: {who}. End it first:\n  kill {pids}"
-    return f"VAR_DIR: a `make run` that cannot be seen from here works on {where}"
+    return f"DATA_DIR: a `make run` that cannot be seen from here works on {where}"

@@ -9,7 +9,7 @@ from config import Settings
 from launcher.processes import reachable
 
 
-def say(text: str, *, error: bool = False) -> None:
+def print_message(text: str, *, error: bool = False) -> None:
     """Print it. A terminal that was closed is no reason to leave anything running."""
     with suppress(OSError):
         print(text, file=sys.stderr if error else sys.stdout, flush=True)
@@ -51,7 +51,7 @@ def local_url(settings: Settings) -> str:
 
 def _data(settings: Settings) -> str:
     """Both places, where the database is not in the folder of everything else. Shows no password."""
-    if settings.database_url == f"sqlite:///{settings.var_dir / 'certcourier.db'}":
-        return f"data in {settings.var_dir}/"
+    if settings.database_url == f"sqlite:///{settings.data_dir / 'certcourier.db'}":
+        return f"data in {settings.data_dir}/"
     database = settings.model_dump(mode="json", include={"database_url"})["database_url"]
-    return f"data in {database} and {settings.var_dir}/"
+    return f"data in {database} and {settings.data_dir}/"

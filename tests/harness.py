@@ -20,7 +20,7 @@ TOKEN = "simulated-token"
 WEBHOOK_SECRET = "webhook-secret-of-the-tests-Vq7Rk2Xz9Jm4Tb8W"
 
 
-def make_settings(database_url: str, dnsimple_url: str, var_dir: Path, **more: Any) -> Settings:
+def make_settings(database_url: str, dnsimple_url: str, data_dir: Path, **more: Any) -> Settings:
     """Settings of a test; nothing comes from the environment's .env."""
     given = {
         "dnsimple_api_token": TOKEN,
@@ -28,7 +28,7 @@ def make_settings(database_url: str, dnsimple_url: str, var_dir: Path, **more: A
         "dnsimple_base_url": dnsimple_url,
         "public_url": "http://127.0.0.1:1",  # where nobody listens
         "database_url": database_url,
-        "var_dir": var_dir,
+        "data_dir": data_dir,
         "webhook_secret": WEBHOOK_SECRET,
         "log_format": "text",
         "log_level": "info",
@@ -63,13 +63,13 @@ def make_due(services: Services, kind: str | None = None) -> None:
     """Let the time of the waiting jobs come."""
     change = update(Job).where(Job.state == "ready")
     with services.database.write() as session:
-        session.execute((change.where(Job.kind == kind) if kind else change).values(due_at=db_now(-0.001)))
+        session.execute((change.where(Job.kind == kind) if kind else change).values(run_at=db_now(-0.001)))
 
 
 def let_leases_end(services: Services) -> None:
     """As if every process that holds a job had died long ago."""
     with services.database.write() as session:
-        session.execute(update(Job).where(Job.state == "running").values(due_at=db_now(-0.001)))
+        session.execute(update(Job).where(Job.state == "running").values(lease_expires_at=db_now(-0.001)))
 
 
 def let_stop_end(services: Services) -> None:

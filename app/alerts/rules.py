@@ -11,9 +11,22 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import read_now
-from app.db.models import Certificate, Delivery, Domain, EndpointSeen, Fact, Job, Lineage, Order, Quota, Worker
+from app.db.models import (
+    Certificate,
+    Delivery,
+    DeliveryState,
+    Domain,
+    EndpointCheck,
+    Fact,
+    Job,
+    Lineage,
+    Order,
+    OrderState,
+    Quota,
+    Worker,
+)
 from app.events.webhook_registration import CHECKED_FACT, LOST_FACT
-from app.renewals.renewal import problem_of, renewal_times
+from app.renewals.renewal import renewal_failure, renewal_times
 from app.services import Services
 
 _ORDERS_DAYS = 7
@@ -25,13 +38,13 @@ _SILENT_SECONDS = 60.0
 # The client was answered with these, and nobody else can mend them.
 _CLIENTS_FAULT = {"domain-not-in-account", "plan-limit", "refused"}
 # These say what became of them elsewhere: at the order, at the delivery.
-_TOLD_ELSEWHERE = {"order", "watch", "deliver", "import", "import_domain"}
-_PERIODIC = {"register_webhook", "reconcile", "prune", "prove", "alarms", "renew", "ask_authority"}
+_TOLD_ELSEWHERE = {"advance_order", "poll_issuance", "deliver", "import_account", "import_domain"}
+_PERIODIC = {"register_webhook", "reconcile", "prune", "check_endpoint", "evaluate_alerts", "renew_due", "refresh_ari"}
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of alarm. `one` and `many` begin a message; it is over once it was not found for `settle_seconds`."""
+    """A kind of alert. `one` and `many` begin a message; it is over once it was not found for `settle_seconds`."""
 
     one: str
     many: str
@@ -65,7 +78,7 @@ class Problem:
     remedy: str
 
 
-def find_problems(services: Services, session: Session) -> list[Problem]:
+def evaluate_rules(services: Services, session: Session) -> list[Problem]:
     """All of them, one for each kind and subject."""
     now = read_now(session)
     found: dict[tuple[str, str], Problem] = {}
@@ -81,10 +94,12 @@ def _issuance(services: Services, session: Session, now: datetime) -> Iterator[P
         later.domain == Order.domain,
         later.id > Order.id,
         later.common_name == Order.common_name,
-        later.state != "failed",
+        later.state != OrderState.FAILED,
     )
     recent = Order.updated_at > now - timedelta(days=_ORDERS_DAYS)
-    for order in session.scalars(select(Order).where(Order.state == "failed", recent, ~again).order_by(Order.id)):
+    for order in session.scalars(
+        select(Order).where(Order.state == OrderState.FAILED, recent, ~again).order_by(Order.id)
+    ):
         failure = order.failure or {}
         if order.certificate_id is None and failure.get("type") in _CLIENTS_FAULT:
             continue
@@ -93,7 +108,7 @@ def _issuance(services: Services, session: Session, now: datetime) -> Iterator[P
             f"order {order.id} for {order.common_name}",
             order.updated_at,
             str(failure.get("detail", "no reason is on record")),
-            "put right what it names, then order again: the new order ends this alarm",
+            "put right what it names, then order again: the new order ends this alert",
         )
 
 
@@ -104,18 +119,20 @@ def _deliveries(services: Services, session: Session, now: datetime) -> Iterator
         newer.not_before > Certificate.not_before,
         done.certificate_id == newer.id,
         done.destination == Delivery.destination,
-        done.state == "delivered",
+        done.state == DeliveryState.DELIVERED,
     )
     query = (
         select(Delivery, Lineage.name)
         .join(Certificate, Certificate.id == Delivery.certificate_id)
         .join(Lineage, Lineage.id == Certificate.lineage_id)
-        .where(Delivery.state.in_(["pending", "failed"]), Delivery.detail.is_not(None), ~overtaken)
+        .where(
+            Delivery.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]), Delivery.detail.is_not(None), ~overtaken
+        )
         .order_by(Delivery.id.desc())
     )
-    patience = timedelta(seconds=services.settings.alarm_delivery_seconds)
+    patience = timedelta(seconds=services.settings.alert_delivery_seconds)
     for delivery, lineage in session.execute(query):
-        given_up = delivery.state == "failed"
+        given_up = delivery.state == DeliveryState.FAILED
         if delivery.destination not in services.destinations or not (given_up or delivery.created_at < now - patience):
             continue
         remedy = f"put it right, then `flask deliveries retry --destination {delivery.destination}`"
@@ -132,7 +149,7 @@ def _renewals(services: Services, session: Session, now: datetime) -> Iterator[P
     newer = aliased(Certificate)
     has_newer = exists().where(
         newer.lineage_id == Certificate.lineage_id,
-        newer.installed_at.is_not(None),
+        newer.fetched_at.is_not(None),
         newer.not_before > Certificate.not_before,
     )
     query = (
@@ -140,7 +157,7 @@ def _renewals(services: Services, session: Session, now: datetime) -> Iterator[P
         .join(Lineage, Lineage.id == Certificate.lineage_id)
         .where(
             Certificate.not_after.between(now - _GONE, now + _LONGEST_WAIT),
-            Certificate.installed_at.is_not(None),
+            Certificate.fetched_at.is_not(None),
             Certificate.auto_renew.is_not(False),
             exists().where(Domain.id == Certificate.domain_id),  # else it has left the account
             ~has_newer,
@@ -153,7 +170,7 @@ def _renewals(services: Services, session: Session, now: datetime) -> Iterator[P
         times = renewal_times(not_before, not_after)
         if now >= times.overdue_at:
             ended = "has expired" if now >= not_after else "expires"
-            noted = problem_of(session, number)
+            noted = renewal_failure(session, number)
             yield Problem(
                 "renewal_overdue",
                 lineage,
@@ -172,10 +189,10 @@ def _endpoints(services: Services, session: Session, now: datetime) -> Iterator[
         "the hour",
     }
     query = (
-        select(EndpointSeen, Lineage.name)
-        .join(Lineage, Lineage.id == EndpointSeen.lineage_id)
-        .where(EndpointSeen.state.in_(remedies))
-        .order_by(EndpointSeen.since)
+        select(EndpointCheck, Lineage.name)
+        .join(Lineage, Lineage.id == EndpointCheck.lineage_id)
+        .where(EndpointCheck.state.in_(remedies))
+        .order_by(EndpointCheck.since)
     )
     for seen, lineage in session.execute(query):
         if seen.endpoint in services.endpoints:
@@ -230,7 +247,7 @@ def _quota(services: Services, session: Session, now: datetime) -> Iterator[Prob
             f"{row.blocked_reason}; calls begin again at {row.blocked_until:%H:%M:%S} UTC",
             "see which other programs use the account's quota at DNSimple",
         )
-    low = row.call_limit * services.settings.alarm_quota_percent / 100
+    low = row.call_limit * services.settings.alert_quota_percent / 100
     if row.remaining <= low and row.reset_at - now > timedelta(seconds=row.window_seconds / 4):
         yield Problem(
             "quota_low",
@@ -248,7 +265,7 @@ def _jobs(services: Services, session: Session, now: datetime) -> Iterator[Probl
         Job.state == "dead", Job.kind.not_in(_TOLD_ELSEWHERE), ~(Job.kind.in_(_PERIODIC) & mended)
     )
     for job in session.scalars(query.order_by(Job.id.desc())):
-        if job.kind == "install" and _is_settled(session, job.args.get("certificate_id")):
+        if job.kind == "fetch_certificate" and _is_settled(session, job.args.get("certificate_id")):
             continue
         yield Problem(
             "job_dead",
@@ -272,27 +289,27 @@ def _is_settled(session: Session, certificate_id: object) -> bool:
     if certificate is None:
         return False
     order = session.get(Order, certificate.order_id) if certificate.order_id else None
-    return certificate.installed_at is not None or (order is not None and order.state == "failed")
+    return certificate.fetched_at is not None or (order is not None and order.state == OrderState.FAILED)
 
 
 def silent_workers(session: Session) -> list[Problem]:
     """Workers that fell silent without a word and were not replaced by one that was started since."""
-    rows = list(session.scalars(select(Worker).order_by(Worker.heard_at.desc())))
+    rows = list(session.scalars(select(Worker).order_by(Worker.last_heartbeat_at.desc())))
     recent = read_now(session) - timedelta(seconds=_SILENT_SECONDS)
-    starts = sorted((row.started_at for row in rows if row.heard_at > recent), reverse=True)
+    starts = sorted((row.started_at for row in rows if row.last_heartbeat_at > recent), reverse=True)
     found = []
     for row in rows:
-        if row.heard_at > recent:
+        if row.last_heartbeat_at > recent:
             continue
-        if starts and starts[0] > row.heard_at:
+        if starts and starts[0] > row.last_heartbeat_at:
             starts.pop(0)
             continue
         found.append(
             Problem(
                 "worker_silent",
                 f"worker {row.id} on {row.host}",
-                row.heard_at,
-                f"not heard from since {row.heard_at:%Y-%m-%d %H:%M:%S} UTC, and not stopped by anybody",
+                row.last_heartbeat_at,
+                f"not heard from since {row.last_heartbeat_at:%Y-%m-%d %H:%M:%S} UTC, and not stopped by anybody",
                 "see whether its process and host are alive, then start `flask worker`",
             )
         )

@@ -13,14 +13,14 @@ from itertools import batched, islice
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.certificates.reconciliation import PAGE, find_missing, take_stock
+from app.certificates.reconciliation import PAGE, find_missing, record_remote_certificates
 from app.db.clock import db_now
 from app.db.models import Certificate, Domain, ImportedDomain, ImportRun, Job, new_id
 from app.db.upsert import insert_once
 from app.dnsimple.errors import NotFoundError
 from app.dnsimple.models import Certificate as RemoteCertificate
 from app.domain_names import parse_domain
-from app.jobs.queue import Claim, Postpone
+from app.jobs.queue import Claim, Snooze
 from app.services import Services
 
 # Domains that wait to be looked at; the next page of them is listed when there are fewer.
@@ -36,16 +36,16 @@ class Progress:
     run_id: str
     all_listed: bool = False
     domains: int = 0
-    looked_at: int = 0
+    checked: int = 0
     wanted: int = 0
-    installed: int = 0
+    fetched: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to wait for."""
-        settled = self.installed + sum(name.isdigit() for name in self.failed)
-        return self.all_listed and self.looked_at == self.domains and settled >= self.wanted
+        settled = self.fetched + sum(name.isdigit() for name in self.failed)
+        return self.all_listed and self.checked == self.domains and settled >= self.wanted
 
 
 def start_import(services: Services, domain: str | None) -> str:
@@ -58,11 +58,11 @@ def start_import(services: Services, domain: str | None) -> str:
             run_id = new_id("imp")
             session.add(ImportRun(id=run_id, domain=name))
             session.flush()
-        services.queue.enqueue(session, "import", {"run_id": run_id}, key=f"import:{run_id}")
+        services.queue.enqueue(session, "import_account", {"run_id": run_id}, key=f"import:{run_id}")
     return run_id
 
 
-def list_import(services: Services, claim: Claim) -> None:
+def import_account(services: Services, claim: Claim) -> None:
     """List the account's domains, a page at a time, and have each of them looked at."""
     run_id = str(claim.args["run_id"])
     while True:
@@ -74,7 +74,7 @@ def list_import(services: Services, claim: Claim) -> None:
             with services.queue.finishing(claim):
                 return
         if waiting >= _MOST_WAITING:
-            raise Postpone(_PAUSE_SECONDS, "the domains listed so far are being looked at")
+            raise Snooze(_PAUSE_SECONDS, "the domains listed so far are being looked at")
         if run.domain is not None:
             domains, last = [services.dnsimple.domain(run.domain)], 1
         else:
@@ -99,10 +99,10 @@ def import_domain(services: Services, claim: Claim) -> None:
             _end(session, about, [], str(error))
         return
     with services.queue.finishing(claim) as session:
-        _end(session, about, take_stock(services, session, remotes), None)
+        _end(session, about, record_remote_certificates(services, session, remotes), None)
 
 
-def import_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
+def import_job_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
     """The job was given up: the run, or its domain, says so."""
     run_id = str(claim.args["run_id"])
     if "domain" in claim.args:
@@ -112,7 +112,7 @@ def import_died(services: Services, session: Session, claim: Claim, error: str) 
         run.next_page, run.problem = 0, error
 
 
-def look_at_import(services: Services, run_id: str) -> Progress:
+def import_progress(services: Services, run_id: str) -> Progress:
     """How far it is; a finished one is noted as finished."""
     with services.database.read() as session:
         run = session.get_one(ImportRun, run_id)
@@ -121,10 +121,10 @@ def look_at_import(services: Services, run_id: str) -> Progress:
         if run.problem:
             progress.failed["the list of domains"] = run.problem
         wanted = {number for row in rows for number in row.certificate_ids or ()}
-        progress.looked_at = sum(row.certificate_ids is not None for row in rows)
+        progress.checked = sum(row.certificate_ids is not None for row in rows)
         progress.failed |= {row.domain: row.problem for row in rows if row.problem}
-        progress.wanted, progress.installed = len(wanted), _count_installed(session, wanted)
-        if progress.installed < len(wanted):
+        progress.wanted, progress.fetched = len(wanted), _count_fetched(session, wanted)
+        if progress.fetched < len(wanted):
             progress.failed |= _given_up(session, wanted)
     if progress.is_finished and run.finished_at is None:
         with services.database.write() as session:
@@ -158,21 +158,21 @@ def _end(session: Session, about: tuple[str, str], wanted: list[int], problem: s
     row.certificate_ids, row.problem = wanted, problem
 
 
-def _count_installed(session: Session, numbers: Iterable[int]) -> int:
-    installed = select(func.count()).select_from(Certificate).where(Certificate.installed_at.is_not(None))
+def _count_fetched(session: Session, numbers: Iterable[int]) -> int:
+    installed = select(func.count()).select_from(Certificate).where(Certificate.fetched_at.is_not(None))
     batches = batched(numbers, _BATCH)
     return sum(int(session.scalar(installed.where(Certificate.id.in_(some))) or 0) for some in batches)
 
 
 def _given_up(session: Session, wanted: set[int]) -> dict[str, str]:
     """What is neither installed nor being fetched any more, and why."""
-    installs = select(Job.args).where(Job.kind == "install", Job.finished_at.is_(None))
+    installs = select(Job.args).where(Job.kind == "fetch_certificate", Job.finished_at.is_(None))
     lost = wanted - {int(args["certificate_id"]) for args in session.scalars(installs)}
     if not lost:
         return {}
     for some in batched(sorted(lost), _BATCH):
-        query = select(Certificate.id).where(Certificate.id.in_(some), Certificate.installed_at.is_not(None))
+        query = select(Certificate.id).where(Certificate.id.in_(some), Certificate.fetched_at.is_not(None))
         lost -= set(session.scalars(query))
-    dead = session.scalars(select(Job).where(Job.kind == "install", Job.state == "dead"))
+    dead = session.scalars(select(Job).where(Job.kind == "fetch_certificate", Job.state == "dead"))
     reasons = {int(job.args["certificate_id"]): job.last_error for job in dead}
     return {str(number): reasons.get(number) or "DNSimple does not hand it out any more" for number in sorted(lost)}

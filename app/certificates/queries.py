@@ -15,14 +15,14 @@ from app.auth.scopes import only, permits
 from app.certificates.lineages import newest_of_lineage
 from app.certificates.states import check_certificate_state, check_order_state
 from app.db.clock import read_now
-from app.db.models import Certificate, EndpointSeen, Event, Order, StoryLine
+from app.db.models import Certificate, EndpointCheck, Event, Order, OrderState, TimelineEntry
 from app.dnsimple.adapter import Deadline
 from app.services import Services
 
 # A lineage that expired longer ago was given up: nobody is served by it any more.
 GIVEN_UP = timedelta(days=7)
 _LOOK_SECONDS = 0.1
-_SETTLED = {"issued", "installed", "failed"}
+_SETTLED = {OrderState.ISSUED, OrderState.FETCHED, OrderState.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Page[T]:
 
 def find_order(
     services: Services, order_id: str, *, domains: Sequence[str] | None = None
-) -> tuple[Order, Certificate | None, list[StoryLine]] | None:
+) -> tuple[Order, Certificate | None, list[TimelineEntry]] | None:
     """An order, its certificate with deliveries, and its story in the order in which it happened.
 
     `domains`, here and below, are the patterns that the reader is limited to: what is outside does not exist for it.
@@ -45,26 +45,26 @@ def find_order(
         if order is None or not permits(domains, order.domain):
             return None
         certificate = _certificate(session, order.certificate_id)
-        story = session.scalars(select(StoryLine).where(StoryLine.order_id == order_id))
-        return order, certificate, _in_time(story.all())
+        timeline = session.scalars(select(TimelineEntry).where(TimelineEntry.order_id == order_id))
+        return order, certificate, _in_time(timeline.all())
 
 
 def find_certificate(
     services: Services, certificate_id: int, *, domains: Sequence[str] | None = None
-) -> tuple[Certificate, list[StoryLine], list[EndpointSeen]] | None:
+) -> tuple[Certificate, list[TimelineEntry], list[EndpointCheck]] | None:
     """A certificate with lineage and deliveries, its story, from the order on, and what shall serve it."""
     with services.database.read() as session:
         certificate = _certificate(session, certificate_id)
         if certificate is None or not permits(domains, certificate.domain):
             return None
-        about = StoryLine.certificate_id == certificate_id
+        about = TimelineEntry.certificate_id == certificate_id
         if certificate.order_id is not None:
-            about |= StoryLine.order_id == certificate.order_id
-        seen = select(EndpointSeen).where(
-            EndpointSeen.lineage_id == certificate.lineage_id, EndpointSeen.certificate_id == certificate_id
+            about |= TimelineEntry.order_id == certificate.order_id
+        seen = select(EndpointCheck).where(
+            EndpointCheck.lineage_id == certificate.lineage_id, EndpointCheck.certificate_id == certificate_id
         )
-        endpoints = list(session.scalars(seen.order_by(EndpointSeen.endpoint)))
-        return certificate, _in_time(session.scalars(select(StoryLine).where(about)).all()), endpoints
+        endpoints = list(session.scalars(seen.order_by(EndpointCheck.endpoint)))
+        return certificate, _in_time(session.scalars(select(TimelineEntry).where(about)).all()), endpoints
 
 
 def list_certificates(
@@ -162,5 +162,5 @@ def _certificate(session: Session, certificate_id: int | None) -> Certificate | 
     return session.get(Certificate, certificate_id, options=options)
 
 
-def _in_time(lines: Any) -> list[StoryLine]:
+def _in_time(lines: Any) -> list[TimelineEntry]:
     return sorted(lines, key=lambda line: (line.at, line.id))

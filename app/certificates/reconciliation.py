@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Select, delete, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.certificates.retrieval import want_installed
+from app.certificates.retrieval import enqueue_fetch
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, Domain, Fact, Job, Quota
 from app.db.upsert import insert_once
@@ -47,7 +47,7 @@ class _Look:
 
 def catch_up(services: Services, session: Session) -> None:
     """Nobody heard DNSimple for a while: look at all that may have happened since, in the caller's transaction."""
-    waiting = update(Job).where(Job.kind == "watch", Job.state == "ready").values(due_at=db_now())
+    waiting = update(Job).where(Job.kind == "poll_issuance", Job.state == "ready").values(run_at=db_now())
     session.execute(waiting)
     since = read_now(session).isoformat()
     services.queue.enqueue(session, "reconcile", {"since": since}, key="reconcile:catch_up")
@@ -64,7 +64,7 @@ def reconcile(services: Services, claim: Claim) -> None:
         with services.database.read() as session:
             again = read_now(session) - _OVERDUE_AGAIN
         calls -= _look_at_overdue(services, claim, again, (calls + 1) // 2)
-        _look_around(services, claim, calls)
+        _check_next_domains(services, claim, calls)
     with services.queue.finishing(claim):
         return
 
@@ -109,7 +109,7 @@ def _awaiting_renewal(now: datetime, since: datetime) -> Select[Domain, datetime
         .where(
             Certificate.not_after.between(now - _GONE, now + _EARLIEST_RENEWAL),
             Certificate.auto_renew.is_not(False),
-            or_(Domain.looked_at.is_(None), Domain.looked_at < since),
+            or_(Domain.last_checked_at.is_(None), Domain.last_checked_at < since),
             ~has_newer,
         )
         .order_by(Certificate.not_after)
@@ -117,13 +117,13 @@ def _awaiting_renewal(now: datetime, since: datetime) -> Select[Domain, datetime
     )
 
 
-def _look_around(services: Services, claim: Claim, most: int) -> None:
+def _check_next_domains(services: Services, claim: Claim, most: int) -> None:
     for _ in range(most):
         with services.queue.checkpoint(claim) as session:
-            longest_ago = select(Domain).order_by(Domain.looked_at.nulls_first(), Domain.id).limit(1)
+            longest_ago = select(Domain).order_by(Domain.last_checked_at.nulls_first(), Domain.id).limit(1)
             fresh = read_now(session) - timedelta(seconds=SECONDS)
             domain = session.scalar(longest_ago)
-            look = _noted(None if domain and domain.looked_at and domain.looked_at > fresh else domain)
+            look = _noted(None if domain and domain.last_checked_at and domain.last_checked_at > fresh else domain)
         if look is None:
             return
         _look(services, claim, look)
@@ -133,7 +133,7 @@ def _noted(domain: Domain | None) -> _Look | None:
     """Noted before the call: a domain whose answer cannot be used must not stand in the way of the others."""
     if domain is None:
         return None
-    domain.looked_at = db_now()
+    domain.last_checked_at = db_now()
     return _Look(domain.id, domain.name)
 
 
@@ -146,14 +146,14 @@ def _look(services: Services, claim: Claim, look: _Look) -> None:
         log.info("domain has left the account", domain=look.name)
         return
     with services.queue.checkpoint(claim) as session:
-        take_stock(services, session, remotes)
+        record_remote_certificates(services, session, remotes)
 
 
-def take_stock(services: Services, session: Session, remotes: list[RemoteCertificate]) -> list[int]:
+def record_remote_certificates(services: Services, session: Session, remotes: list[RemoteCertificate]) -> list[int]:
     """Want what is missing of a domain's certificates, newest first, in the caller's transaction; their IDs."""
     missing = find_missing(session, remotes)
     for remote in missing:
-        want_installed(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
+        enqueue_fetch(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
         log.warning("certificate found by looking", certificate_id=remote.id, common_name=remote.common_name)
     return [remote.id for remote in missing]
 
@@ -163,7 +163,7 @@ def find_missing(session: Session, remotes: list[RemoteCertificate]) -> list[Rem
     now = read_now(session)
     given_up = {
         args["certificate_id"]
-        for args in session.scalars(select(Job.args).where(Job.kind == "install", Job.state == "dead"))
+        for args in session.scalars(select(Job.args).where(Job.kind == "fetch_certificate", Job.state == "dead"))
     }
     newest: dict[object, RemoteCertificate] = {}
     for remote in remotes:  # newest first
@@ -177,7 +177,7 @@ def find_missing(session: Session, remotes: list[RemoteCertificate]) -> list[Rem
 def _installed(session: Session, remotes: Iterable[RemoteCertificate]) -> set[int]:
     """Which of these are installed; notes on the way whether they are renewed automatically."""
     asked = {remote.id: remote for remote in remotes}
-    known = select(Certificate).where(Certificate.id.in_(asked), Certificate.installed_at.is_not(None))
+    known = select(Certificate).where(Certificate.id.in_(asked), Certificate.fetched_at.is_not(None))
     installed = list(session.scalars(known))
     for certificate in installed:
         certificate.auto_renew = asked[certificate.id].auto_renew

@@ -14,19 +14,19 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.certificates.verification import VerificationError, VerifiedCertificate, verify
-from app.crypto.keyring import sealing_key_id
+from app.crypto.keyring import encryption_key_id
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, Domain, Job, Lineage, Order
+from app.db.models import Certificate, Domain, Job, Lineage, Order, OrderState
 from app.db.upsert import changed_rows, insert_once
-from app.deliveries.delivery import want_delivered
+from app.deliveries.delivery import enqueue_delivery
 from app.dnsimple.adapter import PrivateKey, Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.domain_names import digest_names
-from app.jobs.queue import Claim, Postpone
-from app.operations.job_retry import LOOKS
+from app.jobs.queue import Claim, Snooze
+from app.operations.job_retry import POLLS_ARG
 from app.orders.failures import fail_order
 from app.services import Services
-from app.timeline import tell, tell_event
+from app.timeline import record_event_step, record_step
 
 log = structlog.get_logger("certcourier")
 
@@ -41,7 +41,7 @@ _NOT_YET_LONGEST = timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FetchRequest:
     """A certificate that we were told of, by which event if by one. `again`: it is another one under the same ID."""
 
     certificate_id: int
@@ -54,7 +54,7 @@ class Wanted:
     @property
     def key(self) -> str:
         """One job at a time has it."""
-        return f"{'reissue' if self.again else 'install'}:{self.domain_id}:{self.certificate_id}"
+        return f"{'reissue' if self.again else 'fetch_certificate'}:{self.domain_id}:{self.certificate_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +80,26 @@ class _Fetched:
     key: PrivateKey
 
 
-def want_installed(
+def enqueue_fetch(
     services: Services, session: Session, *, certificate_id: int, domain_id: int, event_id: str | None = None
 ) -> None:
     """Enqueue the installation in the caller's transaction; one at a time for a certificate.
 
     DNSimple has told us of it. A job that waits for the quota of unknown certificates waits no more.
     """
-    wanted = Wanted(certificate_id, domain_id, event_id, seen=True)
-    waiting = update(Job).where(Job.key == wanted.key, Job.state == "ready", Job.kind == "install")
-    again = {"args": asdict(wanted), "due_at": db_now()}
+    wanted = FetchRequest(certificate_id, domain_id, event_id, seen=True)
+    waiting = update(Job).where(Job.key == wanted.key, Job.state == "ready", Job.kind == "fetch_certificate")
+    again = {"args": asdict(wanted), "run_at": db_now()}
     if not changed_rows(session.execute(waiting.values(**again))):
-        want_many_installed(services, session, [wanted])
+        enqueue_fetches(services, session, [wanted])
 
 
-def want_many_installed(services: Services, session: Session, wanted: Iterable[Wanted]) -> None:
+def enqueue_fetches(services: Services, session: Session, wanted: Iterable[FetchRequest]) -> None:
     """The same for many certificates."""
-    services.queue.enqueue_many(session, "install", {one.key: asdict(one) for one in wanted})
+    services.queue.enqueue_many(session, "fetch_certificate", {one.key: asdict(one) for one in wanted})
 
 
-def install(services: Services, claim: Claim) -> None:
+def fetch_certificate(services: Services, claim: Claim) -> None:
     """Fetch, verify, seal and commit one certificate; do nothing if that has been done or it is not ours.
 
     Raises `VerificationError` when it must not be used, `Postpone` while DNSimple does not hand it out yet.
@@ -108,11 +108,11 @@ def install(services: Services, claim: Claim) -> None:
     if target is None:
         with services.queue.finishing(claim):
             return
-    if target.purpose is Purpose.UNKNOWN and claim.postponed > _UNKNOWN_MOST:
+    if target.purpose is Purpose.UNKNOWN and claim.snoozes > _UNKNOWN_MOST:
         _ignore(services, claim, "no call was left for it in days; if it exists, it is found by looking")
         return
     try:
-        with services.dnsimple.spending(target.purpose).together(2) as dnsimple:
+        with services.dnsimple.with_purpose(target.purpose).reserve(2) as dnsimple:
             download = dnsimple.download(target.reference, target.certificate_id)
             key = dnsimple.private_key(target.reference, target.certificate_id)
     except NotIssuedYetError as error:
@@ -135,30 +135,30 @@ def install(services: Services, claim: Claim) -> None:
         _record(services, session, claim, _Fetched(target, verified, key))
 
 
-def installation_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
+def fetch_job_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
     """The job was given up: the order that it belonged to says so.
 
     The event of an older certificate of these names may have been lost, and that one be good: the domain is looked at
     again soon.
     """
-    session.execute(update(Domain).where(Domain.id == int(claim.args["domain_id"])).values(looked_at=None))
+    session.execute(update(Domain).where(Domain.id == int(claim.args["domain_id"])).values(last_checked_at=None))
     certificate = session.get(Certificate, int(claim.args["certificate_id"]))
     order = session.get(Order, certificate.order_id) if certificate and certificate.order_id else None
-    if order is not None and order.state in {"requested", "issued"}:
+    if order is not None and order.state in {OrderState.PENDING, OrderState.ISSUED}:
         title = "The certificate could not be installed"
         fail_order(session, order, {"type": "installation-failed", "title": title, "detail": error})
 
 
-def _not_yet(services: Services, claim: Claim, error: NotIssuedYetError) -> Postpone | VerificationError:
+def _not_yet(services: Services, claim: Claim, error: NotIssuedYetError) -> Snooze | VerificationError:
     """Another look after a growing pause, or never again. Only these answers count: a wait for the quota does not."""
-    looks = int(claim.args.get(LOOKS, 0))
+    looks = int(claim.args.get(POLLS_ARG, 0))
     with services.queue.checkpoint(claim) as session:
         job = session.get_one(Job, claim.id)
         age = read_now(session) - job.created_at
-        job.args = {**claim.args, LOOKS: looks + 1}
+        job.args = {**claim.args, POLLS_ARG: looks + 1}
     if looks >= (_NOT_YET_FEWEST if age > _NOT_YET_LONGEST else _NOT_YET_MOST):
         return VerificationError(f"{error}: DNSimple still does not hand it out after some hours")
-    return Postpone(_NOT_YET_PAUSES[min(looks, len(_NOT_YET_PAUSES) - 1)], str(error))
+    return Snooze(_NOT_YET_PAUSES[min(looks, len(_NOT_YET_PAUSES) - 1)], str(error))
 
 
 def _target(services: Services, claim: Claim) -> _Target | None:
@@ -168,14 +168,14 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         order = session.get(Order, known.order_id) if known and known.order_id else None
         domain = session.get(Domain, domain_id)
     if known is not None:
-        if known.installed_at is not None and not claim.args.get("again"):
+        if known.fetched_at is not None and not claim.args.get("again"):
             return None
         if known.domain_id not in {None, domain_id}:
             log.warning("event names another domain", certificate_id=certificate_id, domain_id=domain_id)
             return None
         somebody_waits = order is not None and order.renews_certificate_id is None
         purpose = Purpose.INTERACTIVE if somebody_waits else Purpose.BACKGROUND
-        if known.installed_at is not None:  # reissued, says an event
+        if known.fetched_at is not None:  # reissued, says an event
             purpose = Purpose.REPEATED
         # Before DNSimple's answer to our order has told us the domain's ID, the event's word for it has to be checked.
         reference = known.domain if known.domain_id else domain_id
@@ -189,7 +189,7 @@ def _target(services: Services, claim: Claim) -> _Target | None:
 def _learn_domain(services: Services, domain_id: int) -> Domain | None:
     """Ask DNSimple once which domain an unknown ID is."""
     try:
-        remote = services.dnsimple.spending(Purpose.UNKNOWN).domain(domain_id)
+        remote = services.dnsimple.with_purpose(Purpose.UNKNOWN).domain(domain_id)
     except NotFoundError:
         log.warning("event names a domain that is not in the account", domain_id=domain_id)
         return None
@@ -220,7 +220,7 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
         names=list(verified.names),
     )
     certificate = session.get_one(Certificate, target.certificate_id, with_for_update=True)
-    if certificate.installed_at is not None and certificate.fingerprint == verified.fingerprint:
+    if certificate.fetched_at is not None and certificate.fingerprint == verified.fingerprint:
         return  # another event's job was faster
     certificate.lineage_id = _lineage(session, services.account_id, target.domain, verified).id
     certificate.domain_id = target.domain_id
@@ -234,27 +234,27 @@ def _record(services: Services, session: Session, claim: Claim, fetched: _Fetche
     certificate.not_after = verified.not_after
     certificate.leaf_pem = verified.leaf_pem
     certificate.chain_pem = verified.chain_pem
-    certificate.sealed_key = services.sealer.seal(
-        fetched.key.pem, certificate_id=certificate.id, under=sealing_key_id(session)
+    certificate.encrypted_key = services.encryptor.encrypt(
+        fetched.key.pem, certificate_id=certificate.id, under=encryption_key_id(session)
     )
-    certificate.installed_at = read_now(session)
+    certificate.fetched_at = read_now(session)
     _tell(session, claim, certificate)
     if certificate.order_id is not None:
         order = session.get_one(Order, certificate.order_id, with_for_update=True)
-        order.state, order.in_flight_key, order.failure = "installed", None, None
+        order.state, order.in_flight_key, order.failure = OrderState.FETCHED, None, None
     for name, destination in services.destinations.items():
         if destination.config.takes(certificate.names):
-            want_delivered(services, session, certificate.id, name)
+            enqueue_delivery(services, session, certificate.id, name)
 
 
 def _tell(session: Session, claim: Claim, certificate: Certificate) -> None:
     order_id, number, names = certificate.order_id, certificate.id, ", ".join(certificate.names)
-    tell_event(session, claim.args.get("event_id"), order_id=order_id, certificate_id=number)
+    record_event_step(session, claim.args.get("event_id"), order_id=order_id, certificate_id=number)
     detail = "certificate, chain and private key, by ID"
-    tell(session, "downloaded", detail, order_id=order_id, certificate_id=number)
+    record_step(session, "downloaded", detail, order_id=order_id, certificate_id=number)
     until = f"until {certificate.not_after:%Y-%m-%d}"
     detail = f"{names}; {certificate.key_algorithm}; {until}; key fits, chain links up"
-    tell(session, "verified", detail, order_id=order_id, certificate_id=number)
+    record_step(session, "verified", detail, order_id=order_id, certificate_id=number)
 
 
 def _lineage(session: Session, account_id: int, domain: str, verified: VerifiedCertificate) -> Lineage:

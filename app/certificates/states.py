@@ -8,10 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.auth.scopes import only
-from app.db.models import Certificate
+from app.db.models import Certificate, OrderState
 from app.domain_names import InvalidFieldError
 
-ORDER_STATES = ("accepted", "purchasing", "purchased", "issuing", "requested", "issued", "installed", "failed")
+ORDER_STATES = tuple(OrderState)
 # DNSimple's words; those of its documentation, and it may invent others.
 CERTIFICATE_STATES = (
     "new", "purchased", "configured", "submitted", "requesting",

@@ -29,7 +29,7 @@ def list_deliveries(state: str | None, destination: str | None, limit: int, as_j
             "destination": delivery.destination,
             "state": delivery.state,
             "delivered_at": moment(delivery.delivered_at),
-            "detail": delivery.waits_for or delivery.detail,
+            "detail": delivery.blocked_by or delivery.detail,
         }
         for delivery, lineage in found
     ]

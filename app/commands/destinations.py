@@ -7,7 +7,7 @@ from flask.cli import AppGroup
 from sqlalchemy import select
 
 from app.commands.output import as_json_option, counted, current_services, moment, operator, print_rows
-from app.db.models import DisabledDestination
+from app.db.models import SuspendedDestination
 from app.deliveries import suspension
 
 group = AppGroup("destinations", help="Places that certificates are delivered to.")
@@ -19,13 +19,13 @@ def list_destinations(as_json: bool) -> None:
     """List the destinations, and which of them are disabled because the other side wants no more deliveries."""
     services = current_services()
     with services.database.read() as session:
-        disabled = {row.destination: row for row in session.scalars(select(DisabledDestination))}
+        suspended = {row.destination: row for row in session.scalars(select(SuspendedDestination))}
     rows = [
         {
             "name": name,
             "kind": getattr(destination.config, "kind", None),
-            "disabled_at": moment(disabled[name].disabled_at) if name in disabled else None,
-            "reason": disabled[name].reason if name in disabled else None,
+            "suspended_at": moment(suspended[name].suspended_at) if name in suspended else None,
+            "reason": suspended[name].reason if name in suspended else None,
         }
         for name, destination in services.destinations.items()
     ]
@@ -36,7 +36,7 @@ def list_destinations(as_json: bool) -> None:
 @click.argument("name")
 def enable(name: str) -> None:
     """Deliver again to the destination NAME that was disabled; what failed there starts afresh."""
-    revived = suspension.enable(current_services(), name, actor=operator())
+    revived = suspension.resume(current_services(), name, actor=operator())
     if revived is None:
         raise click.ClickException(f"no destination {name!r} is disabled; see `flask destinations list`")
     click.echo(f"{name} is enabled; {counted(revived, 'failed delivery starts', 'failed deliveries start')} again.")

@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 from app.commands.output import as_json_option, current_services, print_rows
 from app.commands.reading import DomainName
 from app.doctor.checks import CHECKS, OF_A_DOMAIN
-from app.doctor.findings import Examination, run_checks
+from app.doctor.findings import CheckContext, run_checks
 
 
 class NameServer(click.ParamType[tuple[str, int]]):
@@ -59,7 +59,7 @@ def doctor(
     checks = CHECKS | (OF_A_DOMAIN if domain else {})
     chosen = {name: check for name, check in checks.items() if not only or name in only}
     progress = _Progress(quiet=as_json or not sys.stderr.isatty(), total=len(chosen))
-    examination = Examination(current_services(), domain, resolver)
+    examination = CheckContext(current_services(), domain, resolver)
     findings = list(run_checks(examination, chosen, seconds=seconds, begin=progress.begin))
     progress.end()
     rows = [

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 from flask.cli import with_appcontext
 
-from app.certificates.account_import import Progress, look_at_import, preview_import, start_import
+from app.certificates.account_import import Progress, import_progress, preview_import, start_import
 from app.commands.output import as_json_option, counted, current_services, moment, print_rows, progress_bar
 from app.errors import CertcourierError
 from app.operations.health import check_readiness
@@ -63,16 +63,16 @@ def _preview(services: Services, domain: str | None, *, as_json: bool) -> None:
 
 def _follow(services: Services, run_id: str) -> Progress:
     pause = threading.Event()
-    progress = look_at_import(services, run_id)
+    progress = import_progress(services, run_id)
     with progress_bar(1, "Importing", _shown) as bar:
         while True:
             bar.length = max(1, progress.domains + progress.wanted)
-            done = progress.looked_at + progress.installed + sum(name.isdigit() for name in progress.failed)
+            done = progress.checked + progress.fetched + sum(name.isdigit() for name in progress.failed)
             bar.update(done - bar.pos, progress)
             if progress.is_finished:
                 return progress
             pause.wait(_LOOK_SECONDS)
-            progress = look_at_import(services, run_id)
+            progress = import_progress(services, run_id)
 
 
 def _shown(progress: Progress | None) -> str | None:
@@ -80,8 +80,8 @@ def _shown(progress: Progress | None) -> str | None:
         return None
     more = "" if progress.all_listed else "+"
     return (
-        f"{progress.looked_at}/{progress.domains}{more} domains, {progress.installed}/{progress.wanted} certificates, "
-        f"{len(progress.failed)} failed"
+        f"{progress.checked}/{progress.domains}{more} domains, "
+        f"{progress.fetched}/{progress.wanted} certificates, {len(progress.failed)} failed"
     )
 
 
@@ -89,7 +89,7 @@ def _conclude(progress: Progress, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(progress), indent=2))
     else:
-        click.echo(f"Imported: {counted(progress.installed, 'certificate')} of {counted(progress.domains, 'domain')}.")
+        click.echo(f"Imported: {counted(progress.fetched, 'certificate')} of {counted(progress.domains, 'domain')}.")
         for name, error in progress.failed.items():
             click.echo(f"Not imported: {name}: {error}", err=True)
     if progress.failed:

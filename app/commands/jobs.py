@@ -41,7 +41,7 @@ def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) ->
             "kind": job.kind,
             "state": job.state,
             "attempts": job.attempts,
-            "due_at": moment(job.due_at),
+            "run_at": moment(job.run_at),
             "about": " ".join(f"{name}={value}" for name, value in job.args.items() if value is not None),
             "last_error": job.last_error,
         }
@@ -68,11 +68,11 @@ def show_job(job_id: int, as_json: bool) -> None:
         "priority": Priority(job.priority).name.lower(),
         "attempts": job.attempts,
         "max_attempts": job.max_attempts,
-        "postponed": job.postponed,
+        "snoozes": job.snoozes,
         "worker_id": job.worker_id,
         "last_error": job.last_error,
         "created_at": moment(job.created_at),
-        "due_at": moment(job.due_at),
+        "run_at": moment(job.run_at),
         "finished_at": moment(job.finished_at),
     }
     print_record(known, as_json=as_json)
@@ -92,7 +92,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     if job_id is not None:
         try:
             with services.database.write() as session:
-                revived = job_retry.revive(services, session, job_id, actor=operator())
+                revived = job_retry.retry_job(services, session, job_id, actor=operator())
         except PermanentError as error:
             raise click.ClickException(str(error)) from None
         if not revived:
@@ -106,7 +106,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     count = 0
     for some in batched(ids, _BATCH):
         with services.database.write() as session:
-            count += sum(job_retry.revive(services, session, one, actor=operator()) for one in some)
+            count += sum(job_retry.retry_job(services, session, one, actor=operator()) for one in some)
     click.echo(f"{count} {'job starts' if count == 1 else 'jobs start'} again.")
     left = len(found) - len(ids)
     if left:

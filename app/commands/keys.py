@@ -11,7 +11,7 @@ import click
 from flask.cli import AppGroup
 
 from app.commands.output import as_json_option, counted, current_services, operator, print_rows, progress_bar
-from app.crypto.encryption import Sealer
+from app.crypto.encryption import Encryptor
 from app.crypto.keyring import KeyFile
 from app.crypto.secret_files import read_secret
 from app.errors import CertcourierError
@@ -31,8 +31,8 @@ def status() -> None:
     for use in uses:
         role = "seals" if use.seals else "opens"
         held = role if use.held else "is not held here"
-        sealed = f"{counted(use.certificates, 'certificate')}, {counted(use.webhook_secrets, 'webhook secret')}"
-        click.echo(f"  {use.key_id}  {held}; {sealed}")
+        encrypted = f"{counted(use.certificates, 'certificate')}, {counted(use.webhook_secrets, 'webhook secret')}"
+        click.echo(f"  {use.key_id}  {held}; {encrypted}")
     for line in to_do or ["Every private key on record is sealed under one key, which is held here."]:
         click.echo(line)
     for copy in KeyFile(services.settings.kek_file).copies():
@@ -61,7 +61,7 @@ def list_keys(as_json: bool) -> None:
 @group.command("new", epilog="Example: flask keys new > new.key")
 def new_key() -> None:
     """Print a fresh key, for files and variables that are changed by hand; it is kept nowhere."""
-    click.echo(Sealer.new_key())
+    click.echo(Encryptor.new_key())
 
 
 @group.command("rotate", epilog="Example: flask keys rotate")
@@ -92,14 +92,14 @@ def _rotate(services: Services, given: str | None, wait: int) -> None:
         key_rotation.switch(services, session, begun.key_id, actor=operator())
     count = key_rotation.owed(services)
     with progress_bar(count, "Sealing anew") as bar:
-        for sealed in key_rotation.seal_anew(services):
-            bar.update(sealed)
+        for encrypted in key_rotation.reencrypt_all(services):
+            bar.update(encrypted)
     click.echo(f"Everything that could be opened is sealed under key {begun.key_id}.")
 
 
 def _wait_for_workers(services: Services, key_id: str, wait: int) -> None:
     until = time.monotonic() + wait
-    while without := key_rotation.workers_without(services, key_id):
+    while without := key_rotation.workers_missing_key(services, key_id):
         if time.monotonic() >= until:
             raise click.ClickException(
                 f"these workers do not hold key {key_id} yet: {', '.join(without)}. Bring it to their hosts "
@@ -113,7 +113,7 @@ def _drop_old(services: Services) -> None:
     if not unneeded:
         return
     if services.settings.key_encryption_key is not None:
-        click.echo(f"Now by hand: {key_rotation.by_hand(unneeded)}.")
+        click.echo(f"Now by hand: {key_rotation.manual_steps(unneeded)}.")
         return
     with services.database.write() as session:
         copies = key_rotation.drop(services, session, unneeded, actor=operator())
@@ -164,8 +164,8 @@ def replace(lost: bool) -> None:  # noqa: ARG001, it is there to be typed
             gone = key_rotation.replace_lost(services, session, actor=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
-    count = sum(1 for _ in key_rotation.unreadable(services))
-    click.echo(f"Key {gone} is given up; {services.sealer.key_id} seals from now on.")
+    count = sum(1 for _ in key_rotation.undecryptable(services))
+    click.echo(f"Key {gone} is given up; {services.encryptor.key_id} seals from now on.")
     click.echo("Should it be found again: add it as a second line, then `flask keys rotate` opens what it can.")
     click.echo(
         f"Start web and worker, then fetch {counted(count, 'private key')}: flask certificates refetch --all-unreadable"
@@ -203,19 +203,21 @@ def _to_do(services: Services, uses: list[key_rotation.KeyUse]) -> list[str]:
         if sealing not in taken_out:
             lost = "If it is lost for good: `flask keys replace --lost`."
             found.append(f"Key {sealing.key_id} is not held here: restore it. {lost}")
-    elif services.sealer.key_id != sealing.key_id or any(use.held and use.is_needed and not use.seals for use in uses):
+    elif services.encryptor.key_id != sealing.key_id or any(
+        use.held and use.is_needed and not use.seals for use in uses
+    ):
         found.append("A rotation is not complete: run `flask keys rotate`.")
     elif unneeded := {use.key_id for use in uses if use.held and not use.is_needed}:
         if services.settings.key_encryption_key is None:
             found.append("A key is not needed any more: run `flask keys drop`.")
         else:
-            found.append(f"By hand: {key_rotation.by_hand(unneeded)}.")
-    count = sum(1 for _ in key_rotation.unreadable(services))
+            found.append(f"By hand: {key_rotation.manual_steps(unneeded)}.")
+    count = sum(1 for _ in key_rotation.undecryptable(services))
     if count:
         found.append(
             f"{counted(count, 'private key')} cannot be opened: run `flask certificates refetch --all-unreadable`."
         )
-    missing = key_rotation.workers_without(services, sealing.key_id)
+    missing = key_rotation.workers_missing_key(services, sealing.key_id)
     if missing:
         found.append(f"These workers do not hold key {sealing.key_id}: {', '.join(missing)}.")
     return found

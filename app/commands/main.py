@@ -15,7 +15,7 @@ from flask.cli import FlaskGroup, with_appcontext
 from sqlalchemy.exc import DBAPIError
 
 from app.commands import (
-    alarms,
+    alerts,
     audit,
     certificates,
     db,
@@ -55,7 +55,7 @@ GROUPS = (
     webhooks.group,
     jobs.group,
     audit.group,
-    alarms.group,
+    alerts.group,
     destinations.group,
     deliveries.group,
     reading.orders,
@@ -147,7 +147,7 @@ def worker() -> None:
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     note_version(services, "worker")
-    services.share_meters()
+    services.share_metrics()
     working = Worker(services)
     working.stop_on_signals()
     working.run()

@@ -30,8 +30,8 @@ _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 _STYLES = {
-    **dict.fromkeys(("ok", "done", "installed", "delivered", "issued", "queued"), "green"),
-    **dict.fromkeys(("warning", "pending", "running", "requested", "superseded"), "yellow"),
+    **dict.fromkeys(("ok", "done", "fetched", "delivered", "issued", "queued"), "green"),
+    **dict.fromkeys(("warning", "pending", "running", "pending", "superseded"), "yellow"),
     **dict.fromkeys(("problem", "dead", "failed", "rejected", "suppressed"), "bold red"),
 }
 

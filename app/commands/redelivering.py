@@ -26,13 +26,13 @@ def redeliver(certificate_id: int | None, destination: str, everything: bool, li
     if sum((certificate_id is not None, everything, lineage is not None)) != 1:
         raise click.UsageError("say which: --all, --lineage NAME or a certificate's ID")
     services = current_services()
-    wish = redelivery.Wish(destination, lineage, certificate_id, again=again or not everything)
+    request = redelivery.RedeliveryRequest(destination, lineage, certificate_id, again=again or not everything)
     owed = 0
     try:
-        with progress_bar(redelivery.count_lineages(services, wish), "Enqueueing") as bar:
-            for progress in redelivery.redeliver(services, wish, actor=operator()):
+        with progress_bar(redelivery.count_lineages(services, request), "Enqueueing") as bar:
+            for progress in redelivery.redeliver(services, request, actor=operator()):
                 owed += progress.owed
-                bar.update(progress.looked_at)
+                bar.update(progress.checked)
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"To be delivered to {destination}: {owed}. See `flask deliveries list --destination {destination}`.")

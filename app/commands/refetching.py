@@ -26,7 +26,7 @@ def refetch(certificate_ids: tuple[int, ...], all_unreadable: bool, wait: bool) 
     if bool(certificate_ids) == all_unreadable:
         raise click.UsageError("say either which certificates by ID, or --all-unreadable")
     services = current_services()
-    wanted = list(key_rotation.unreadable(services)) if all_unreadable else list(certificate_ids)
+    wanted = list(key_rotation.undecryptable(services)) if all_unreadable else list(certificate_ids)
     added = _enqueue(services, wanted)
     click.echo(f"{counted(len(wanted), 'private key')} to fetch; {counted(added, 'job is', 'jobs are')} new.")
     if wait:
@@ -37,7 +37,7 @@ def _enqueue(services: Services, wanted: Iterable[int]) -> int:
     added = 0
     for some in batched(wanted, _BATCH):
         with services.database.write() as session:
-            added += key_refetch.want_refetched(services, session, some, actor=operator())
+            added += key_refetch.enqueue_key_refetch(services, session, some, actor=operator())
     return added
 
 

@@ -14,7 +14,7 @@ from app.renewals.renewal import renew_now
 @click.argument("certificate_ids", metavar="ID...", type=click.IntRange(1), nargs=-1, required=True)
 @with_appcontext
 def renew(certificate_ids: tuple[int, ...]) -> None:
-    """Order renewals now, whatever RENEW_BY_US says: DNSimple sells a new certificate of the same names. Jobs do it.
+    """Order renewals now, whatever RENEWAL_POLICY says: DNSimple sells a new certificate of the same names. Jobs do it.
 
     All of them are ordered, or none if one of them cannot be renewed.
     """
@@ -22,7 +22,7 @@ def renew(certificate_ids: tuple[int, ...]) -> None:
     try:
         with services.database.write() as session:
             for number in certificate_ids:
-                ordered[number] = renew_now(services, session, number, actor=operator(), wished_by=operator())
+                ordered[number] = renew_now(services, session, number, actor=operator(), requested_by=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     for number, order_id in ordered.items():

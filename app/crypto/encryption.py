@@ -23,7 +23,7 @@ _NONCE_BYTES = 12
 _HEADER_BYTES = len(_VERSION) + _ID_BYTES
 
 
-class SealBrokenError(PermanentError):
+class DecryptionError(PermanentError):
     """What was sealed was altered, or moved from another row."""
 
 
@@ -36,12 +36,12 @@ def key_id_of(key_encryption_key: str) -> str:
     return _key_id(_decode(key_encryption_key))
 
 
-def sealed_under(sealed: bytes) -> str:
+def key_id_of_ciphertext(encrypted: bytes) -> str:
     """The ID of the key-encryption key that something was sealed under."""
-    return sealed[len(_VERSION) : _HEADER_BYTES].hex()
+    return encrypted[len(_VERSION) : _HEADER_BYTES].hex()
 
 
-class Sealer:
+class Encryptor:
     """Seals and opens private keys. Layout: version (1 byte), key ID (8), nonce (12), ciphertext and tag.
 
     It holds one or more key-encryption keys and opens under all of them; during a rotation that is the new one and the
@@ -89,31 +89,31 @@ class Sealer:
             self.refresh()
         return key_id in self._held
 
-    def seal(self, private_key_pem: str, *, certificate_id: int, under: str | None = None) -> bytes:
+    def encrypt(self, private_key_pem: str, *, certificate_id: int, under: str | None = None) -> bytes:
         """Encrypt a PEM for the row of this certificate, by default under the first key. Raises `KeyNotHeldError`."""
-        return self.seal_for(f"certificate:{certificate_id}", private_key_pem, under=under)
+        return self.encrypt_for(f"certificate:{certificate_id}", private_key_pem, under=under)
 
-    def open(self, sealed: bytes, *, certificate_id: int) -> str:
+    def decrypt(self, encrypted: bytes, *, certificate_id: int) -> str:
         """The PEM again. Raises `SealBrokenError` or `KeyNotHeldError`."""
-        return self.open_for(f"certificate:{certificate_id}", sealed)
+        return self.decrypt_for(f"certificate:{certificate_id}", encrypted)
 
-    def seal_for(self, owner: str, secret: str, *, under: str | None = None) -> bytes:
+    def encrypt_for(self, owner: str, secret: str, *, under: str | None = None) -> bytes:
         """Encrypt a secret for the row that `owner` names. Raises `KeyNotHeldError`."""
         key_id = under or self.key_id
         header = _VERSION + bytes.fromhex(key_id)
         nonce = os.urandom(_NONCE_BYTES)
         return header + nonce + self._aead(key_id, owner).encrypt(nonce, secret.encode(), header + owner.encode())
 
-    def open_for(self, owner: str, sealed: bytes) -> str:
+    def decrypt_for(self, owner: str, encrypted: bytes) -> str:
         """The secret again. Raises `SealBrokenError` or `KeyNotHeldError`."""
-        header, rest = sealed[:_HEADER_BYTES], sealed[_HEADER_BYTES:]
+        header, rest = encrypted[:_HEADER_BYTES], encrypted[_HEADER_BYTES:]
         if len(header) < _HEADER_BYTES or not header.startswith(_VERSION):
-            raise SealBrokenError(f"what is sealed for {owner} is not of a format that this version knows")
-        aead = self._aead(sealed_under(sealed), owner)
+            raise DecryptionError(f"what is sealed for {owner} is not of a format that this version knows")
+        aead = self._aead(key_id_of_ciphertext(encrypted), owner)
         try:
             return aead.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + owner.encode()).decode()
         except (InvalidTag, ValueError):  # ValueError: too short to have a nonce
-            raise SealBrokenError(f"what is sealed for {owner} was altered or belongs to another one") from None
+            raise DecryptionError(f"what is sealed for {owner} was altered or belongs to another one") from None
 
     def _aead(self, key_id: str, owner: str) -> AESGCM:
         if not self.holds(key_id):

@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.crypto.encryption import Sealer, key_id_of
+from app.crypto.encryption import Encryptor, key_id_of
 from app.crypto.secret_files import read_or_create, read_secret
 from app.db.models import Fact
 from app.errors import PermanentError
@@ -25,7 +25,7 @@ from app.errors import PermanentError
 KEY_FACT = "key_encryption_key_id"
 
 
-def sealing_key_id(session: Session) -> str | None:
+def encryption_key_id(session: Session) -> str | None:
     """The ID of the key to seal under in this transaction, which cannot be replaced before it ends.
 
     None before the first process has started. What is sealed must be committed in the same transaction.
@@ -42,7 +42,7 @@ class KeyFile:
 
     def read(self) -> str:
         """The keys; a missing file is made with a fresh one."""
-        keys = read_or_create(self.path, Sealer.new_key)
+        keys = read_or_create(self.path, Encryptor.new_key)
         self._seen = self._stamp()
         return keys
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from app.crypto.encryption import Sealer
-from app.crypto.keyring import sealing_key_id
+from app.crypto.encryption import Encryptor, key_id_of_ciphertext
+from app.crypto.keyring import encryption_key_id
 from app.db.clock import db_now, read_now
 from app.db.database import Database
 from app.db.models import WebhookSecret
@@ -44,11 +44,16 @@ class WebhookSecrets:
     """Safe for many threads and across forks; remembers for half a minute which secrets are accepted."""
 
     def __init__(
-        self, database: Database, sealer: Sealer, *, given: str | None, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        encryptor: Encryptor,
+        *,
+        given: str | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`given` is the secret that the operator has configured, if any."""
         self._database = database
-        self._sealer = sealer
+        self._encryptor = encryptor
         self._given = given
         self._clock = clock
         self._lock = threading.Lock()
@@ -74,7 +79,7 @@ class WebhookSecrets:
         self.settle()
         with self._database.read() as session:
             row = session.scalars(select(WebhookSecret).where(_IS_CURRENT)).one()
-        return self._sealer.open_for(_owner(row.digest), row.sealed)
+        return self._encryptor.decrypt_for(_owner(row.digest), row.encrypted)
 
     def current_digest(self) -> str:
         """The digest of the newest secret, which needs no key."""
@@ -130,22 +135,23 @@ class WebhookSecrets:
         """Whether the configured secret is one that was rotated out."""
         return self._given is not None and digest_of(self._given) != self.current_digest()
 
-    def reseal(self, session: Session, key_id: str) -> int:
+    def reencrypt(self, session: Session, key_id: str) -> int:
         """Seal those that can be opened under this key, in the caller's transaction. Returns how many were not."""
         count = 0
         for row in session.scalars(select(WebhookSecret).with_for_update()):
-            if row.key_id != key_id and self._sealer.holds(row.key_id):
-                secret = self._sealer.open_for(_owner(row.digest), row.sealed)
-                row.sealed = self._sealer.seal_for(_owner(row.digest), secret, under=key_id)
+            used = key_id_of_ciphertext(row.encrypted)
+            if used != key_id and self._encryptor.holds(used):
+                secret = self._encryptor.decrypt_for(_owner(row.digest), row.encrypted)
+                row.encrypted = self._encryptor.encrypt_for(_owner(row.digest), secret, under=key_id)
                 count += 1
         return count
 
     def _add(self, session: Session, secret: str) -> bool:
         """Make it the newest. False if another process was quicker with this or another one: then roll back."""
         digest = digest_of(secret)
-        sealed = self._sealer.seal_for(_owner(digest), secret, under=sealing_key_id(session))
+        encrypted = self._encryptor.encrypt_for(_owner(digest), secret, under=encryption_key_id(session))
         session.execute(update(WebhookSecret).where(_IS_CURRENT).values(current=None))
-        return insert_once(session, WebhookSecret, digest=digest, sealed=sealed, current=True)
+        return insert_once(session, WebhookSecret, digest=digest, encrypted=encrypted, current=True)
 
     def _older_than(self, seconds: float) -> bool:
         return self._read_at is None or self._clock() - self._read_at >= seconds

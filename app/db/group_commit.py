@@ -18,7 +18,7 @@ _MOST = 128
 _DELAY_SECONDS = 0.005
 
 
-class SharedCommits[Item, Result]:
+class GroupCommit[Item, Result]:
     """Each `submit` returns after its item is committed. A commit costs the same for one item as for a hundred.
 
     `write` gets items and the session, and returns a result for each, in their order.

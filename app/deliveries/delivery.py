@@ -10,24 +10,24 @@ from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_successor
 from app.db.clock import read_now
-from app.db.models import Certificate, Delivery, Lineage
+from app.db.models import Certificate, Delivery, DeliveryState, Lineage
 from app.db.upsert import insert_many_once, insert_once
-from app.deliveries.endpoint_checks import want_proven
-from app.deliveries.hook_runs import job_key, places_before, share_run
-from app.deliveries.suspension import disable_if_gone, refuse_if_disabled
+from app.deliveries.endpoint_checks import enqueue_endpoint_check
+from app.deliveries.hook_runs import job_key, places_before, run_coalesced_hook
+from app.deliveries.suspension import refuse_if_suspended, suspend_if_gone
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     Destination,
     DestinationRefusedError,
     PrivateKeyPem,
-    Receipt,
-    SharesRuns,
+    SupportsHookRuns,
     Version,
 )
 from app.errors import CertcourierError
-from app.jobs.queue import Claim, Postpone
+from app.jobs.queue import Claim, Snooze
 from app.services import Services
-from app.timeline import tell
+from app.timeline import record_step
 
 # With pauses of up to an hour: about two days.
 _MOST_ATTEMPTS = 56
@@ -35,21 +35,22 @@ _MOST_ATTEMPTS = 56
 _LOOK_AGAIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 
 
-def want_delivered(services: Services, session: Session, certificate_id: int, destination: str) -> None:
+def enqueue_delivery(services: Services, session: Session, certificate_id: int, destination: str) -> None:
     """Owe the certificate to the destination, in the caller's transaction."""
-    if not insert_once(session, Delivery, certificate_id=certificate_id, destination=destination, state="pending"):
-        _row(session, certificate_id, destination).state = "pending"  # another certificate under the same ID
+    args = {"certificate_id": certificate_id, "destination": destination}
+    if not insert_once(session, Delivery, **args, state=DeliveryState.PENDING):
+        _row(session, certificate_id, destination).state = DeliveryState.PENDING  # reissued under the same ID
     services.queue.enqueue(
         session,
         "deliver",
-        {"certificate_id": certificate_id, "destination": destination},
+        args,
         key=job_key(certificate_id, destination),
         delay=_LOOK_AGAIN_SECONDS[0] if _comes_after(services, destination) else 0.0,
         max_attempts=_MOST_ATTEMPTS,
     )
 
 
-def want_many_delivered(
+def enqueue_deliveries(
     services: Services, session: Session, certificate_ids: Iterable[int], destination: str
 ) -> list[str]:
     """The same for many certificates; returns the keys of their jobs."""
@@ -57,7 +58,7 @@ def want_many_delivered(
         f"deliver:{number}:{destination}": {"certificate_id": number, "destination": destination}
         for number in certificate_ids
     }
-    rows = [{**args, "state": "pending"} for args in jobs.values()]
+    rows = [{**args, "state": DeliveryState.PENDING} for args in jobs.values()]
     insert_many_once(session, Delivery, rows, "certificate_id")
     services.queue.enqueue_many(session, "deliver", jobs, max_attempts=_MOST_ATTEMPTS)
     return list(jobs)
@@ -73,60 +74,63 @@ def deliver(services: Services, claim: Claim) -> None:
     try:
         destination = _destination(services, name)
         if outdated:
-            receipt = Receipt("superseded", "a newer certificate of the lineage is installed")
+            result = DeliveryResult("superseded", "a newer certificate of the lineage is installed")
         else:
             with services.database.read() as session:
-                refuse_if_disabled(session, name)
-            receipt = _wait_for_others(services, claim, destination) or _hand_over(
+                refuse_if_suspended(session, name)
+            result = _wait_for_others(services, claim, destination) or _release(
                 services, claim, destination, certificate, lineage
             )
-    except Postpone as pause:
+    except Snooze as pause:
         with services.queue.checkpoint(claim) as session:
-            _row(session, certificate_id, name).waits_for = str(pause)
+            _row(session, certificate_id, name).blocked_by = str(pause)
         raise
     except CertcourierError as error:
         with services.queue.checkpoint(claim) as session:
             row = _row(session, certificate_id, name)
-            row.detail, row.waits_for = str(error), None
-            disable_if_gone(session, name, error)
+            row.detail, row.blocked_by = str(error), None
+            suspend_if_gone(session, name, error)
         raise
     with services.queue.finishing(claim) as session:
         row = _row(session, certificate_id, name)
-        row.state, row.detail, row.waits_for, row.run_id = receipt.outcome, receipt.detail, None, None
+        row.state, row.detail, row.blocked_by = DeliveryState(result.outcome), result.detail, None
+        row.run_id = None
         if session.get_one(Certificate, certificate_id).fingerprint != certificate.fingerprint:
-            want_delivered(services, session, certificate_id, name)  # it was reissued under its ID meanwhile
+            enqueue_delivery(services, session, certificate_id, name)  # it was reissued under its ID meanwhile
             return
-        row.delivered_at = read_now(session) if receipt.outcome == "delivered" else None
-        detail = f"{name}: {receipt.detail}"
-        tell(session, receipt.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
+        row.delivered_at = read_now(session) if result.outcome == "delivered" else None
+        detail = f"{name}: {result.detail}"
+        record_step(session, result.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
         followers = [other for other in services.destinations if name in _comes_after(services, other)]
         if followers:
-            services.queue.hasten(session, [job_key(certificate_id, follower) for follower in followers])
-        if receipt.outcome == "delivered":
-            want_proven(services, session, certificate)
+            services.queue.expedite(session, [job_key(certificate_id, follower) for follower in followers])
+        if result.outcome == "delivered":
+            enqueue_endpoint_check(services, session, certificate)
             _put_newer_back(services, session, certificate, name)
 
 
-def delivery_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
+def delivery_job_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
     """The job was given up: the delivery says so."""
     row = _row(session, int(claim.args["certificate_id"]), str(claim.args["destination"]))
-    row.state, row.detail, row.waits_for = "failed", error, None
+    row.state, row.detail, row.blocked_by = DeliveryState.FAILED, error, None
 
 
 def _put_newer_back(services: Services, session: Session, certificate: Certificate, destination: str) -> None:
     """A newer one was delivered while this one was: not every destination can tell who came last, so it goes again."""
     newer = newest_successor(session, certificate)
     if newer is not None:
-        there = select(Delivery).filter_by(certificate_id=newer.id, destination=destination, state="delivered")
+        there = select(Delivery).filter_by(
+            certificate_id=newer.id, destination=destination, state=DeliveryState.DELIVERED
+        )
         if session.scalar(there.with_for_update()) is not None:
-            want_delivered(services, session, newer.id, destination)
+            enqueue_delivery(services, session, newer.id, destination)
 
 
 def _comes_after(services: Services, name: str) -> tuple[str, ...]:
     return services.destinations[name].config.after if name in services.destinations else ()
 
 
-def _wait_for_others(services: Services, claim: Claim, destination: Destination) -> Receipt | None:
+def _wait_for_others(services: Services, claim: Claim, destination: Destination) -> DeliveryResult | None:
     """None when those that this destination comes after have the certificate; else the end, or `Postpone`."""
     certificate_id, after = int(claim.args["certificate_id"]), destination.config.after
     if not after:
@@ -136,29 +140,29 @@ def _wait_for_others(services: Services, claim: Claim, destination: Destination)
         states = {row.destination: row.state for row in session.scalars(query)}
     for name in after:
         match states.get(name):
-            case "delivered":
+            case DeliveryState.DELIVERED:
                 continue
-            case "superseded":
-                return Receipt("superseded", f"{name} holds a newer certificate")
+            case DeliveryState.SUPERSEDED:
+                return DeliveryResult("superseded", f"{name} holds a newer certificate")
             case None:
                 raise DestinationRefusedError(
                     f"{destination.config.name} comes after {name}, which this certificate is not delivered to; "
                     f"let `domains` of {name} take it too, deliver it there, and retry"
                 )
             case state:
-                pause = _LOOK_AGAIN_SECONDS[min(claim.postponed, len(_LOOK_AGAIN_SECONDS) - 1)]
-                raise Postpone(pause, f"waits for {name}, where this certificate is {state}")
+                pause = _LOOK_AGAIN_SECONDS[min(claim.snoozes, len(_LOOK_AGAIN_SECONDS) - 1)]
+                raise Snooze(pause, f"waits for {name}, where this certificate is {state}")
     return None
 
 
-def _hand_over(
+def _release(
     services: Services, claim: Claim, destination: Destination, certificate: Certificate, lineage: Lineage
-) -> Receipt:
-    if isinstance(destination, SharesRuns) and destination.pause_seconds is not None:
+) -> DeliveryResult:
+    if isinstance(destination, SupportsHookRuns) and destination.min_interval_seconds is not None:
         with services.database.read() as session:
             ours = select(Delivery.id).filter_by(certificate_id=certificate.id, destination=destination.config.name)
             delivery_id = session.scalars(ours).one()
-        return share_run(services, claim, destination, delivery_id)
+        return run_coalesced_hook(services, claim, destination, delivery_id)
     bundle = _bundle(services, certificate, lineage, places_before(services, destination, lineage.name))
     return services.time_limits.run(destination, lambda: destination.deliver(bundle))
 
@@ -173,10 +177,11 @@ def _destination(services: Services, name: str) -> Destination:
 
 
 def _bundle(services: Services, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]) -> Bundle:
-    if certificate.sealed_key is None:
+    if certificate.encrypted_key is None:
         raise DestinationRefusedError(
-            f"the private key of certificate {certificate.id} is not kept any more (KEEP_PRIVATE_KEYS, or removed at "
-            f"DNSimple and KEEP_REMOVED_KEYS): run `flask certificates refetch {certificate.id}`, or order anew"
+            f"the private key of certificate {certificate.id} is no longer stored (PRIVATE_KEY_RETENTION, or removed "
+            "at DNSimple and KEEP_KEYS_REMOVED_AT_DNSIMPLE is off): run "
+            f"`flask certificates refetch {certificate.id}`, or place a new order"
         )
     assert certificate.not_before is not None  # noqa: S101, committed together with the delivery
     return Bundle(
@@ -186,7 +191,7 @@ def _bundle(services: Services, certificate: Certificate, lineage: Lineage, plac
         fingerprint=certificate.fingerprint or "",
         leaf_pem=certificate.leaf_pem or "",
         chain_pem=certificate.chain_pem or "",
-        key=PrivateKeyPem(services.sealer.open(certificate.sealed_key, certificate_id=certificate.id)),
+        key=PrivateKeyPem(services.encryptor.decrypt(certificate.encrypted_key, certificate_id=certificate.id)),
         common_name=certificate.common_name,
         places=places,
     )

@@ -21,13 +21,13 @@ from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_of_lineage
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, Delivery, EndpointSeen, Fact, Lineage
+from app.db.models import Certificate, Delivery, DeliveryState, EndpointCheck, Fact, Lineage
 from app.db.upsert import insert_many_once, insert_once
-from app.endpoints.probe import Sighting
+from app.endpoints.probe import ProbeResult
 from app.endpoints.registry import Endpoint
-from app.jobs.queue import Claim, Postpone, Priority
+from app.jobs.queue import Claim, Priority, Snooze
 from app.services import Services
-from app.timeline import tell
+from app.timeline import record_step
 
 log = structlog.get_logger("certcourier")
 
@@ -58,7 +58,7 @@ class _Verdict:
     fingerprint: str | None
 
 
-def want_proven(services: Services, session: Session, certificate: Certificate) -> None:
+def enqueue_endpoint_check(services: Services, session: Session, certificate: Certificate) -> None:
     """The certificate was delivered somewhere: look at each endpoint that has it now, in the caller's transaction."""
     if not services.endpoints or certificate.lineage_id is None:
         return
@@ -71,7 +71,7 @@ def want_proven(services: Services, session: Session, certificate: Certificate) 
             _wake(services, session, endpoint.name, _PAUSES[0])
 
 
-def prove(services: Services, claim: Claim) -> None:
+def check_endpoint(services: Services, claim: Claim) -> None:
     """Look at what is due at one endpoint; without one among the arguments, see which endpoints have something due."""
     name = claim.args.get("endpoint")
     if name is None:
@@ -81,11 +81,11 @@ def prove(services: Services, claim: Claim) -> None:
     if endpoint is not None:
         with services.probes.place() as free:
             if not free:
-                raise Postpone(1.0, "other endpoints are being looked at")
+                raise Snooze(1.0, "other endpoints are being looked at")
             _look(services, claim, endpoint)
         pause = _seconds_until_due(services, endpoint.name)
         if pause is not None and pause < SECONDS:
-            raise Postpone(max(0.05, pause), "looks again")
+            raise Snooze(max(0.05, pause), "looks again")
     with services.queue.finishing(claim):
         return
 
@@ -93,54 +93,54 @@ def prove(services: Services, claim: Claim) -> None:
 def _look(services: Services, claim: Claim, endpoint: Endpoint) -> None:
     with services.database.read() as session:
         query = (
-            select(EndpointSeen.lineage_id, EndpointSeen.certificate_id, Certificate.common_name)
-            .join(Certificate, Certificate.id == EndpointSeen.certificate_id)
-            .where(EndpointSeen.endpoint == endpoint.name, EndpointSeen.next_at <= db_now())
-            .order_by(EndpointSeen.next_at)
+            select(EndpointCheck.lineage_id, EndpointCheck.certificate_id, Certificate.common_name)
+            .join(Certificate, Certificate.id == EndpointCheck.certificate_id)
+            .where(EndpointCheck.endpoint == endpoint.name, EndpointCheck.next_check_at <= db_now())
+            .order_by(EndpointCheck.next_check_at)
             .limit(_SOME)
         )
         due = [_Due(*row) for row in session.execute(query)]
     seen = services.probes.look(endpoint, [one.common_name for one in due])
     with services.queue.checkpoint(claim) as session:
-        for one, sightings in sorted(zip(due, seen, strict=True), key=lambda pair: pair[0].lineage_id):
-            row = session.get(EndpointSeen, (one.lineage_id, endpoint.name), with_for_update=True)
+        for one, results in sorted(zip(due, seen, strict=True), key=lambda pair: pair[0].lineage_id):
+            row = session.get(EndpointCheck, (one.lineage_id, endpoint.name), with_for_update=True)
             if row is not None and row.certificate_id == one.certificate_id:  # else a newer one was delivered meanwhile
-                _note(session, endpoint, row, _judge(session, row, sightings))
+                _note(session, endpoint, row, _judge(session, row, results))
 
 
-def _note(session: Session, endpoint: Endpoint, row: EndpointSeen, verdict: _Verdict) -> None:
+def _note(session: Session, endpoint: Endpoint, row: EndpointCheck, verdict: _Verdict) -> None:
     now = read_now(session)
-    row.checked_at, row.seen_fingerprint, row.detail = now, verdict.fingerprint, verdict.detail
+    row.last_checked_at, row.seen_fingerprint, row.detail = now, verdict.fingerprint, verdict.detail
     if verdict.state == "served":
-        row.tries, row.give_up_at = 0, None
-        row.next_at = now + timedelta(seconds=_DAY * random.uniform(0.9, 1.0))  # noqa: S311, spread over the day
+        row.tries, row.deadline_at = 0, None
+        row.next_check_at = now + timedelta(seconds=_DAY * random.uniform(0.9, 1.0))  # noqa: S311, spread over the day
         _change(session, endpoint, row, verdict, now)
         return
-    if row.give_up_at is None:  # it was served until now
-        row.give_up_at = now + timedelta(seconds=endpoint.grace_seconds)
-    if now >= row.give_up_at and row.state != verdict.state:
+    if row.deadline_at is None:  # it was served until now
+        row.deadline_at = now + timedelta(seconds=endpoint.grace_seconds)
+    if now >= row.deadline_at and row.state != verdict.state:
         row.tries = 0
         _change(session, endpoint, row, verdict, now)
-    pauses = _PAUSES if now < row.give_up_at else _LATE_PAUSES
-    row.next_at = now + timedelta(seconds=pauses[min(row.tries, len(pauses) - 1)])
-    if now < row.give_up_at:
-        row.next_at = min(row.next_at, row.give_up_at)
+    pauses = _PAUSES if now < row.deadline_at else _LATE_PAUSES
+    row.next_check_at = now + timedelta(seconds=pauses[min(row.tries, len(pauses) - 1)])
+    if now < row.deadline_at:
+        row.next_check_at = min(row.next_check_at, row.deadline_at)
     row.tries += 1
 
 
-def _change(session: Session, endpoint: Endpoint, row: EndpointSeen, verdict: _Verdict, now: datetime) -> None:
+def _change(session: Session, endpoint: Endpoint, row: EndpointCheck, verdict: _Verdict, now: datetime) -> None:
     if row.state == verdict.state:
         return
     row.state, row.since = verdict.state, now
     order_id = session.get_one(Certificate, row.certificate_id).order_id
     detail = f"{endpoint.name}: {verdict.detail}"
-    tell(session, verdict.state, detail, order_id=order_id, certificate_id=row.certificate_id)  # type: ignore[arg-type]
+    record_step(session, verdict.state, detail, order_id=order_id, certificate_id=row.certificate_id)  # type: ignore[arg-type]
 
 
-def _judge(session: Session, row: EndpointSeen, sightings: Sequence[Sighting]) -> _Verdict:
+def _judge(session: Session, row: EndpointCheck, results: Sequence[ProbeResult]) -> _Verdict:
     """The worst of what the addresses answered: one server that did not reload is one too many."""
     wanted = session.get_one(Certificate, row.certificate_id)
-    verdicts = [_judge_one(session, wanted, sighting) for sighting in sightings]
+    verdicts = [_judge_one(session, wanted, result) for result in results]
     for state in ("stale", "unreachable"):
         bad = [verdict for verdict in verdicts if verdict.state == state]
         if bad:
@@ -148,18 +148,16 @@ def _judge(session: Session, row: EndpointSeen, sightings: Sequence[Sighting]) -
     return _Verdict("served", "; ".join(verdict.detail for verdict in verdicts), verdicts[0].fingerprint)
 
 
-def _judge_one(session: Session, wanted: Certificate, sighting: Sighting) -> _Verdict:
-    if sighting.leaf is None:
-        return _Verdict("unreachable", f"{sighting.address}: {sighting.problem}", None)
-    fingerprint = hashlib.sha256(sighting.leaf).hexdigest()
+def _judge_one(session: Session, wanted: Certificate, result: ProbeResult) -> _Verdict:
+    if result.leaf is None:
+        return _Verdict("unreachable", f"{result.address}: {result.problem}", None)
+    fingerprint = hashlib.sha256(result.leaf).hexdigest()
     if fingerprint == wanted.fingerprint:
-        return _Verdict("served", f"{sighting.address} serves it", fingerprint)
+        return _Verdict("served", f"{result.address} serves it", fingerprint)
     ours = session.scalar(select(Certificate).where(Certificate.fingerprint == fingerprint))
     if ours is not None and ours.lineage_id == wanted.lineage_id and _age(ours) > _age(wanted):
-        return _Verdict("served", f"{sighting.address} serves its successor, certificate {ours.id}", fingerprint)
-    return _Verdict(
-        "stale", f"{sighting.address} serves {_whose(ours, wanted)}, {_describe(sighting.leaf)}", fingerprint
-    )
+        return _Verdict("served", f"{result.address} serves its successor, certificate {ours.id}", fingerprint)
+    return _Verdict("stale", f"{result.address} serves {_whose(ours, wanted)}, {_describe(result.leaf)}", fingerprint)
 
 
 def _age(certificate: Certificate) -> tuple[float, int]:
@@ -186,7 +184,9 @@ def _describe(leaf: bytes) -> str:
 
 def _seconds_until_due(services: Services, endpoint: str) -> float | None:
     with services.database.read() as session:
-        soonest = session.scalar(select(func.min(EndpointSeen.next_at)).where(EndpointSeen.endpoint == endpoint))
+        soonest = session.scalar(
+            select(func.min(EndpointCheck.next_check_at)).where(EndpointCheck.endpoint == endpoint)
+        )
         return None if soonest is None else (soonest - read_now(session)).total_seconds()
 
 
@@ -194,16 +194,16 @@ def _look_for_work(services: Services, claim: Claim) -> None:
     _learn_endpoints(services, claim)
     with services.queue.finishing(claim) as session:
         for name in services.endpoints:
-            due = exists().where(EndpointSeen.endpoint == name, EndpointSeen.next_at <= db_now())
+            due = exists().where(EndpointCheck.endpoint == name, EndpointCheck.next_check_at <= db_now())
             if session.scalar(select(due)):
                 _wake(services, session, name, 0.0)
 
 
 def _wake(services: Services, session: Session, endpoint: str, delay: float) -> None:
-    key = f"prove:{endpoint}"
+    key = f"check_endpoint:{endpoint}"
     args = {"endpoint": endpoint}
-    if not services.queue.enqueue(session, "prove", args, key=key, priority=Priority.BACKGROUND, delay=delay):
-        services.queue.hasten(session, [key], delay=delay)
+    if not services.queue.enqueue(session, "check_endpoint", args, key=key, priority=Priority.BACKGROUND, delay=delay):
+        services.queue.expedite(session, [key], delay=delay)
 
 
 def _fresh_row(endpoint: Endpoint, certificate: Certificate, now: datetime) -> dict[str, Any]:
@@ -215,27 +215,27 @@ def _fresh_row(endpoint: Endpoint, certificate: Certificate, now: datetime) -> d
         "since": now,
         "detail": None,
         "tries": 0,
-        "give_up_at": now + timedelta(seconds=endpoint.grace_seconds),
-        "next_at": now + timedelta(seconds=_PAUSES[0]),
+        "deadline_at": now + timedelta(seconds=endpoint.grace_seconds),
+        "next_check_at": now + timedelta(seconds=_PAUSES[0]),
     }
 
 
 def _arm(session: Session, endpoint: Endpoint, certificate: Certificate) -> None:
     """Have the endpoint looked at for this certificate, also where it has been looked at for it before."""
     fresh = _fresh_row(endpoint, certificate, read_now(session))
-    if insert_once(session, EndpointSeen, **fresh):
+    if insert_once(session, EndpointCheck, **fresh):
         return
-    row = session.get_one(EndpointSeen, (certificate.lineage_id, endpoint.name), with_for_update=True)
+    row = session.get_one(EndpointCheck, (certificate.lineage_id, endpoint.name), with_for_update=True)
     known = session.get_one(Certificate, row.certificate_id)
     if _age(known) < _age(certificate):
         for field, value in fresh.items():
             setattr(row, field, value)
     elif known.id == certificate.id:
-        row.next_at = fresh["next_at"]
+        row.next_check_at = fresh["next_check_at"]
 
 
 def _is_delivered(services: Services, session: Session, endpoint: Endpoint, certificate: Certificate) -> bool:
-    where = Delivery.certificate_id == certificate.id, Delivery.state == "delivered"
+    where = Delivery.certificate_id == certificate.id, Delivery.state == DeliveryState.DELIVERED
     return _has_all(services, endpoint, certificate, set(session.scalars(select(Delivery.destination).where(*where))))
 
 
@@ -266,14 +266,14 @@ def _learn_endpoints(services: Services, claim: Claim) -> None:
             break
         last = newest[-1][0].id
     with services.queue.checkpoint(claim) as session:
-        session.execute(delete(EndpointSeen).where(EndpointSeen.endpoint.not_in(list(services.endpoints))))
+        session.execute(delete(EndpointCheck).where(EndpointCheck.endpoint.not_in(list(services.endpoints))))
         session.merge(Fact(name=_FACT, value=digest))
     log.info("endpoints learned", endpoints=list(services.endpoints))
 
 
 def _match(services: Services, session: Session, newest: Sequence[tuple[Lineage, Certificate]]) -> None:
     delivered: dict[int, set[str]] = {certificate.id: set() for _, certificate in newest}
-    where = Delivery.certificate_id.in_(delivered), Delivery.state == "delivered"
+    where = Delivery.certificate_id.in_(delivered), Delivery.state == DeliveryState.DELIVERED
     for number, destination in session.execute(select(Delivery.certificate_id, Delivery.destination).where(*where)):
         delivered[number].add(destination)
     now = read_now(session)
@@ -284,9 +284,9 @@ def _match(services: Services, session: Session, newest: Sequence[tuple[Lineage,
                 others.append(lineage.id)
             elif _has_all(services, endpoint, certificate, delivered[certificate.id]):
                 rows.append(_fresh_row(endpoint, certificate, now))
-        insert_many_once(session, EndpointSeen, rows, "lineage_id")
-        unwatched = EndpointSeen.endpoint == endpoint.name, EndpointSeen.lineage_id.in_(others)
-        session.execute(delete(EndpointSeen).where(*unwatched))
+        insert_many_once(session, EndpointCheck, rows, "lineage_id")
+        unwatched = EndpointCheck.endpoint == endpoint.name, EndpointCheck.lineage_id.in_(others)
+        session.execute(delete(EndpointCheck).where(*unwatched))
 
 
 def _newest_delivered(session: Session, after: int) -> list[tuple[Lineage, Certificate]]:

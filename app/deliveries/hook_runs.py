@@ -16,18 +16,18 @@ from sqlalchemy import Select, exists, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, Delivery, Job, Lineage, Run
+from app.db.models import Certificate, Delivery, HookRun, Job, Lineage
 from app.db.upsert import changed_rows, insert_once
 from app.destinations.base import (
     Change,
+    DeliveryResult,
     Destination,
     DestinationUnavailableError,
     HasPlaces,
-    Receipt,
-    SharesRuns,
+    SupportsHookRuns,
 )
 from app.errors import CertcourierError
-from app.jobs.queue import Claim, Postpone
+from app.jobs.queue import Claim, Snooze
 from app.services import Services
 
 _LONGEST_WAIT_SECONDS = 60.0
@@ -39,14 +39,16 @@ def job_key(certificate_id: int, destination: str) -> str:
     return f"deliver:{certificate_id}:{destination}"
 
 
-def share_run(services: Services, claim: Claim, destination: SharesRuns, delivery_id: int) -> Receipt:
+def run_coalesced_hook(
+    services: Services, claim: Claim, destination: SupportsHookRuns, delivery_id: int
+) -> DeliveryResult:
     """Take part in a run, or make one.
 
     Raises `Postpone` while another one goes on or it is too early for the next, and the destination's errors once for
     each run that failed.
     """
     run_id = _begin(services, claim, destination, delivery_id)
-    if isinstance(run_id, Receipt):
+    if isinstance(run_id, DeliveryResult):
         return run_id
     changes = _changes(services, destination, run_id)
     try:
@@ -59,8 +61,8 @@ def share_run(services: Services, claim: Claim, destination: SharesRuns, deliver
     detail = f"{said} (run {run_id}, for {len(changes)} certificates)" if len(changes) > 1 else f"{said} (run {run_id})"
     with services.queue.checkpoint(claim) as session:
         if _end(session, run_id, "succeeded", detail):
-            _hasten_served(services, session, run_id)
-    return Receipt("delivered", detail)
+            _expedite_served(services, session, run_id)
+    return DeliveryResult("delivered", detail)
 
 
 def places_before(services: Services, destination: Destination, slot: str) -> dict[str, Path]:
@@ -73,16 +75,16 @@ def places_before(services: Services, destination: Destination, slot: str) -> di
     return found
 
 
-def _begin(services: Services, claim: Claim, destination: SharesRuns, delivery_id: int) -> int | Receipt:
+def _begin(services: Services, claim: Claim, destination: SupportsHookRuns, delivery_id: int) -> int | DeliveryResult:
     """The run that is now ours to make, or what an earlier one has brought."""
-    name, growing = destination.config.name, min(_LONGEST_WAIT_SECONDS, 2.0 ** min(claim.postponed, 6))
+    name, growing = destination.config.name, min(_LONGEST_WAIT_SECONDS, 2.0 ** min(claim.snoozes, 6))
     with services.queue.checkpoint(claim) as session:
         # First of all: while its maker puts a run's end on record, we wait here, and then see it.
-        going_on = session.scalar(select(Run).filter_by(key=name).with_for_update())
+        going_on = session.scalar(select(HookRun).filter_by(key=name).with_for_update())
         delivery = session.get_one(Delivery, delivery_id)
-        served_by = session.get(Run, delivery.run_id) if delivery.run_id else None
+        served_by = session.get(HookRun, delivery.run_id) if delivery.run_id else None
         if served_by is not None and served_by.state == "succeeded":
-            return Receipt("delivered", served_by.detail or "")
+            return DeliveryResult("delivered", served_by.detail or "")
         failed = served_by is not None and served_by.state == "failed"
         if served_by is not None and failed:
             _leave(session, delivery_id, served_by.id)
@@ -95,31 +97,38 @@ def _begin(services: Services, claim: Claim, destination: SharesRuns, delivery_i
     if served_by is not None and failed:  # an attempt of this delivery too, with its own pause before the next
         raise DestinationUnavailableError(served_by.detail or "")
     seconds, reason = wait or (None, f"waits for a run of {name} that has just begun")
-    raise Postpone(growing if seconds is None else seconds, reason)
+    raise Snooze(growing if seconds is None else seconds, reason)
 
 
 def _insert(session: Session, claim: Claim, name: str) -> int | None:
-    begun = insert_once(session, Run, destination=name, key=name, state="running", job_id=claim.id, token=claim.token)
-    return session.scalars(select(Run.id).filter_by(key=name)).one() if begun else None
+    begun = insert_once(
+        session, HookRun, destination=name, key=name, state="running", job_id=claim.id, token=claim.token
+    )
+    return session.scalars(select(HookRun.id).filter_by(key=name)).one() if begun else None
 
 
-def _obstacle(session: Session, destination: SharesRuns, going_on: Run | None) -> tuple[float | None, str] | None:
+def _obstacle(
+    session: Session, destination: SupportsHookRuns, going_on: HookRun | None
+) -> tuple[float | None, str] | None:
     """How long to wait (None: for as long as it takes) and why, or None when a run may begin."""
     name = destination.config.name
     if going_on is not None:
         held = exists().where(
-            Job.id == going_on.job_id, Job.token == going_on.token, Job.state == "running", Job.due_at > db_now()
+            Job.id == going_on.job_id,
+            Job.token == going_on.token,
+            Job.state == "running",
+            Job.lease_expires_at > db_now(),
         )
         if session.scalar(select(held)):
             return None, f"waits for run {going_on.id} of {name}"
         going_on.state, going_on.key, going_on.finished_at = "abandoned", None, read_now(session)
         session.flush()
-    newest = select(Run.started_at).filter_by(destination=name).order_by(Run.started_at.desc()).limit(1)
+    newest = select(HookRun.started_at).filter_by(destination=name).order_by(HookRun.started_at.desc()).limit(1)
     started = session.scalar(newest)
     passed = (read_now(session) - started).total_seconds() if started else -1.0
-    pause = (destination.pause_seconds or 0.0) - passed
+    pause = (destination.min_interval_seconds or 0.0) - passed
     if passed >= 0 and pause > 0:
-        return pause, f"waits for the next run of {name}: {pause:.1f} seconds (pause_seconds)"
+        return pause, f"waits for the next run of {name}: {pause:.1f} seconds (min_interval_seconds)"
     return None
 
 
@@ -160,7 +169,7 @@ def change_of(certificate: Certificate, slot: str, places: Mapping[str, Path]) -
 
 def _end(session: Session, run_id: int, state: Literal["succeeded", "failed"], detail: str) -> bool:
     """Put on record how it ended, unless somebody took it for abandoned."""
-    ended = update(Run).where(Run.id == run_id, Run.state == "running")
+    ended = update(HookRun).where(HookRun.id == run_id, HookRun.state == "running")
     values = ended.values(state=state, key=None, detail=detail, finished_at=db_now())
     return changed_rows(session.execute(values)) == 1
 
@@ -170,9 +179,9 @@ def _leave(session: Session, delivery_id: int, run_id: int) -> None:
     session.execute(left.execution_options(synchronize_session=False))
 
 
-def _hasten_served(services: Services, session: Session, run_id: int) -> None:
+def _expedite_served(services: Services, session: Session, run_id: int) -> None:
     """Those whom it served need wait no longer."""
     served = select(Delivery.certificate_id, Delivery.destination).filter_by(run_id=run_id)
     keys = [job_key(*row) for row in session.execute(served)]
     for start in range(0, len(keys), _MANY):
-        services.queue.hasten(session, keys[start : start + _MANY])
+        services.queue.expedite(session, keys[start : start + _MANY])

@@ -13,19 +13,19 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.certificates.lineages import newest_of_lineage
-from app.db.models import Certificate, Delivery, Job, Lineage
+from app.db.models import Certificate, Delivery, DeliveryState, Job, Lineage
 from app.db.upsert import insert_many_once
-from app.deliveries.delivery import want_many_delivered
+from app.deliveries.delivery import enqueue_deliveries
 from app.errors import PermanentError
-from app.operations.key_refetch import want_refetched
+from app.operations.key_refetch import enqueue_key_refetch
 from app.services import Services
 
 BATCH = 100
-_UNFINISHED = ("pending", "failed")
+_UNFINISHED = (DeliveryState.PENDING, DeliveryState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RedeliveryRequest:
     """Which certificates shall be delivered. `again`: also those that the destination has been given already."""
 
     destination: str
@@ -38,7 +38,7 @@ class Wish:
 class Progress:
     """What became of a batch of lineages."""
 
-    looked_at: int
+    checked: int
     owed: int
 
 
@@ -92,36 +92,38 @@ def retry(
         yield len(rows)
 
 
-def count_lineages(services: Services, wish: Wish) -> int:
+def count_lineages(services: Services, request: RedeliveryRequest) -> int:
     """How many lineages `redeliver` looks through. Raises `PermanentError` if the wish cannot be met."""
-    if wish.destination not in services.destinations:
+    if request.destination not in services.destinations:
         known = ", ".join(services.destinations)
-        raise PermanentError(f"no destination is named {wish.destination!r}; there are {known}")
+        raise PermanentError(f"no destination is named {request.destination!r}; there are {known}")
     with services.database.read() as session:
-        found = session.scalar(select(func.count()).select_from(Lineage).where(*_chosen(session, wish))) or 0
-    if found == 0 and wish.lineage is not None:
-        raise PermanentError(f"no lineage is named {wish.lineage!r}; `GET /certificates/<id>` shows the name")
+        found = session.scalar(select(func.count()).select_from(Lineage).where(*_chosen(session, request))) or 0
+    if found == 0 and request.lineage is not None:
+        raise PermanentError(f"no lineage is named {request.lineage!r}; `GET /certificates/<id>` shows the name")
     return found
 
 
-def redeliver(services: Services, wish: Wish, *, actor: str) -> Iterator[Progress]:
+def redeliver(services: Services, request: RedeliveryRequest, *, actor: str) -> Iterator[Progress]:
     """Owe the newest certificate of each lineage to the destination, where it has not been given it; commit by commit.
 
     Costs DNSimple no call, but for certificates whose private key is not on record any more: those are fetched again.
     """
-    destination = services.destinations[wish.destination]
+    destination = services.destinations[request.destination]
     last = 0
     while True:
         with services.database.write() as session:
-            newest = _newest(session, wish, last)
-            owed = _missing(session, [one for one in newest if destination.config.takes(one.names)], wish)
-            _owe(services, session, {one.id for one in owed if one.sealed_key is not None}, wish.destination)
-            keyless = [one.id for one in owed if one.sealed_key is None]
-            _pending(session, keyless, wish.destination)
-            want_refetched(services, session, keyless, actor=actor)
+            newest = _newest(session, request, last)
+            owed = _missing(session, [one for one in newest if destination.config.takes(one.names)], request)
+            _owe(services, session, {one.id for one in owed if one.encrypted_key is not None}, request.destination)
+            keyless = [one.id for one in owed if one.encrypted_key is None]
+            _pending(session, keyless, request.destination)
+            enqueue_key_refetch(services, session, keyless, actor=actor)
             if owed:
                 detail = {"certificates": [one.id for one in owed]}
-                record(session, actor=actor, action="certificates.redelivered", subject=wish.destination, detail=detail)
+                record(
+                    session, actor=actor, action="certificates.redelivered", subject=request.destination, detail=detail
+                )
         if not newest:
             return
         last = newest[-1].lineage_id or 0
@@ -152,34 +154,40 @@ def _owe(services: Services, session: Session, certificate_ids: Collection[int],
     ]
     session.execute(update(Job).where(Job.id.in_(ours)).values(state="cancelled"))
     _pending(session, certificate_ids, destination)
-    keys = want_many_delivered(services, session, certificate_ids, destination)
-    services.queue.hasten(session, keys)
+    keys = enqueue_deliveries(services, session, certificate_ids, destination)
+    services.queue.expedite(session, keys)
 
 
 def _pending(session: Session, certificate_ids: Collection[int], destination: str) -> None:
-    rows = [{"certificate_id": one, "destination": destination, "state": "pending"} for one in certificate_ids]
+    rows = [
+        {"certificate_id": one, "destination": destination, "state": DeliveryState.PENDING} for one in certificate_ids
+    ]
     insert_many_once(session, Delivery, rows, "certificate_id")
     delivery = Delivery.certificate_id.in_(certificate_ids), Delivery.destination == destination
-    session.execute(update(Delivery).where(*delivery).values(state="pending", detail=None))
+    session.execute(update(Delivery).where(*delivery).values(state=DeliveryState.PENDING, detail=None))
 
 
-def _missing(session: Session, certificates: Sequence[Certificate], wish: Wish) -> list[Certificate]:
+def _missing(session: Session, certificates: Sequence[Certificate], request: RedeliveryRequest) -> list[Certificate]:
     query = select(Delivery.certificate_id, Delivery.state).where(
-        Delivery.certificate_id.in_([one.id for one in certificates]), Delivery.destination == wish.destination
+        Delivery.certificate_id.in_([one.id for one in certificates]), Delivery.destination == request.destination
     )
     states = dict(session.execute(query).all())
-    left_alone = {"pending"} if wish.again else {"pending", "delivered", "superseded"}
+    left_alone = (
+        {DeliveryState.PENDING}
+        if request.again
+        else {DeliveryState.PENDING, DeliveryState.DELIVERED, DeliveryState.SUPERSEDED}
+    )
     return [one for one in certificates if states.get(one.id) not in left_alone]
 
 
-def _chosen(session: Session, wish: Wish) -> list[ColumnElement[bool]]:
-    if wish.lineage is not None:
-        return [Lineage.name == wish.lineage]
-    if wish.certificate_id is None:
+def _chosen(session: Session, request: RedeliveryRequest) -> list[ColumnElement[bool]]:
+    if request.lineage is not None:
+        return [Lineage.name == request.lineage]
+    if request.certificate_id is None:
         return []
-    certificate = session.get(Certificate, wish.certificate_id)
+    certificate = session.get(Certificate, request.certificate_id)
     if certificate is None or certificate.lineage_id is None:
-        raise PermanentError(f"no certificate with the ID {wish.certificate_id} is installed; `GET /certificates`")
+        raise PermanentError(f"no certificate with the ID {request.certificate_id} is installed; `GET /certificates`")
     newest = session.scalars(_newest_of(Certificate.lineage_id == certificate.lineage_id)).one()
     if newest.id != certificate.id:
         raise PermanentError(
@@ -189,9 +197,9 @@ def _chosen(session: Session, wish: Wish) -> list[ColumnElement[bool]]:
     return [Lineage.id == certificate.lineage_id]
 
 
-def _newest(session: Session, wish: Wish, after: int) -> list[Certificate]:
+def _newest(session: Session, request: RedeliveryRequest, after: int) -> list[Certificate]:
     """The newest installed certificates of some of the lineages beyond `after`."""
-    query = _newest_of(*_chosen(session, wish), Lineage.id > after)
+    query = _newest_of(*_chosen(session, request), Lineage.id > after)
     return list(session.scalars(query.order_by(Lineage.id).limit(BATCH)))
 
 

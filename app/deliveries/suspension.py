@@ -6,36 +6,36 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.audit import record
-from app.db.models import Delivery, DisabledDestination, Job
+from app.db.models import Delivery, Job, SuspendedDestination
 from app.db.upsert import insert_once
 from app.destinations.base import DestinationGoneError, DestinationRefusedError
-from app.operations.job_retry import revive
+from app.operations.job_retry import retry_job
 from app.services import Services
 
 
-def disable_if_gone(session: Session, destination: str, error: Exception) -> None:
+def suspend_if_gone(session: Session, destination: str, error: Exception) -> None:
     """Note that it is to be left alone, in the caller's transaction, if that is what the error says."""
     if isinstance(error, DestinationGoneError):
-        insert_once(session, DisabledDestination, destination=destination, reason=str(error))
+        insert_once(session, SuspendedDestination, destination=destination, reason=str(error))
 
 
-def refuse_if_disabled(session: Session, destination: str) -> None:
+def refuse_if_suspended(session: Session, destination: str) -> None:
     """Raise `DestinationRefusedError` with the reason and the remedy."""
-    disabled = session.get(DisabledDestination, destination)
-    if disabled is not None:
+    suspended = session.get(SuspendedDestination, destination)
+    if suspended is not None:
         raise DestinationRefusedError(
-            f"{destination} is disabled since {disabled.disabled_at:%Y-%m-%d %H:%M} UTC; once the other side wants "
-            f"deliveries again, `flask destinations enable {destination}`. It had said: {disabled.reason}"
+            f"{destination} is disabled since {suspended.suspended_at:%Y-%m-%d %H:%M} UTC; once the other side wants "
+            f"deliveries again, `flask destinations enable {destination}`. It had said: {suspended.reason}"
         )
 
 
-def enable(services: Services, destination: str, *, actor: str) -> int | None:
+def resume(services: Services, destination: str, *, actor: str) -> int | None:
     """Deliver there again, beginning with what failed. How many that are, or None if it was not disabled."""
     with services.database.write() as session:
-        disabled = session.get(DisabledDestination, destination)
-        if disabled is None:
+        suspended = session.get(SuspendedDestination, destination)
+        if suspended is None:
             return None
-        session.delete(disabled)
+        session.delete(suspended)
         record(session, actor=actor, action="destination.enabled", subject=destination)
         failed = select(Delivery).filter_by(destination=destination, state="failed")
         owed = {row.certificate_id: row for row in session.scalars(failed.with_for_update())}
@@ -45,6 +45,6 @@ def enable(services: Services, destination: str, *, actor: str) -> int | None:
         revived: set[int] = set()
         for job in session.scalars(given_up.order_by(Job.id)):
             certificate_id = int(job.args["certificate_id"])
-            if certificate_id in owed and revive(services, session, job.id, actor=actor):
+            if certificate_id in owed and retry_job(services, session, job.id, actor=actor):
                 revived.add(certificate_id)
         return len(revived)

@@ -95,7 +95,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class DeliveryResult:
     """What became of a delivery: the slot holds it now, or held a newer certificate already. `detail` is for people."""
 
     outcome: Literal["delivered", "superseded"]
@@ -152,7 +152,7 @@ class Destination(Protocol):
     def config(self) -> DestinationConfig:
         """What the operator said of it."""
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         """Put the certificate into its slot, unless a newer one is there. Idempotent.
 
         Raises `DestinationUnavailableError` or `DestinationRefusedError`.
@@ -174,11 +174,11 @@ class HasPlaces(Destination, Protocol):
 
 
 @runtime_checkable
-class SharesRuns(Destination, Protocol):
+class SupportsHookRuns(Destination, Protocol):
     """A destination where one run serves all certificates that are in place when it starts."""
 
     @property
-    def pause_seconds(self) -> float | None:
+    def min_interval_seconds(self) -> float | None:
         """Least time from the start of one run to the next, or None where each certificate has a run of its own."""
 
     def run(self, changes: Sequence[Change]) -> str:

@@ -25,10 +25,10 @@ from pydantic import Field, model_validator
 from app.destinations.base import (
     Bundle,
     Change,
+    DeliveryResult,
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 
@@ -51,7 +51,7 @@ class CommandConfig(DestinationConfig):
         "all",
         description="`all`: one run for all certificates that are in place when it starts; `each`: one for each.",
     )
-    pause_seconds: float = Field(
+    min_interval_seconds: float = Field(
         2.0,
         ge=0,
         le=3600,
@@ -84,11 +84,11 @@ class CommandDestination:
         return self._config
 
     @property
-    def pause_seconds(self) -> float | None:
-        return self._config.pause_seconds if self._config.run_for == "all" else None
+    def min_interval_seconds(self) -> float | None:
+        return self._config.min_interval_seconds if self._config.run_for == "all" else None
 
-    def deliver(self, bundle: Bundle) -> Receipt:
-        return Receipt("delivered", self.run([bundle.change]))
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
+        return DeliveryResult("delivered", self.run([bundle.change]))
 
     def run(self, changes: Sequence[Change]) -> str:
         started = time.monotonic()

@@ -24,10 +24,10 @@ from pydantic import Field
 
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.private_files import read_private_file
@@ -68,13 +68,13 @@ class KubernetesDestination:
     def config(self) -> KubernetesConfig:
         return self._config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         name = secret_name(self._config.secret_name, bundle.slot)
         with self._told(name):
             for _ in range(MOST_RACES):
-                receipt = self._try(name, bundle)
-                if receipt is not None:
-                    return receipt
+                result = self._try(name, bundle)
+                if result is not None:
+                    return result
         raise DestinationUnavailableError(f"{self._at(name)}: others write there all the time; trying again later")
 
     def current(self, slot: str) -> Version | None:
@@ -87,7 +87,7 @@ class KubernetesDestination:
         with self._told("secrets"):
             self._client()
 
-    def _try(self, name: str, bundle: Bundle) -> Receipt | None:
+    def _try(self, name: str, bundle: Bundle) -> DeliveryResult | None:
         """None when somebody else was faster: then what is there has to be looked at again."""
         found, wanted = self._read(name), _manifest(name, self._config.namespace, bundle)
         if found is None:
@@ -96,16 +96,18 @@ class KubernetesDestination:
                     self._config.namespace, wanted, field_manager=_MANAGER, **options
                 )
             )
-            return Receipt("delivered", self._at(name)) if done else None
+            return DeliveryResult("delivered", self._at(name)) if done else None
         self._own(found, name, bundle.slot)
         held = parse_version(_annotations(found).get(_VERSION))
         if held is not None and held > bundle.version:
-            return Receipt("superseded", f"{self._at(name)} holds certificate {held.certificate_id}, which is newer")
+            return DeliveryResult(
+                "superseded", f"{self._at(name)} holds certificate {held.certificate_id}, which is newer"
+            )
         if found.get("data") == wanted["data"] and _has(found, wanted):
-            return Receipt("delivered", self._at(name))
+            return DeliveryResult("delivered", self._at(name))
         wanted["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
         done = self._unless_conflict(lambda core, **options: self._apply(core, name, wanted, options))
-        return Receipt("delivered", self._at(name)) if done else None
+        return DeliveryResult("delivered", self._at(name)) if done else None
 
     def _apply(self, core: Any, name: str, wanted: dict[str, Any], options: dict[str, Any]) -> Any:
         """Server-side apply. `patch_namespaced_secret` cannot be told that this is the kind of patch."""

@@ -27,14 +27,14 @@ KINDS = {
 ENTRY_POINTS = "certcourier.destinations"
 
 
-def load_destinations(file: Path | None, *, var_dir: Path) -> Mapping[str, Destination]:
-    """Destinations by name. Without a file: one of files, `certificates` in `var_dir`.
+def load_destinations(file: Path | None, *, data_dir: Path) -> Mapping[str, Destination]:
+    """Destinations by name. Without a file: one of files, `certificates` in `data_dir`.
 
     Relative paths in the file count from the folder that the service is started in. Raises
     `DestinationRefusedError` that names the file, the entry and the field.
     """
     if file is None:
-        return {"files": FilesDestination(FilesConfig(path=var_dir / "certificates"))}
+        return {"files": FilesDestination(FilesConfig(path=data_dir / "certificates"))}
     try:
         document = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -20,10 +20,10 @@ from pydantic import Field, model_validator
 
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.secret_document import MOST_RACES, SlotTemplate, fill, read_login, secret_document
@@ -92,7 +92,7 @@ class VaultDestination:
     def config(self) -> VaultConfig:
         return self._config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         path, document = fill(self._config.path, bundle.slot), secret_document(bundle)
         with self._told(path):
             for _ in range(MOST_RACES):
@@ -104,10 +104,10 @@ class VaultDestination:
                     )
                 if held.version is not None and held.version > bundle.version:
                     newer = held.version.certificate_id
-                    return Receipt("superseded", f"{self._at(path)} holds certificate {newer}, which is newer")
+                    return DeliveryResult("superseded", f"{self._at(path)} holds certificate {newer}, which is newer")
                 if held.fields == document or self._write(path, document, held.number):
                     self._describe(path)
-                    return Receipt("delivered", self._at(path))
+                    return DeliveryResult("delivered", self._at(path))
         raise DestinationUnavailableError(f"{self._at(path)}: others write there all the time; trying again later")
 
     def current(self, slot: str) -> Version | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.dnsimple import errors, models
 from app.dnsimple.models import Certificate, Domain, Download, Identity, PrivateKey, Purchase, Renewal, Webhook, Zone
-from app.dnsimple.purposes import Answer, Gate, OpenGate, Payer, Purpose
+from app.dnsimple.purposes import Answer, Budget, BudgetedCalls, Purpose, UnlimitedBudget
 from app.dnsimple.transport import Call, Deadline, Transport
 
 __all__ = [
@@ -58,7 +58,7 @@ class DNSimple:
         pool_size: int = 16,
         user_agent: str = "certcourier",
         ca_bundle: str | None = None,
-        gate: Gate | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Timeouts in seconds. `gate` decides about every call and hears of its status and quota, never its contents.
 
@@ -74,29 +74,29 @@ class DNSimple:
             user_agent=user_agent,
             ca_bundle=ca_bundle,
         )
-        self._payer = Payer(gate or OpenGate())
+        self._payer = BudgetedCalls(budget or UnlimitedBudget())
 
-    def spending(self, purpose: Purpose) -> DNSimple:
+    def with_purpose(self, purpose: Purpose) -> DNSimple:
         """The same, but its calls are paid for by another part of the quota."""
         return self._paid_by(self._payer.on_behalf_of(purpose))
 
     @contextmanager
-    def together(self, calls: int) -> Iterator[DNSimple]:
+    def reserve(self, calls: int) -> Iterator[DNSimple]:
         """The same with so many calls paid for, all or none: for calls that are of no use without each other."""
-        with self._payer.together(calls) as payer:
-            yield self._paid_by(payer)
+        with self._payer.reserve(calls) as calls_budget:
+            yield self._paid_by(calls_budget)
 
-    def heard_by(self, hear: Callable[[Answer], None]) -> DNSimple:
+    def with_observer(self, hear: Callable[[Answer], None]) -> DNSimple:
         """The same, but somebody is told of each answer."""
-        return self._paid_by(self._payer.heard_by(hear))
+        return self._paid_by(self._payer.with_observer(hear))
 
-    def only_asking(self) -> DNSimple:
+    def read_only(self) -> DNSimple:
         """The same, but a token that is rejected stops nobody: for somebody who wants to know whether it is."""
-        return self._paid_by(self._payer.only_asking())
+        return self._paid_by(self._payer.read_only())
 
-    def _paid_by(self, payer: Payer) -> DNSimple:
+    def _paid_by(self, calls_budget: BudgetedCalls) -> DNSimple:
         other = copy.copy(self)
-        other._payer = payer
+        other._payer = calls_budget
         return other
 
     def whoami(self, *, deadline: Deadline | None = None) -> Identity:

@@ -66,7 +66,7 @@ def digest_token(token: str) -> str:
     return hashlib.sha256(b"quota" + token.strip().encode()).hexdigest()[:16]
 
 
-class QuotaKeeper:
+class RateBudget:
     """Asked before each call, told after it."""
 
     def __init__(

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from app.dnsimple.purposes import Answer, Gate, Purpose
+from app.dnsimple.purposes import Answer, Budget, Purpose
 from app.errors import CertcourierError
-from app.metrics import Meters
+from app.metrics import ProcessMetrics
 
 
-class MeteredGate:
+class MeasuredBudget:
     """Decides nothing itself."""
 
-    def __init__(self, gate: Gate, meters: Meters) -> None:
-        self._gate = gate
-        self._meters = meters
+    def __init__(self, budget: Budget, metrics: ProcessMetrics) -> None:
+        self._budget = budget
+        self._meters = metrics
 
     def admit(self, purpose: Purpose, calls: int = 1) -> None:
         """As the other gate says."""
-        self._gate.admit(purpose, calls)
+        self._budget.admit(purpose, calls)
 
     def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
         """Count it, then pass it on."""
         self._meters.dnsimple_called(answer.method, answer.path, answer.status, answer.seconds)
-        self._gate.settle(purpose, answer, error)
+        self._budget.settle(purpose, answer, error)
 
     def give_back(self, purpose: Purpose, calls: int) -> None:
         """As the other gate does."""
-        self._gate.give_back(purpose, calls)
+        self._budget.give_back(purpose, calls)

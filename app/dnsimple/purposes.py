@@ -43,7 +43,7 @@ class Answer:
     sent_at: float | None = None  # by DNSimple's clock, in seconds since 1970
 
 
-class Gate(Protocol):
+class Budget(Protocol):
     """Asked before each call, told after it."""
 
     def admit(self, purpose: Purpose, calls: int = 1) -> None:
@@ -56,7 +56,7 @@ class Gate(Protocol):
         """So many calls that were admitted are not sent."""
 
 
-class OpenGate:
+class UnlimitedBudget:
     """Lets every call pass."""
 
     def admit(self, purpose: Purpose, calls: int = 1) -> None:
@@ -69,72 +69,72 @@ class OpenGate:
         """Nothing was taken."""
 
 
-class _HearingGate:
+class _ObservedBudget:
     """Decides as another gate does, and tells somebody of every answer."""
 
-    def __init__(self, gate: Gate, hear: Callable[[Answer], None]) -> None:
-        self._gate = gate
+    def __init__(self, budget: Budget, hear: Callable[[Answer], None]) -> None:
+        self._budget = budget
         self._hear = hear
-        self.admit = gate.admit
-        self.give_back = gate.give_back
+        self.admit = budget.admit
+        self.give_back = budget.give_back
 
     def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
         self._hear(answer)
-        self._gate.settle(purpose, answer, error)
+        self._budget.settle(purpose, answer, error)
 
 
-class _OnlyAskingGate:
+class _ReadOnlyBudget:
     """Decides as another gate does, but a token that is rejected stops nobody: somebody only tried it."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self.admit = gate.admit
-        self.give_back = gate.give_back
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.admit = budget.admit
+        self.give_back = budget.give_back
 
     def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
         if isinstance(error, AuthenticationError):  # of which the other gate learns as of a call without an answer
             answer, error = replace(answer, status=None), None
-        self._gate.settle(purpose, answer, error)
+        self._budget.settle(purpose, answer, error)
 
 
-class Payer:
+class BudgetedCalls:
     """Pays for each call as it comes, or has paid for some of them already."""
 
-    def __init__(self, gate: Gate, purpose: Purpose = Purpose.BACKGROUND, *, paid: int = 0) -> None:
-        self._gate = gate
+    def __init__(self, budget: Budget, purpose: Purpose = Purpose.BACKGROUND, *, paid: int = 0) -> None:
+        self._budget = budget
         self._purpose = purpose
         self._paid = paid
 
-    def on_behalf_of(self, purpose: Purpose) -> Payer:
+    def on_behalf_of(self, purpose: Purpose) -> BudgetedCalls:
         """One that spends another part of the quota."""
-        return Payer(self._gate, purpose)
+        return BudgetedCalls(self._budget, purpose)
 
-    def heard_by(self, hear: Callable[[Answer], None]) -> Payer:
+    def with_observer(self, hear: Callable[[Answer], None]) -> BudgetedCalls:
         """One whose answers are told to somebody."""
-        return Payer(_HearingGate(self._gate, hear), self._purpose)
+        return BudgetedCalls(_ObservedBudget(self._budget, hear), self._purpose)
 
-    def only_asking(self) -> Payer:
+    def read_only(self) -> BudgetedCalls:
         """One whose rejected token stops nobody."""
-        return Payer(_OnlyAskingGate(self._gate), self._purpose)
+        return BudgetedCalls(_ReadOnlyBudget(self._budget), self._purpose)
 
     @contextmanager
-    def together(self, calls: int) -> Iterator[Payer]:
+    def reserve(self, calls: int) -> Iterator[BudgetedCalls]:
         """One that has paid for so many calls, and gives back at the end what was not sent."""
-        self._gate.admit(self._purpose, calls)
-        payer = Payer(self._gate, self._purpose, paid=calls)
+        self._budget.admit(self._purpose, calls)
+        calls_budget = BudgetedCalls(self._budget, self._purpose, paid=calls)
         try:
-            yield payer
+            yield calls_budget
         finally:
-            if payer._paid:
-                self._gate.give_back(self._purpose, payer._paid)
+            if calls_budget._paid:
+                self._budget.give_back(self._purpose, calls_budget._paid)
 
     def begin(self) -> None:
         """A call is about to be sent. Raises a `RetryableError` if it must not be."""
         if self._paid:
             self._paid -= 1
         else:
-            self._gate.admit(self._purpose)
+            self._budget.admit(self._purpose)
 
     def end(self, answer: Answer, error: CertcourierError | None) -> None:
         """It has ended."""
-        self._gate.settle(self._purpose, answer, error)
+        self._budget.settle(self._purpose, answer, error)

@@ -7,14 +7,14 @@ from typing import Any
 
 from app.db.clock import read_now
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, NotFoundError
-from app.doctor.findings import Examination, Finding, ok, problem, warning
+from app.doctor.findings import CheckContext, Finding, ok, problem, warning
 from app.services import WEBHOOK_PATH
 from app.web.dashboard.overview import quota_state
 
 _TOKEN_PAGE = "DNSimple's page Account, Automation"  # noqa: S105, no token
 
 
-def check_token(examination: Examination) -> Iterable[Finding]:
+def check_token(examination: CheckContext) -> Iterable[Finding]:
     """It is valid and this account's."""
     account = examination.services.account_id
     try:
@@ -36,7 +36,7 @@ def check_token(examination: Examination) -> Iterable[Finding]:
         yield ok(f"the token is valid for account {account}")
 
 
-def check_permissions(examination: Examination) -> Iterable[Finding]:
+def check_permissions(examination: CheckContext) -> Iterable[Finding]:
     """What it may see; whether it may buy cannot be asked without buying."""
     dnsimple = examination.dnsimple
     domain = examination.domain
@@ -54,7 +54,7 @@ def check_permissions(examination: Examination) -> Iterable[Finding]:
     yield _asked("list webhooks", dnsimple.webhooks)[1]
 
 
-def check_webhook(examination: Examination) -> Iterable[Finding]:
+def check_webhook(examination: CheckContext) -> Iterable[Finding]:
     """Registered, once, and not suppressed."""
     services = examination.services
     prefix = f"{services.settings.public_url}{WEBHOOK_PATH}/"
@@ -71,7 +71,7 @@ def check_webhook(examination: Examination) -> Iterable[Finding]:
         yield ok("our webhook is registered, once, and not suppressed")
 
 
-def check_quota(examination: Examination) -> Iterable[Finding]:
+def check_quota(examination: CheckContext) -> Iterable[Finding]:
     """Calls are left and not stopped."""
     services = examination.services
     with services.database.read() as session:
@@ -92,7 +92,7 @@ def check_quota(examination: Examination) -> Iterable[Finding]:
         yield ok(f"{state.remaining} of {state.limit} calls are left")
 
 
-def check_zone(examination: Examination) -> Iterable[Finding]:
+def check_zone(examination: CheckContext) -> Iterable[Finding]:
     """DNSimple can only prove a domain whose zone it answers for."""
     domain = examination.domain
     if domain is None:

@@ -10,7 +10,7 @@ from dns.exception import DNSException
 from dns.name import from_text
 from dns.resolver import NXDOMAIN, NoAnswer, NoNameservers, Resolver
 
-from app.doctor.findings import Examination, Finding, ok, problem, warning
+from app.doctor.findings import CheckContext, Finding, ok, problem, warning
 
 _AUTHORITY = "letsencrypt.org"
 _SECONDS = 5.0
@@ -26,7 +26,7 @@ _NAME_SERVERS = {
 }
 
 
-def check_delegation(examination: Examination) -> Iterable[Finding]:
+def check_delegation(examination: CheckContext) -> Iterable[Finding]:
     """The proof is a record that DNSimple adds: all of the domain's name servers have to be DNSimple's."""
     if examination.domain is None:
         return
@@ -55,7 +55,7 @@ def check_delegation(examination: Examination) -> Iterable[Finding]:
         )
 
 
-def check_caa(examination: Examination) -> Iterable[Finding]:
+def check_caa(examination: CheckContext) -> Iterable[Finding]:
     """Let's Encrypt refuses a domain whose nearest CAA records do not name it."""
     if examination.domain is None:
         return
@@ -83,7 +83,7 @@ def check_caa(examination: Examination) -> Iterable[Finding]:
         yield ok(f"CAA of {holder} allows {_AUTHORITY}")
 
 
-def check_dnssec(examination: Examination) -> Iterable[Finding]:
+def check_dnssec(examination: CheckContext) -> Iterable[Finding]:
     """A chain of trust that is broken looks like no answer at all to Let's Encrypt."""
     if examination.domain is None:
         return
@@ -109,7 +109,7 @@ def check_dnssec(examination: Examination) -> Iterable[Finding]:
         yield ok(f"{domain} is {'signed, and its signatures are good' if signed else 'not signed'}")
 
 
-def _resolver(examination: Examination) -> Resolver:
+def _resolver(examination: CheckContext) -> Resolver:
     resolver = Resolver(configure=examination.resolver is None)
     if examination.resolver is not None:
         address, resolver.port = examination.resolver

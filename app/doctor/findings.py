@@ -30,7 +30,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Examination:
+class CheckContext:
     """What the checks look at. `resolver` is the name server to ask, address and port, or None for the system's."""
 
     services: Services
@@ -41,10 +41,10 @@ class Examination:
     @property
     def dnsimple(self) -> DNSimple:
         """The account; its answers are remembered for their dates, and a rejected token is no stop for others."""
-        return self.services.dnsimple.only_asking().heard_by(self.answers.append)
+        return self.services.dnsimple.read_only().with_observer(self.answers.append)
 
 
-type Check = Callable[[Examination], Iterable[Finding]]
+type Check = Callable[[CheckContext], Iterable[Finding]]
 
 
 def ok(meaning: str) -> Finding:
@@ -63,7 +63,7 @@ def problem(meaning: str, remedy: str) -> Finding:
 
 
 def run_checks(
-    examination: Examination, checks: Mapping[str, Check], *, seconds: float, begin: Callable[[str], None]
+    examination: CheckContext, checks: Mapping[str, Check], *, seconds: float, begin: Callable[[str], None]
 ) -> Iterator[Finding]:
     """All findings, check by check; `begin` is told the name of each before it starts."""
     for name, check in checks.items():

@@ -15,7 +15,7 @@ from app.crypto.keyring import KeyFile
 from app.db.clock import read_now
 from app.db.migrations import current_revision, head_revision
 from app.db.models import Fact
-from app.doctor.findings import Examination, Finding, ok, problem, warning
+from app.doctor.findings import CheckContext, Finding, ok, problem, warning
 from app.errors import CertcourierError, RetryableError
 from config import is_handed_out
 
@@ -25,7 +25,7 @@ _LITTLE_BYTES, _TOO_LITTLE_BYTES = 500 * 2**20, 50 * 2**20
 _OFF_SECONDS, _FAR_OFF_SECONDS = 5.0, 60.0
 
 
-def check_settings(examination: Examination) -> Iterable[Finding]:
+def check_settings(examination: CheckContext) -> Iterable[Finding]:
     """They are valid, or no command would run; do they make sense together?"""
     settings = examination.services.settings
     public, dnsimple = (urlsplit(url).hostname for url in (settings.public_url, settings.dnsimple_base_url))
@@ -40,7 +40,7 @@ def check_settings(examination: Examination) -> Iterable[Finding]:
         yield ok(f"account {settings.dnsimple_account_id}, public URL {settings.public_url}")
 
 
-def check_database(examination: Examination) -> Iterable[Finding]:
+def check_database(examination: CheckContext) -> Iterable[Finding]:
     """It answers and can be written."""
     database = examination.services.database
     with database.read() as session:
@@ -68,10 +68,10 @@ def check_database(examination: Examination) -> Iterable[Finding]:
         yield ok(f"SQLite answers and can be written (WAL, disk {disk})")
 
 
-def check_disk(examination: Examination) -> Iterable[Finding]:
+def check_disk(examination: CheckContext) -> Iterable[Finding]:
     """There is room for what will be written."""
     services = examination.services
-    folders = {services.settings.var_dir}
+    folders = {services.settings.data_dir}
     if services.database.sqlite_path:
         folders.add(services.database.sqlite_path.parent)
     for folder in sorted(folders):
@@ -85,7 +85,7 @@ def check_disk(examination: Examination) -> Iterable[Finding]:
             yield ok(told)
 
 
-def check_migrations(examination: Examination) -> Iterable[Finding]:
+def check_migrations(examination: CheckContext) -> Iterable[Finding]:
     """Tables and code fit together."""
     found, expected = current_revision(examination.services.database), head_revision()
     if found != expected:
@@ -94,7 +94,7 @@ def check_migrations(examination: Examination) -> Iterable[Finding]:
         yield ok(f"the tables are at revision {found}")
 
 
-def check_clock(examination: Examination) -> Iterable[Finding]:
+def check_clock(examination: CheckContext) -> Iterable[Finding]:
     """Validity and quota windows are times: the database's clock counts, DNSimple's is compared."""
     with examination.services.database.read() as session:
         database = read_now(session).timestamp()
@@ -109,11 +109,11 @@ def check_clock(examination: Examination) -> Iterable[Finding]:
         yield _compared("this machine's clock and DNSimple's", time.time() - sent_at)
 
 
-def check_files(examination: Examination) -> Iterable[Finding]:
+def check_files(examination: CheckContext) -> Iterable[Finding]:
     """Nobody but the service reads what is secret."""
     services = examination.services
     old_keys = KeyFile(services.settings.kek_file).copies()
-    secret = [services.settings.kek_file, *old_keys, services.settings.var_dir / "webhook.secret", Path(".env")]
+    secret = [services.settings.kek_file, *old_keys, services.settings.data_dir / "webhook.secret", Path(".env")]
     if services.database.sqlite_path:
         secret.append(services.database.sqlite_path)
     ours = [file for file in secret if file.exists() and not is_handed_out(file)]
@@ -129,7 +129,7 @@ def check_files(examination: Examination) -> Iterable[Finding]:
         )
 
 
-def check_destinations(examination: Examination) -> Iterable[Finding]:
+def check_destinations(examination: CheckContext) -> Iterable[Finding]:
     """Each could be delivered to."""
     services = examination.services
     for name, destination in services.destinations.items():

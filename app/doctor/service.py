@@ -12,7 +12,7 @@ from app.certificates.queries import list_expiring
 from app.db.clock import db_now, read_now
 from app.db.models import Event, Fact, Job
 from app.db.upsert import changed_rows
-from app.doctor.findings import Examination, Finding, ok, problem, warning
+from app.doctor.findings import CheckContext, Finding, ok, problem, warning
 from app.operations.health import check_readiness, code_version
 from app.renewals.renewal import renewal_times
 
@@ -24,7 +24,7 @@ _MOST, _MOST_NAMED = 1000, 5
 _REACH = "see that the name leads here, that the proxy hands everything on, and that its certificate is valid"
 
 
-def check_reachability(examination: Examination) -> Iterable[Finding]:
+def check_reachability(examination: CheckContext) -> Iterable[Finding]:
     """PUBLIC_URL answers, is us, and takes events: one of no account is sent through it, which changes nothing."""
     services = examination.services
     with requests.Session() as session:
@@ -40,7 +40,7 @@ def check_reachability(examination: Examination) -> Iterable[Finding]:
         yield from _probe(examination, session)
 
 
-def _probe(examination: Examination, session: requests.Session) -> Iterable[Finding]:
+def _probe(examination: CheckContext, session: requests.Session) -> Iterable[Finding]:
     services, probe = examination.services, f"doctor-{uuid.uuid4()}"
     body = {"name": "certcourier.probe", "request_identifier": probe, "data": {}}
     try:
@@ -66,7 +66,7 @@ def _probe(examination: Examination, session: requests.Session) -> Iterable[Find
         yield ok("an event sent through PUBLIC_URL arrived in this database")
 
 
-def check_workers(examination: Examination) -> Iterable[Finding]:
+def check_workers(examination: CheckContext) -> Iterable[Finding]:
     """Somebody does the work, with the same code as the web server."""
     worker = check_readiness(examination.services)["worker"]
     yield ok("a worker was heard from") if worker == "ok" else problem(f"worker: {worker}", "start `flask worker`")
@@ -80,8 +80,8 @@ def check_workers(examination: Examination) -> Iterable[Finding]:
         yield ok(f"{' and '.join(sorted(versions))} run the same code as this command ({code_version()})")
 
 
-def check_certificates(examination: Examination) -> Iterable[Finding]:
-    """None should have been renewed and was not, by the same rule as the alarm `renewal_overdue`."""
+def check_certificates(examination: CheckContext) -> Iterable[Finding]:
+    """None should have been renewed and was not, by the same rule as the alert `renewal_overdue`."""
     services = examination.services
     with services.database.read() as session:
         now = read_now(session)
@@ -112,11 +112,11 @@ def _named(names: list[str]) -> str:
     return f"{shown} and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else shown
 
 
-def check_jobs(examination: Examination) -> Iterable[Finding]:
+def check_jobs(examination: CheckContext) -> Iterable[Finding]:
     """Nothing was given up, nothing waits too long."""
     with examination.services.database.read() as session:
         dead = session.scalar(select(func.count()).select_from(Job).where(Job.state == "dead")) or 0
-        late = Job.finished_at.is_(None), Job.due_at < db_now(-_LATE_SECONDS)
+        late = Job.state == "ready", Job.run_at < db_now(-_LATE_SECONDS)
         waiting = session.scalar(select(func.count()).select_from(Job).where(*late)) or 0
     if dead:
         yield warning(

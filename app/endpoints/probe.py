@@ -20,7 +20,7 @@ _NO_NETWORK = {errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class ProbeResult:
     """What one address answered: the leaf as DER, or why there is none."""
 
     address: str
@@ -44,7 +44,7 @@ class Probes:
             if free:
                 self._places.release()
 
-    def look(self, endpoint: Endpoint, common_names: Sequence[str]) -> list[list[Sighting]]:
+    def look(self, endpoint: Endpoint, common_names: Sequence[str]) -> list[list[ProbeResult]]:
         """What the endpoint serves for each of these certificates. Raises nothing for what a server does."""
         if not common_names:
             return []
@@ -52,21 +52,23 @@ class Probes:
             return list(pool.map(lambda name: look(endpoint, name), common_names))
 
 
-def look(endpoint: Endpoint, common_name: str) -> list[Sighting]:
+def look(endpoint: Endpoint, common_name: str) -> list[ProbeResult]:
     """Ask every address of the endpoint for this certificate."""
     host, port = endpoint.host_and_port(common_name)
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        return [Sighting(shown, None, f"{host} has no address: {_reason(error)}")]
+        return [ProbeResult(shown, None, f"{host} has no address: {_reason(error)}")]
     places = list(dict.fromkeys((family, address) for family, _, _, _, address in found))[:_MOST_ADDRESSES]
     seen = [_ask(endpoint, family, address, endpoint.name_to_ask_for(common_name)) for family, address in places]
     # A host without IPv6 cannot reach the IPv6 address of one that has both: no fault of the endpoint's.
-    return [one for one in seen if one is not None] or [Sighting(shown, None, f"{host} is in no network of this host")]
+    return [one for one in seen if one is not None] or [
+        ProbeResult(shown, None, f"{host} is in no network of this host")
+    ]
 
 
-def _ask(endpoint: Endpoint, family: int, address: tuple[object, ...], server_name: str) -> Sighting | None:
+def _ask(endpoint: Endpoint, family: int, address: tuple[object, ...], server_name: str) -> ProbeResult | None:
     shown = f"[{address[0]}]:{address[1]}" if family == socket.AF_INET6 else f"{address[0]}:{address[1]}"
     limit = time.monotonic() + endpoint.timeout_seconds
     try:
@@ -78,13 +80,13 @@ def _ask(endpoint: Endpoint, family: int, address: tuple[object, ...], server_na
                 BEGIN[endpoint.starttls](wire)
             wire.hurry()
             with _context().wrap_socket(connecting, server_hostname=server_name) as connected:
-                return Sighting(shown, connected.getpeercert(binary_form=True), None)
+                return ProbeResult(shown, connected.getpeercert(binary_form=True), None)
     except TimeoutError:
-        return Sighting(shown, None, f"no answer within {endpoint.timeout_seconds:g} seconds (timeout_seconds)")
+        return ProbeResult(shown, None, f"no answer within {endpoint.timeout_seconds:g} seconds (timeout_seconds)")
     except (OSError, TLSRefusedError) as error:
         if isinstance(error, OSError) and error.errno in _NO_NETWORK:
             return None
-        return Sighting(shown, None, _reason(error))
+        return ProbeResult(shown, None, _reason(error))
 
 
 def _context() -> ssl.SSLContext:

@@ -13,23 +13,23 @@ from itertools import islice
 import structlog
 from sqlalchemy.orm import Session
 
-from app.certificates.reconciliation import PAGE, take_stock
-from app.certificates.retrieval import Wanted
+from app.certificates.reconciliation import PAGE, record_remote_certificates
+from app.certificates.retrieval import FetchRequest
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, Domain
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.dnsimple.models import Certificate as RemoteCertificate
 from app.dnsimple.purposes import Purpose
-from app.jobs.queue import Claim, Postpone
-from app.renewals.renewal import note_problem
+from app.jobs.queue import Claim, Snooze
+from app.renewals.renewal import record_renewal_failure
 from app.services import Services
-from app.timeline import Step, tell, tell_event
+from app.timeline import Step, record_event_step, record_step
 
 log = structlog.get_logger("certcourier")
 
 _FAILED = "certificate.auto_renewal_failed"
 _KEY_REMOVED = "certificate.remove_private_key"
-HEEDED = {_FAILED, "certificate.auto_renewal_enable", "certificate.auto_renewal_disable", _KEY_REMOVED}
+HANDLED_EVENTS = {_FAILED, "certificate.auto_renewal_enable", "certificate.auto_renewal_disable", _KEY_REMOVED}
 _WHY_FAILED = (
     "DNSimple's auto-renewal failed: see that the domain is delegated to DNSimple alone, that its CAA records allow "
     "the authority and that its DNSSEC is sound; DNSimple tries again daily"
@@ -38,17 +38,17 @@ _WHY_FAILED = (
 _NOT_SOONER = timedelta(seconds=30)
 
 
-def want_many_heeded(services: Services, session: Session, events: Iterable[tuple[str, Wanted]]) -> None:
+def enqueue_event_handling(services: Services, session: Session, events: Iterable[tuple[str, FetchRequest]]) -> None:
     """Enqueue a look for each event, in the caller's transaction; one at a time for a certificate and a name."""
     jobs = {f"{name}:{one.domain_id}:{one.certificate_id}": asdict(one) | {"event": name} for name, one in events}
-    services.queue.enqueue_many(session, "heed", jobs)
+    services.queue.enqueue_many(session, "handle_event", jobs)
 
 
-def heed(services: Services, claim: Claim) -> None:
+def handle_event(services: Services, claim: Claim) -> None:
     """Ask DNSimple what is so, and note it. An event of a certificate that we do not have costs no call."""
     with services.database.read() as session:
         certificate = session.get(Certificate, int(claim.args["certificate_id"]))
-    if certificate is None or certificate.installed_at is None or certificate.domain_id != int(claim.args["domain_id"]):
+    if certificate is None or certificate.fetched_at is None or certificate.domain_id != int(claim.args["domain_id"]):
         with services.queue.finishing(claim):
             log.warning("event ignored", reason="no such certificate is installed", **_about(claim))
         return
@@ -61,7 +61,7 @@ def heed(services: Services, claim: Claim) -> None:
 def _look_at_renewal(services: Services, claim: Claim, certificate: Certificate) -> None:
     _wait_for_turn(services, claim, certificate)
     try:
-        remotes = list(islice(services.dnsimple.spending(Purpose.REPEATED).certificates(certificate.domain), PAGE))
+        remotes = list(islice(services.dnsimple.with_purpose(Purpose.REPEATED).certificates(certificate.domain), PAGE))
     except NotFoundError as error:
         with services.queue.finishing(claim):
             log.warning("event ignored", reason=str(error), **_about(claim))
@@ -69,7 +69,7 @@ def _look_at_renewal(services: Services, claim: Claim, certificate: Certificate)
     with services.queue.finishing(claim) as session:
         ours = session.get_one(Certificate, certificate.id, with_for_update=True)
         before = ours.auto_renew
-        take_stock(services, session, remotes)
+        record_remote_certificates(services, session, remotes)
         remote = next((remote for remote in remotes if remote.id == ours.id), None)
         if remote is None:
             return
@@ -77,7 +77,7 @@ def _look_at_renewal(services: Services, claim: Claim, certificate: Certificate)
             _tell(session, claim, ours, "auto-renewal changed", "on" if remote.auto_renew else "off")
         ours.auto_renew = remote.auto_renew
         if claim.args["event"] == _FAILED and not _is_renewed(remote, remotes):
-            note_problem(session, ours.id, _WHY_FAILED)
+            record_renewal_failure(session, ours.id, _WHY_FAILED)
             _tell(session, claim, ours, "auto-renewal failed", _WHY_FAILED)
 
 
@@ -86,9 +86,9 @@ def _wait_for_turn(services: Services, claim: Claim, certificate: Certificate) -
         domain = session.get(Domain, certificate.domain_id)
         if domain is None:
             return
-        if domain.looked_at is not None and read_now(session) - domain.looked_at < _NOT_SOONER:
-            raise Postpone(_NOT_SOONER.total_seconds(), "the domain was looked at a moment ago")
-        domain.looked_at = db_now()
+        if domain.last_checked_at is not None and read_now(session) - domain.last_checked_at < _NOT_SOONER:
+            raise Snooze(_NOT_SOONER.total_seconds(), "the domain was looked at a moment ago")
+        domain.last_checked_at = db_now()
 
 
 def _is_renewed(old: RemoteCertificate, remotes: list[RemoteCertificate]) -> bool:
@@ -99,7 +99,7 @@ def _is_renewed(old: RemoteCertificate, remotes: list[RemoteCertificate]) -> boo
 
 def _look_for_key(services: Services, claim: Claim, certificate: Certificate) -> None:
     try:
-        services.dnsimple.spending(Purpose.REPEATED).private_key(certificate.domain, certificate.id)
+        services.dnsimple.with_purpose(Purpose.REPEATED).private_key(certificate.domain, certificate.id)
     except NotIssuedYetError as error:
         if "private key not present" not in error.message.lower():
             raise
@@ -113,18 +113,18 @@ def _look_for_key(services: Services, claim: Claim, certificate: Certificate) ->
         return
     with services.queue.finishing(claim) as session:
         ours = session.get_one(Certificate, certificate.id, with_for_update=True)
-        if services.settings.keep_removed_keys:
+        if services.settings.keep_keys_removed_at_dnsimple:
             detail = "at DNSimple; our sealed copy is kept"
         else:
-            ours.sealed_key = None
+            ours.encrypted_key = None
             detail = "at DNSimple, and our sealed copy with it: it cannot be delivered again"
         _tell(session, claim, ours, "private key removed", detail)
 
 
 def _tell(session: Session, claim: Claim, certificate: Certificate, step: Step, detail: str) -> None:
     order_id = certificate.order_id
-    tell_event(session, claim.args.get("event_id"), order_id=order_id, certificate_id=certificate.id)
-    tell(session, step, detail, order_id=order_id, certificate_id=certificate.id)
+    record_event_step(session, claim.args.get("event_id"), order_id=order_id, certificate_id=certificate.id)
+    record_step(session, step, detail, order_id=order_id, certificate_id=certificate.id)
 
 
 def _about(claim: Claim) -> dict[str, object]:

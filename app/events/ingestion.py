@@ -13,12 +13,12 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.certificates.retrieval import Wanted, want_many_installed
-from app.db.group_commit import SharedCommits
+from app.certificates.retrieval import FetchRequest, enqueue_fetches
+from app.db.group_commit import GroupCommit
 from app.db.models import Event, Job
 from app.db.upsert import insert_many_once
 from app.errors import PermanentError
-from app.events.handlers import HEEDED, want_many_heeded
+from app.events.handlers import HANDLED_EVENTS, enqueue_event_handling
 from app.services import Services
 
 log = structlog.get_logger("certcourier")
@@ -28,16 +28,16 @@ _LONGEST_IDENTIFIER = 128
 _LONGEST_NAME = 100
 _REISSUED = "certificate.reissue"
 _INSTALLS = {"certificate.issue", _REISSUED}
-ACTED_ON = _INSTALLS | HEEDED
+ACTED_ON = _INSTALLS | HANDLED_EVENTS
 
 # With so much waiting, events make no further jobs: certificates are found by looking then, a call for each domain.
 MOST_WAITING = 100_000
 _COUNT_SECONDS = 1.0
 
-Outcome = Literal["queued", "ignored", "foreign", "duplicate", "crowded"]
+Outcome = Literal["queued", "ignored", "other_account", "duplicate", "overloaded"]
 
 
-class NotAnEventError(PermanentError):
+class InvalidEventError(PermanentError):
     """The body is not an event of DNSimple; the message names what is wrong with it."""
 
 
@@ -60,9 +60,9 @@ def parse_event(body: bytes) -> IncomingEvent:
     try:
         document = json.loads(body.decode())
     except (ValueError, RecursionError):
-        raise NotAnEventError("the body is not JSON in UTF-8") from None
+        raise InvalidEventError("the body is not JSON in UTF-8") from None
     if not isinstance(document, dict):
-        raise NotAnEventError("the body is not a JSON object")
+        raise InvalidEventError("the body is not a JSON object")
     name = _text(document, "name", _LONGEST_NAME)
     event = IncomingEvent(
         request_identifier=_text(document, "request_identifier", _LONGEST_IDENTIFIER),
@@ -81,19 +81,19 @@ def parse_event(body: bytes) -> IncomingEvent:
     )
 
 
-class Intake:
+class EventIngestion:
     """Where events go on record. A process has one: its requests share commits."""
 
     def __init__(self, services: Services, *, most_waiting: int = MOST_WAITING) -> None:
         self._services = services
         self._most_waiting = most_waiting
-        self._crowded, self._counted_at = False, -math.inf
-        self._commits = SharedCommits(services.database, self._record)
+        self._overloaded, self._counted_at = False, -math.inf
+        self._commits = GroupCommit(services.database, self._record)
 
     def record(self, event: IncomingEvent) -> Outcome:
         """Commit the event and its job together, once for each `request_identifier`; only then acknowledge it."""
         outcome = self._commits.submit(event)
-        self._services.meters.event_taken_in(event.name, outcome)
+        self._services.metrics.event_taken_in(event.name, outcome)
         log.info(
             "event received",
             outcome=outcome,
@@ -113,21 +113,21 @@ class Intake:
             outcomes.append(self._outcome(event) if event.request_identifier in added else "duplicate")
             added.discard(event.request_identifier)
         queued = [
-            (event.name, Wanted(event.certificate_id, event.domain_id, event.request_identifier))
+            (event.name, FetchRequest(event.certificate_id, event.domain_id, event.request_identifier))
             for event, outcome in zip(events, outcomes, strict=True)
             if outcome == "queued" and event.certificate_id is not None and event.domain_id is not None
         ]
         installs = [replace(one, again=name == _REISSUED) for name, one in queued if name in _INSTALLS]
-        want_many_installed(self._services, session, installs)
-        want_many_heeded(self._services, session, [(name, one) for name, one in queued if name in HEEDED])
+        enqueue_fetches(self._services, session, installs)
+        enqueue_event_handling(self._services, session, [(name, one) for name, one in queued if name in HANDLED_EVENTS])
         return outcomes
 
     def _outcome(self, event: IncomingEvent) -> Outcome:
         if event.account_id != self._services.account_id:
-            return "foreign"
+            return "other_account"
         if event.certificate_id is None:
             return "ignored"
-        return "crowded" if self._crowded else "queued"
+        return "overloaded" if self._overloaded else "queued"
 
     def _count_waiting(self, session: Session) -> None:
         """See once in a while whether too much is waiting already, so that a flood has an end."""
@@ -135,22 +135,22 @@ class Intake:
         if now - self._counted_at < _COUNT_SECONDS:
             return
         waiting = select(Job.id).where(Job.finished_at.is_(None)).offset(self._most_waiting - 1).limit(1)
-        self._crowded, self._counted_at = session.scalar(waiting) is not None, now
-        if self._crowded:
+        self._overloaded, self._counted_at = session.scalar(waiting) is not None, now
+        if self._overloaded:
             log.error("too much is waiting", remedy="see `flask jobs list --state ready`; were events forged?")
 
 
 def _object(parent: dict[str, Any], field: str, path: str | None = None) -> dict[str, Any]:
     value = parent.get(field)
     if not isinstance(value, dict):
-        raise NotAnEventError(f"{path or field} is not an object")
+        raise InvalidEventError(f"{path or field} is not an object")
     return value
 
 
 def _text(document: dict[str, Any], field: str, longest: int) -> str:
     value = document.get(field)
     if not isinstance(value, str) or not value or len(value) > longest or not value.isprintable():
-        raise NotAnEventError(f"{field} is not a text of 1 to {longest} printable characters")
+        raise InvalidEventError(f"{field} is not a text of 1 to {longest} printable characters")
     return value
 
 
@@ -162,5 +162,5 @@ def _account(document: dict[str, Any]) -> int | None:
 def _id(parent: dict[str, Any], field: str, path: str) -> int:
     value = parent.get(field)
     if type(value) is not int or not 0 < value <= LARGEST_ID:  # a bool is an int to isinstance
-        raise NotAnEventError(f"{path} is not a positive whole number of at most 63 bits")
+        raise InvalidEventError(f"{path} is not a positive whole number of at most 63 bits")
     return value

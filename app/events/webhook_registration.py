@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import structlog
 
 from app.certificates.reconciliation import catch_up
-from app.crypto.encryption import KeyNotHeldError, SealBrokenError
+from app.crypto.encryption import DecryptionError, KeyNotHeldError
 from app.crypto.webhook_secrets import SPREAD_SECONDS, digest_of
 from app.db.clock import read_now
 from app.db.models import Fact
 from app.dnsimple.models import Webhook
-from app.jobs.queue import Claim, Postpone
+from app.jobs.queue import Claim, Snooze
 from app.services import Services
 
 log = structlog.get_logger("certcourier")
@@ -60,14 +60,14 @@ def register_webhook(services: Services, claim: Claim) -> None:
 def _create(services: Services) -> Webhook:
     pause = services.webhook_secrets.seconds_to_spread()
     if pause > 0:
-        raise Postpone(pause, "every process has to hear of the webhook's new secret first")
+        raise Snooze(pause, "every process has to hear of the webhook's new secret first")
     try:
         url = services.webhook_url
-    except (KeyNotHeldError, SealBrokenError):
+    except (KeyNotHeldError, DecryptionError):
         # It went with a lost key-encryption key. Events that still come under it are taken; a new one is made.
         with services.database.write() as session:
             services.webhook_secrets.rotate(session)
-        raise Postpone(SPREAD_SECONDS, "the webhook's secret could not be opened; a new one is made") from None
+        raise Snooze(SPREAD_SECONDS, "the webhook's secret could not be opened; a new one is made") from None
     kept = services.dnsimple.create_webhook(url)
     log.info("webhook registered", webhook_id=kept.id)
     return kept

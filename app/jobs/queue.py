@@ -18,7 +18,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.clock import db_now
@@ -43,7 +43,7 @@ class LeaseLostError(Exception):
     """The job is no longer ours: its lease ran out and somebody else has it, or it was cancelled."""
 
 
-class Postpone(Exception):  # noqa: N818, not an error: the job says "not yet"
+class Snooze(Exception):  # noqa: N818, not an error: the job says "not yet"
     """Raised by a job that cannot run yet through no fault of its own; costs no attempt."""
 
     def __init__(self, seconds: float, reason: str) -> None:
@@ -61,7 +61,7 @@ class Claim:
     args: dict[str, Any] = field(default_factory=dict)
     attempts: int = 1
     max_attempts: int = 20
-    postponed: int = 0
+    snoozes: int = 0
 
 
 class Queue:
@@ -94,11 +94,11 @@ class Queue:
             args=args,
             key=key,
             priority=int(priority),
-            due_at=db_now(delay),
+            run_at=db_now(delay),
             max_attempts=max_attempts,
         )
         if added and delay <= 0:
-            self._ring(session)
+            self._notify_workers(session)
         return added
 
     def enqueue_many(
@@ -109,7 +109,7 @@ class Queue:
             {"kind": kind, "args": args, "key": key, "max_attempts": max_attempts} for key, args in args_by_key.items()
         ]
         if insert_many_once(session, Job, rows, "key"):
-            self._ring(session)
+            self._notify_workers(session)
 
     def enqueue_claimed(self, session: Session, kind: str, args: dict[str, Any], *, lease_seconds: float) -> Claim:
         """Add a job that the caller is about to do itself. If it dies, a worker takes over when the lease ends."""
@@ -119,7 +119,7 @@ class Queue:
             args=args,
             priority=int(Priority.INTERACTIVE),
             state="running",
-            due_at=db_now(lease_seconds),
+            lease_expires_at=db_now(lease_seconds),
             token=claim_token,
             attempts=1,
         )
@@ -139,7 +139,7 @@ class Queue:
                 job.token = secrets.token_hex(16)
                 job.worker_id = worker_id
                 job.attempts += 1
-                job.due_at = db_now(self.lease_seconds)
+                job.lease_expires_at = db_now(self.lease_seconds)
                 claims.append(
                     Claim(
                         id=job.id,
@@ -148,7 +148,7 @@ class Queue:
                         args=job.args,
                         attempts=job.attempts,
                         max_attempts=job.max_attempts,
-                        postponed=job.postponed,
+                        snoozes=job.snoozes,
                     )
                 )
         return claims
@@ -157,11 +157,11 @@ class Queue:
         """How long until the next job may be claimed, or None when nothing is owed."""
         with self._database.read() as session:
             now: datetime = session.execute(select(db_now())).scalar_one()
-            soonest: list[datetime] = [
-                due
-                for priority in Priority
-                if (due := session.scalar(self._unfinished(priority).with_only_columns(func.min(Job.due_at))))
+            earliest = [
+                *(select(func.min(Job.run_at)).where(*_is_ready(priority)) for priority in Priority),
+                select(func.min(Job.lease_expires_at)).where(Job.state == "running"),
             ]
+            soonest: list[datetime] = [at for query in earliest if (at := session.scalar(query)) is not None]
         return max(0.0, (min(soonest) - now).total_seconds()) if soonest else None
 
     def heartbeat(self, tokens: Iterable[str]) -> None:
@@ -170,53 +170,51 @@ class Queue:
             session.execute(
                 update(Job)
                 .where(Job.token.in_(list(tokens)), Job.state == "running")
-                .values(due_at=db_now(self.lease_seconds))
+                .values(lease_expires_at=db_now(self.lease_seconds))
             )
 
     @contextmanager
     def checkpoint(self, claim: Claim, *, lease_seconds: float | None = None) -> Iterator[Session]:
         """A transaction in the middle of a job: committed only if the job is still ours, and renews its lease."""
         with self._database.write() as session:
-            self._fence(session, claim, due_at=db_now(lease_seconds or self.lease_seconds))
+            self._fence(session, claim, lease_expires_at=db_now(lease_seconds or self.lease_seconds))
             yield session
 
     @contextmanager
     def finishing(self, claim: Claim) -> Iterator[Session]:
         """The job's last transaction: its effects and its end are committed together, if it is still ours."""
         with self._database.write() as session:
-            self._fence(session, claim, state="done", finished_at=db_now(), token=None, key=None)
+            self._fence(session, claim, **_finished("done"))
             yield session
 
     def retry(self, claim: Claim, error: str, *, delay: float | None = None) -> float:
         """Give a failed job back, to be tried again after a growing pause. Returns the pause in seconds."""
         pause = self.pause_after(claim.attempts) if delay is None else delay
         with self._database.write() as session:
-            self._fence(session, claim, state="ready", token=None, due_at=db_now(pause), last_error=error)
+            self._fence(session, claim, **_ready(pause), last_error=error)
         return pause
 
-    def postpone(self, claim: Claim, seconds: float, reason: str) -> None:
+    def snooze(self, claim: Claim, seconds: float, reason: str) -> None:
         """Give a job back that could not run yet; counts no attempt."""
         with self._database.write() as session:
             self._fence(
                 session,
                 claim,
-                state="ready",
-                token=None,
-                due_at=db_now(seconds),
+                **_ready(seconds),
                 attempts=Job.attempts - 1,
-                postponed=Job.postponed + 1,
+                snoozes=Job.snoozes + 1,
                 last_error=reason,
             )
 
-    def hand_over(self, session: Session, claim: Claim, *, delay: float = 0.0) -> None:
+    def release(self, session: Session, claim: Claim, *, delay: float = 0.0) -> None:
         """Leave a job that we held ourselves to the workers, in the caller's transaction."""
-        self._fence(session, claim, state="ready", token=None, due_at=db_now(delay))
+        self._fence(session, claim, **_ready(delay))
         if delay <= 0:
-            self._ring(session)
+            self._notify_workers(session)
 
-    def bury(self, session: Session, claim: Claim, error: str) -> None:
+    def mark_dead(self, session: Session, claim: Claim, error: str) -> None:
         """Give a job up for good, in the caller's transaction: it stays visible as dead until somebody retries it."""
-        self._fence(session, claim, state="dead", finished_at=db_now(), token=None, key=None, last_error=error)
+        self._fence(session, claim, **_finished("dead"), last_error=error)
 
     def revive(self, session: Session, job_id: int, *, key: str | None = None) -> bool:
         """Let a dead job start afresh, under this key; False if it is not dead, or another one has the key."""
@@ -225,31 +223,29 @@ class Queue:
         done = session.execute(
             update(Job)
             .where(Job.id == job_id, Job.state == "dead")
-            .values(state="ready", finished_at=None, attempts=0, postponed=0, due_at=db_now(), key=key)
+            .values(**_ready(0.0), finished_at=None, attempts=0, snoozes=0, key=key)
         )
-        self._ring(session)
+        self._notify_workers(session)
         return changed_rows(done) == 1
 
-    def hasten(self, session: Session, keys: Iterable[str], *, delay: float = 0.0) -> int:
+    def expedite(self, session: Session, keys: Iterable[str], *, delay: float = 0.0) -> int:
         """Let the waiting jobs under these keys start in `delay` seconds if that is earlier, in the caller's
         transaction. Returns how many will.
 
         One that is just being claimed is left alone: it looks for itself, and nobody waits for the other in a circle.
         """
-        waiting = select(Job.id).where(Job.key.in_(list(keys)), Job.state == "ready", Job.due_at > db_now(delay))
+        waiting = select(Job.id).where(Job.key.in_(list(keys)), Job.state == "ready", Job.run_at > db_now(delay))
         ids = list(session.scalars(waiting.with_for_update(skip_locked=True)))
         if ids:
-            session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=db_now(delay)))
+            session.execute(update(Job).where(Job.id.in_(ids)).values(run_at=db_now(delay)))
             if delay <= 0:
-                self._ring(session)
+                self._notify_workers(session)
         return len(ids)
 
     def cancel(self, session: Session, job_id: int) -> bool:
         """Drop a job that has not finished; a worker that holds it finds its token gone."""
         done = session.execute(
-            update(Job)
-            .where(Job.id == job_id, Job.finished_at.is_(None))
-            .values(state="cancelled", finished_at=db_now(), token=None, key=None)
+            update(Job).where(Job.id == job_id, Job.finished_at.is_(None)).values(**_finished("cancelled"))
         )
         return changed_rows(done) == 1
 
@@ -260,16 +256,16 @@ class Queue:
 
     def _due(self, session: Session, limit: int, *, lock: bool) -> list[Job]:
         due: list[Job] = []
+        expired = select(Job).where(Job.state == "running", Job.lease_expires_at <= db_now())
+        queries = [expired.order_by(Job.lease_expires_at)]
         for priority in Priority:  # one index range each: a long queue of one never slows the others
+            ready = select(Job).where(*_is_ready(priority), Job.run_at <= db_now())
+            queries.append(ready.order_by(Job.run_at))
+        for query in queries:
             if len(due) < limit:
-                query = self._unfinished(priority).where(Job.due_at <= db_now()).order_by(Job.due_at)
-                query = query.limit(limit - len(due))
-                due += session.scalars(query.with_for_update(skip_locked=True) if lock else query)
+                some = query.limit(limit - len(due))
+                due += session.scalars(some.with_for_update(skip_locked=True) if lock else some)
         return due
-
-    @staticmethod
-    def _unfinished(priority: Priority) -> Any:
-        return select(Job).where(Job.finished_at.is_(None), Job.priority == int(priority))
 
     @staticmethod
     def _fence(session: Session, claim: Claim, **changes: Any) -> None:
@@ -278,7 +274,19 @@ class Queue:
             raise LeaseLostError(f"job {claim.id} ({claim.kind}) is no longer ours")
 
     @staticmethod
-    def _ring(session: Session) -> None:
+    def _notify_workers(session: Session) -> None:
         # PostgreSQL tells the listeners at commit; SQLite's workers see the commit itself (`app.jobs.wakeup`).
         if session.get_bind().dialect.name == "postgresql":
             session.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+def _is_ready(priority: Priority) -> tuple[ColumnElement[bool], ...]:
+    return Job.state == "ready", Job.priority == int(priority)
+
+
+def _ready(delay: float) -> dict[str, Any]:
+    return {"state": "ready", "token": None, "lease_expires_at": None, "run_at": db_now(delay)}
+
+
+def _finished(state: str) -> dict[str, Any]:
+    return {"state": state, "finished_at": db_now(), "token": None, "lease_expires_at": None, "key": None}

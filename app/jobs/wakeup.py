@@ -15,7 +15,7 @@ from app.jobs.queue import CHANNEL
 _LOOK_SECONDS = 0.02
 
 
-class Doorbell(Protocol):
+class WakeUp(Protocol):
     """Heard by one thread of a worker."""
 
     def wait(self, seconds: float) -> bool:
@@ -25,13 +25,13 @@ class Doorbell(Protocol):
         """Release the connection, and wake nobody."""
 
 
-def doorbell_for(database: Database) -> Doorbell:
+def wakeup_for(database: Database) -> WakeUp:
     """The doorbell of this database."""
     path = database.sqlite_path
-    return SqliteDoorbell(str(path)) if path else PostgresDoorbell(database.url)
+    return SqliteWakeUp(str(path)) if path else PostgresWakeUp(database.url)
 
 
-class SqliteDoorbell:
+class SqliteWakeUp:
     """Watches SQLite's `data_version`, which changes when another connection of any process commits.
 
     Reading it is a look into shared memory, no query and no lock: 50 looks a second cost about 1 % of a core
@@ -64,7 +64,7 @@ class SqliteDoorbell:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
 
-class PostgresDoorbell:
+class PostgresWakeUp:
     """LISTEN on a connection of its own. After a lost connection it says "maybe" and listens again."""
 
     def __init__(self, url: URL) -> None:

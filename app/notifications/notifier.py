@@ -75,7 +75,7 @@ class Notifier:
         if done.returncode == 2:
             raise NotificationRefusedError(
                 f"notification address {address.name} is none that Apprise knows: see its documentation, then "
-                "`flask alarms test`"
+                "`flask alerts test`"
             )
         if done.returncode != 0:
             raise NotificationFailedError(

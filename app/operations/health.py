@@ -40,7 +40,9 @@ def check_readiness(services: Services) -> dict[str, str]:
         return {"database": "ok", "migrations": "not current; run `flask db upgrade`", "worker": "not known"}
     with services.database.read() as session:
         heard = session.scalar(
-            select(func.count()).select_from(Worker).where(Worker.heard_at > db_now(-WORKER_SILENT.total_seconds()))
+            select(func.count())
+            .select_from(Worker)
+            .where(Worker.last_heartbeat_at > db_now(-WORKER_SILENT.total_seconds()))
         )
     silent = f"none heard from for {WORKER_SILENT.seconds} seconds; start `flask worker`"
     return {"database": "ok", "migrations": "ok", "worker": "ok" if heard else silent}
@@ -71,12 +73,12 @@ def check_destinations(services: Services) -> None:
 
 
 _OTHER_ACCOUNT = (
-    "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and VAR_DIR, or remove them "
+    "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and DATA_DIR, or remove them "
     "if they are the demo's"
 )
 _OTHER_DNSIMPLE = (
-    "DNSIMPLE_BASE_URL: this database belongs to {}; take another DATABASE_URL and VAR_DIR, or remove them if they are "
-    "the demo's"
+    "DNSIMPLE_BASE_URL: this database belongs to {}; use another DATABASE_URL and DATA_DIR, or delete them if they "
+    "are the demo's"
 )
 _SIMULATED = "a simulated DNSimple on this machine"
 
@@ -108,9 +110,9 @@ def claim_installation(services: Services) -> None:
             noted = session.get_one(Fact, name).value
             if noted != value:
                 raise PermanentError(complaint.format(noted))
-        insert_once(session, Fact, name=KEY_FACT, value=services.sealer.key_id)
+        insert_once(session, Fact, name=KEY_FACT, value=services.encryptor.key_id)
         sealing = session.get_one(Fact, KEY_FACT).value
-        if not services.sealer.holds(sealing):
+        if not services.encryptor.holds(sealing):
             raise PermanentError(_lost_key(services, sealing))
     services.webhook_secrets.settle()
     if services.webhook_secrets.is_outdated():
@@ -127,7 +129,7 @@ def _dnsimple(services: Services) -> str:
 
 
 def _lost_key(services: Services, sealing: str) -> str:
-    held = ", ".join(services.sealer.key_ids)
+    held = ", ".join(services.encryptor.key_ids)
     where = (
         "KEY_ENCRYPTION_KEY"
         if services.settings.key_encryption_key

@@ -6,23 +6,23 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.audit import record
-from app.db.models import Delivery, Job
+from app.db.models import Delivery, DeliveryState, Job
 from app.deliveries.hook_runs import job_key
 from app.errors import PermanentError
 from app.services import Services
 
 # What an installation notes among its arguments: how often it has looked in vain. Who starts afresh forgets it.
-LOOKS = "not_yet"
+POLLS_ARG = "not_yet"
 # Their end was written down when they died, and a job of theirs that starts again would find nothing to do.
 _ENDED_WITH = {
-    "order": "its order has failed: order again",
-    "watch": "its order has failed: order again, or see `flask certificates list` whether it was installed meanwhile",
-    "import": "its import has ended: `flask certificates import` begins another one",
+    "advance_order": "its order has failed: order again",
+    "poll_issuance": "its order has failed: order again, or check `flask certificates list` for the certificate",
+    "import_account": "its import has ended: `flask certificates import` begins another one",
     "import_domain": "its import has ended: `flask certificates import --domain` looks at the domain again",
 }
 
 
-def revive(services: Services, session: Session, job_id: int, *, actor: str) -> bool:
+def retry_job(services: Services, session: Session, job_id: int, *, actor: str) -> bool:
     """Let a dead job start afresh, in the caller's transaction; False if no dead job has this ID.
 
     Raises `PermanentError`, which says what to do instead, for a kind that cannot be done again.
@@ -38,10 +38,10 @@ def revive(services: Services, session: Session, job_id: int, *, actor: str) -> 
         certificate_id, destination = int(job.args["certificate_id"]), str(job.args["destination"])
         key = job_key(certificate_id, destination)
         ours = update(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination == destination)
-        session.execute(ours.values(state="pending"))
+        session.execute(ours.values(state=DeliveryState.PENDING))
     if not services.queue.revive(session, job_id, key=key):
         return False
-    job.args = {name: value for name, value in job.args.items() if name != LOOKS}
+    job.args = {name: value for name, value in job.args.items() if name != POLLS_ARG}
     record(session, actor=actor, action="job.retried", subject=str(job_id))
     return True
 

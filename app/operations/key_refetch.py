@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.certificates.verification import check_key
-from app.crypto.keyring import sealing_key_id
-from app.db.models import Certificate, Delivery, Job
-from app.deliveries.delivery import want_delivered
+from app.crypto.keyring import encryption_key_id
+from app.db.models import Certificate, Delivery, DeliveryState, Job
+from app.deliveries.delivery import enqueue_delivery
 from app.errors import PermanentError
 from app.jobs.queue import Claim, Priority
 from app.services import Services
@@ -20,18 +20,18 @@ from app.services import Services
 log = structlog.get_logger("certcourier")
 
 
-def want_refetched(services: Services, session: Session, certificate_ids: Iterable[int], *, actor: str) -> int:
+def enqueue_key_refetch(services: Services, session: Session, certificate_ids: Iterable[int], *, actor: str) -> int:
     """Enqueue a job for each in the caller's transaction; returns how many had none yet."""
     added = 0
     for number in certificate_ids:
         args, key = {"certificate_id": number}, f"refetch:{number}"
-        if services.queue.enqueue(session, "refetch", args, key=key, priority=Priority.BACKGROUND):
+        if services.queue.enqueue(session, "refetch_key", args, key=key, priority=Priority.BACKGROUND):
             record(session, actor=actor, action="private_key.refetched", subject=str(number))
             added += 1
     return added
 
 
-def refetch(services: Services, claim: Claim) -> None:
+def refetch_key(services: Services, claim: Claim) -> None:
     """Put the private key on record again; what could not be delivered without it is delivered.
 
     The certificate itself is on record in clear and stays: a key that does not belong to it is refused, with
@@ -46,18 +46,18 @@ def refetch(services: Services, claim: Claim) -> None:
     check_key(certificate.leaf_pem, key.pem)
     with services.queue.finishing(claim) as session:
         row = session.get_one(Certificate, number, with_for_update=True)
-        row.sealed_key = services.sealer.seal(key.pem, certificate_id=number, under=sealing_key_id(session))
+        row.encrypted_key = services.encryptor.encrypt(key.pem, certificate_id=number, under=encryption_key_id(session))
         waiting = select(Delivery.destination).where(
-            Delivery.certificate_id == number, Delivery.state.in_(["pending", "failed"])
+            Delivery.certificate_id == number, Delivery.state.in_([DeliveryState.PENDING, DeliveryState.FAILED])
         )
         for destination in session.scalars(waiting).all():
             if destination in services.destinations:
-                want_delivered(services, session, number, destination)
+                enqueue_delivery(services, session, number, destination)
         log.info("private key fetched again", certificate_id=number)
 
 
 def unfinished(services: Services) -> int:
     """How many are still to be fetched."""
     with services.database.read() as session:
-        query = select(func.count()).select_from(Job).where(Job.kind == "refetch", Job.finished_at.is_(None))
+        query = select(func.count()).select_from(Job).where(Job.kind == "refetch_key", Job.finished_at.is_(None))
         return session.scalar(query) or 0

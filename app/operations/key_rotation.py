@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, LargeBinary, func, select, update
 from sqlalchemy.orm import Session
 
 from app.audit import record
-from app.crypto.encryption import key_id_of, sealed_under
+from app.crypto.encryption import key_id_of, key_id_of_ciphertext
 from app.crypto.keyring import KEY_FACT, KeyFile, without
 from app.db.clock import db_now
 from app.db.models import Certificate, Fact, WebhookSecret, Worker
@@ -25,7 +25,7 @@ from app.services import Services
 
 BATCH = 100
 HEARD_SECONDS = 30.0
-_HEADER: ColumnElement[bytes] = func.substr(Certificate.sealed_key, 2, 8, type_=LargeBinary)
+_HEADER: ColumnElement[bytes] = func.substr(Certificate.encrypted_key, 2, 8, type_=LargeBinary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Begun:
 
 def key_uses(services: Services) -> list[KeyUse]:
     """All keys that are held or needed, the one to seal under first."""
-    services.sealer.refresh()
+    services.encryptor.refresh()
     with services.database.read() as session:
         return _uses(services, session)
 
@@ -68,25 +68,25 @@ def begin(services: Services, given: str | None = None) -> Begun:
     sealing = next((use for use in uses if use.seals), None)
     if sealing is None or not sealing.held:
         raise PermanentError("the key to seal under is not held here: see `flask keys status`")
-    first = services.sealer.key_id
-    if given is not None and key_id_of(given) in services.sealer.key_ids and key_id_of(given) != first:
+    first = services.encryptor.key_id
+    if given is not None and key_id_of(given) in services.encryptor.key_ids and key_id_of(given) != first:
         raise PermanentError(f"the key given, {key_id_of(given)}, was in use before; take a fresh one")
     if first != sealing.key_id:
         _same(given, first)
         return Begun(first, resumed=True)
-    if any(use.held and use.is_needed and not use.seals for use in uses) or len(services.sealer.key_ids) > 1:
+    if any(use.held and use.is_needed and not use.seals for use in uses) or len(services.encryptor.key_ids) > 1:
         _same(given, first)
         return Begun(first, resumed=True)
     file = _writable_file(services)
-    new = given or services.sealer.new_key()
+    new = given or services.encryptor.new_key()
     file.write([new, *file.read().split()])
-    services.sealer.refresh()
+    services.encryptor.refresh()
     return Begun(key_id_of(new), resumed=False)
 
 
-def workers_without(services: Services, key_id: str) -> list[str]:
+def workers_missing_key(services: Services, key_id: str) -> list[str]:
     """Host and process of each worker heard from lately that does not hold the key yet; they look every few seconds."""
-    alive = select(Worker).where(Worker.heard_at > db_now(-HEARD_SECONDS)).order_by(Worker.host, Worker.pid)
+    alive = select(Worker).where(Worker.last_heartbeat_at > db_now(-HEARD_SECONDS)).order_by(Worker.host, Worker.pid)
     with services.database.read() as session:
         return [f"{row.host} ({row.pid})" for row in session.scalars(alive) if key_id not in (row.key_ids or ())]
 
@@ -94,7 +94,7 @@ def workers_without(services: Services, key_id: str) -> list[str]:
 def switch(services: Services, session: Session, key_id: str, *, actor: str) -> None:
     """From now on everything is sealed under this key. Waits for what is being sealed at this moment."""
     fact = session.get_one(Fact, KEY_FACT, with_for_update=True)
-    if not services.sealer.holds(key_id):
+    if not services.encryptor.holds(key_id):
         raise PermanentError(f"key {key_id} is not held here any more: see `flask keys status`")
     if fact.value != key_id:
         record(session, actor=actor, action="key.rotated", subject=key_id, detail={"before": fact.value})
@@ -106,30 +106,30 @@ def owed(services: Services) -> int:
     return sum(use.certificates for use in key_uses(services) if use.held and not use.seals)
 
 
-def seal_anew(services: Services) -> Iterator[int]:
+def reencrypt_all(services: Services) -> Iterator[int]:
     """Seal everything under the key to seal under, a small batch a transaction. Yields how many each has sealed."""
     with services.database.write() as session:
-        services.webhook_secrets.reseal(session, _sealing(session))
+        services.webhook_secrets.reencrypt(session, _encryption_key_id(session))
     last = 0
     while True:
         with services.database.write() as session:
-            target = _sealing(session)
+            target = _encryption_key_id(session)
             rows = session.execute(
-                select(Certificate.id, Certificate.sealed_key)
+                select(Certificate.id, Certificate.encrypted_key)
                 .where(
                     Certificate.id > last,
-                    Certificate.sealed_key.is_not(None),
+                    Certificate.encrypted_key.is_not(None),
                     _HEADER.is_distinct_from(bytes.fromhex(target)),
                 )
                 .order_by(Certificate.id)
                 .limit(BATCH)
                 .with_for_update()
             ).all()
-            sealed = sum(_seal_anew(services, session, number, old, target) for number, old in rows)
+            encrypted = sum(_reencrypt(services, session, number, old, target) for number, old in rows)
         if not rows:
             return
         last = rows[-1][0]
-        yield sealed
+        yield encrypted
 
 
 def drop(services: Services, session: Session, key_ids: set[str], *, actor: str) -> list[Path]:
@@ -147,7 +147,7 @@ def drop(services: Services, session: Session, key_ids: set[str], *, actor: str)
                 f"key {use.key_id} is needed by {use.certificates} certificates: run `flask keys rotate` first"
             )
     if services.settings.key_encryption_key is not None:
-        raise PermanentError(by_hand(key_ids))
+        raise PermanentError(manual_steps(key_ids))
     file = KeyFile(services.settings.kek_file)
     if not without(file.read(), key_ids):
         raise PermanentError("the last key cannot be dropped")
@@ -156,7 +156,7 @@ def drop(services: Services, session: Session, key_ids: set[str], *, actor: str)
     return file.take_out(key_ids)
 
 
-def by_hand(key_ids: Collection[str]) -> str:
+def manual_steps(key_ids: Collection[str]) -> str:
     """What to do with keys of the environment that nothing needs here."""
     return (
         f"key {', '.join(sorted(key_ids))} is not needed any more, but by backups of the database: save it where the "
@@ -171,50 +171,50 @@ def replace_lost(services: Services, session: Session, *, actor: str) -> str:
     """
     fact = session.get_one(Fact, KEY_FACT, with_for_update=True)
     lost = fact.value
-    if services.sealer.holds(lost):
+    if services.encryptor.holds(lost):
         raise PermanentError(f"key {lost} is held here, so it is not lost: use `flask keys rotate`")
     file = KeyFile(services.settings.kek_file)
     if file.copy_of(lost).exists():
         raise PermanentError(f"key {lost} is not lost: it is in {file.copy_of(lost)}; see `flask keys status`")
-    fact.value = services.sealer.key_id
+    fact.value = services.encryptor.key_id
     record(session, actor=actor, action="key.given_up", subject=lost, detail={"now": fact.value})
     services.webhook_secrets.rotate(session)  # the old one cannot be opened any more, but is still taken
     return lost
 
 
-def unreadable(services: Services) -> Iterator[int]:
+def undecryptable(services: Services) -> Iterator[int]:
     """IDs of the certificates whose private key is on record and cannot be opened here."""
     last = 0
     while True:
         with services.database.read() as session:
             rows = session.execute(
-                select(Certificate.id, Certificate.sealed_key)
-                .where(Certificate.id > last, Certificate.sealed_key.is_not(None))
+                select(Certificate.id, Certificate.encrypted_key)
+                .where(Certificate.id > last, Certificate.encrypted_key.is_not(None))
                 .order_by(Certificate.id)
                 .limit(10 * BATCH)
             ).all()
-        yield from (number for number, sealed in rows if not _opens(services, number, sealed))
+        yield from (number for number, encrypted in rows if not _decrypts(services, number, encrypted))
         if not rows:
             return
         last = rows[-1][0]
 
 
-def _seal_anew(services: Services, session: Session, number: int, old: bytes | None, target: str) -> bool:
+def _reencrypt(services: Services, session: Session, number: int, old: bytes | None, target: str) -> bool:
     """False for one that cannot be opened: it stays as it is, to be fetched again."""
     try:
-        pem = services.sealer.open(old or b"", certificate_id=number)
+        pem = services.encryptor.decrypt(old or b"", certificate_id=number)
     except CertcourierError:
         return False
-    new = services.sealer.seal(pem, certificate_id=number, under=target)
+    new = services.encryptor.encrypt(pem, certificate_id=number, under=target)
     # Nothing about the certificate has changed, so neither does `updated_at`.
     changed = update(Certificate).where(Certificate.id == number)
-    session.execute(changed.values(sealed_key=new, updated_at=Certificate.updated_at))
+    session.execute(changed.values(encrypted_key=new, updated_at=Certificate.updated_at))
     return True
 
 
-def _opens(services: Services, number: int, sealed: bytes | None) -> bool:
+def _decrypts(services: Services, number: int, encrypted: bytes | None) -> bool:
     try:
-        services.sealer.open(sealed or b"", certificate_id=number)
+        services.encryptor.decrypt(encrypted or b"", certificate_id=number)
     except CertcourierError:
         return False
     return True
@@ -222,12 +222,12 @@ def _opens(services: Services, number: int, sealed: bytes | None) -> bool:
 
 def _uses(services: Services, session: Session) -> list[KeyUse]:
     sealing = session.scalar(select(Fact.value).where(Fact.name == KEY_FACT))
-    held = services.sealer.key_ids
+    held = services.encryptor.key_ids
     counted = session.execute(
-        select(_HEADER, func.count()).where(Certificate.sealed_key.is_not(None)).group_by(_HEADER)
+        select(_HEADER, func.count()).where(Certificate.encrypted_key.is_not(None)).group_by(_HEADER)
     ).all()
     certificates = {bytes(header).hex(): count for header, count in counted}
-    secrets = Counter(sealed_under(sealed) for sealed in session.scalars(select(WebhookSecret.sealed)))
+    secrets = Counter(key_id_of_ciphertext(encrypted) for encrypted in session.scalars(select(WebhookSecret.encrypted)))
     known = dict.fromkeys([*([sealing] if sealing else []), *held, *sorted(certificates), *sorted(secrets)])
     return [
         KeyUse(key_id, key_id == sealing, key_id in held, certificates.get(key_id, 0), secrets[key_id])
@@ -235,7 +235,7 @@ def _uses(services: Services, session: Session) -> list[KeyUse]:
     ]
 
 
-def _sealing(session: Session) -> str:
+def _encryption_key_id(session: Session) -> str:
     return session.get_one(Fact, KEY_FACT, with_for_update={"read": True}, populate_existing=True).value
 
 

@@ -21,7 +21,7 @@ from app.certificates.lineages import newest_of_lineage
 from app.certificates.queries import GIVEN_UP
 from app.certificates.states import ORDER_STATES
 from app.db.clock import UTCDateTime, epoch, read_now
-from app.db.models import Certificate, Delivery, Event, Fact, Job, Lineage, Order, Quota, Worker
+from app.db.models import Certificate, Delivery, Event, Fact, Job, Lineage, Order, OrderState, Quota, Worker
 from app.metrics import event_label
 from app.operations.health import WORKER_SILENT
 from app.services import Services
@@ -48,7 +48,7 @@ class _Context:
         return None if instant is None else (self.now - instant).total_seconds()
 
 
-class Figures:
+class MetricsCollector:
     """Read when they are asked for and older than the settings allow; one thread reads, the others wait for it."""
 
     def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,9 +71,11 @@ class Figures:
         started = self._clock()
         with self._services.database.read() as session:
             context = _Context(session, self._services, read_now(session))
-            for read in _FIGURES:
+            for read in _COLLECTORS:
                 yield from read(context)
-        yield _gauge("certcourier_figures_seconds", "Time that reading these figures took.", self._clock() - started)
+        yield _gauge(
+            "certcourier_collector_duration_seconds", "Time that reading these figures took.", self._clock() - started
+        )
 
 
 def _orders(context: _Context) -> Iterable[Metric]:
@@ -92,9 +94,9 @@ def _orders(context: _Context) -> Iterable[Metric]:
 
 def _installed_within(context: _Context) -> Iterable[Metric]:
     recent = (
-        select(Order.created_at, Certificate.installed_at)
+        select(Order.created_at, Certificate.fetched_at)
         .join(Certificate, Certificate.id == Order.certificate_id)
-        .where(Order.state == "installed", Certificate.installed_at >= context.now - _RECENT)
+        .where(Order.state == OrderState.FETCHED, Certificate.fetched_at >= context.now - _RECENT)
         .order_by(Order.id.desc())
         .limit(_MOST_RECENT)
     )
@@ -149,7 +151,7 @@ def _jobs(context: _Context) -> Iterable[Metric]:
     oldest = _labelled(
         "certcourier_job_oldest_due_seconds", "For how long the oldest job of a kind has been due and waits.", "kind"
     )
-    due = select(Job.kind, func.min(Job.due_at)).where(Job.finished_at.is_(None)).group_by(Job.kind)
+    due = select(Job.kind, func.min(Job.run_at)).where(Job.state == "ready").group_by(Job.kind)
     for kind, since in _rows(context, due):
         oldest.add_metric([kind], max(0.0, (context.now - since).total_seconds()))
     yield oldest
@@ -219,11 +221,11 @@ def _newest_leaves(condition: ColumnElement[bool]) -> Subquery:
 
 
 def _workers(context: _Context) -> Iterable[Metric]:
-    heard = select(func.count()).select_from(Worker).where(Worker.heard_at > context.now - WORKER_SILENT)
+    heard = select(func.count()).select_from(Worker).where(Worker.last_heartbeat_at > context.now - WORKER_SILENT)
     yield _gauge("certcourier_workers", "Workers heard from in the last 30 seconds.", context.session.scalar(heard))
-    newest = context.session.scalar(select(func.max(Worker.heard_at)))
+    newest = context.session.scalar(select(func.max(Worker.last_heartbeat_at)))
     yield _gauge(
-        "certcourier_worker_heard_age_seconds",
+        "certcourier_worker_heartbeat_age_seconds",
         "Time since any worker was heard from; absent when none ever was.",
         context.age(newest),
     )
@@ -232,16 +234,16 @@ def _workers(context: _Context) -> Iterable[Metric]:
 def _webhook(context: _Context) -> Iterable[Metric]:
     known = context.session.get(Fact, "webhook_id") is not None
     yield _gauge("certcourier_webhook_registered", "1 when our webhook at DNSimple has been registered.", int(known))
-    unannounced = and_(Job.kind == "install", Job.args["event_id"].as_string().is_(None))
+    unannounced = and_(Job.kind == "fetch_certificate", Job.args["event_id"].as_string().is_(None))
     found = select(func.count()).select_from(Job).where(Job.finished_at > context.now - _RECENT, unannounced)
     yield _gauge(
-        "certcourier_installs_unannounced_last_day",
+        "certcourier_fetches_unannounced_last_day",
         "Installations of the last day that no event had announced: found by looking.",
         context.session.scalar(found),
     )
 
 
-_FIGURES: tuple[Callable[[_Context], Iterable[Metric]], ...] = (
+_COLLECTORS: tuple[Callable[[_Context], Iterable[Metric]], ...] = (
     _orders,
     _installed_within,
     _events,

@@ -7,16 +7,16 @@ from sqlalchemy import ColumnElement, and_, delete, exists, inspect, or_, select
 from app.audit import SYSTEM, record
 from app.db.clock import db_now, read_now
 from app.db.models import (
-    Alarm,
+    Alert,
     Base,
     Certificate,
     DashboardSession,
     Delivery,
     Event,
+    HookRun,
     IdempotencyKey,
     Job,
     RequestCount,
-    Run,
     Worker,
 )
 from app.db.upsert import changed_rows
@@ -29,13 +29,13 @@ FAILURES = "address:"
 
 def prune(services: Services, claim: Claim) -> None:
     """Delete what is older than the settings say. Events stay at least three days: DNSimple may repeat one."""
-    days, hours = services.settings.history_days, services.settings.idempotency_key_hours
+    days, hours = services.settings.retention_days, services.settings.idempotency_key_hours
     before = db_now(-86400.0 * days)
     _delete(services, claim, Event, Event.received_at < before)
     _delete(services, claim, Job, Job.finished_at < before)
-    _delete(services, claim, Run, Run.finished_at < before)
-    _delete(services, claim, Alarm, Alarm.resolved_at < before)
-    _delete(services, claim, Worker, Worker.heard_at < db_now(-86400.0))
+    _delete(services, claim, HookRun, HookRun.finished_at < before)
+    _delete(services, claim, Alert, Alert.resolved_at < before)
+    _delete(services, claim, Worker, Worker.last_heartbeat_at < db_now(-86400.0))
     _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
     _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())
     _forget_requests(services, claim)
@@ -45,22 +45,22 @@ def prune(services: Services, claim: Claim) -> None:
 
 
 def _erase_private_keys(services: Services, claim: Claim) -> None:
-    """Forget sealed private keys as KEEP_PRIVATE_KEYS says, and always those of certificates that have expired.
+    """Forget sealed private keys as PRIVATE_KEY_RETENTION says, and always those of certificates that have expired.
 
     Never while a delivery is still to come: it needs the key.
     """
-    policy = services.settings.keep_private_keys
+    policy = services.settings.private_key_retention
     due = Certificate.not_after < db_now()
     if policy == "delivered":
         due = or_(due, and_(_has_delivery(), ~_has_delivery("pending", "failed")))
     elif policy != "lineage":
-        due = or_(due, Certificate.installed_at < db_now(-86400.0 * int(policy)))
+        due = or_(due, Certificate.fetched_at < db_now(-86400.0 * int(policy)))
     erased = BATCH
     while erased == BATCH:
         with services.queue.checkpoint(claim) as session:
-            some = select(Certificate.id).where(Certificate.sealed_key.is_not(None), due, ~_has_delivery("pending"))
+            some = select(Certificate.id).where(Certificate.encrypted_key.is_not(None), due, ~_has_delivery("pending"))
             erase = update(Certificate).where(Certificate.id.in_(some.limit(BATCH)))
-            erased = changed_rows(session.execute(erase.values(sealed_key=None)))
+            erased = changed_rows(session.execute(erase.values(encrypted_key=None)))
             if erased:
                 detail = {"count": erased, "policy": policy}
                 record(session, actor=SYSTEM, action="private_keys.erased", subject="certificates", detail=detail)

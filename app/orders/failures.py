@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 import app.dnsimple.errors as dnsimple
-from app.db.models import Order
+from app.db.models import Order, OrderState
 from app.errors import CertcourierError
-from app.renewals.renewal import note_problem
-from app.timeline import tell
+from app.renewals.renewal import record_renewal_failure
+from app.timeline import record_step
 
 _PLAN_REMEDY = {
     "letsencrypt": "enable Let's Encrypt for the account (a subscribed plan is needed)",
@@ -22,15 +22,15 @@ _PLAN_REMEDY = {
 
 def fail_order(session: Session, order: Order, reason: dict[str, Any]) -> None:
     """Close the order as failed, in the caller's transaction."""
-    order.state = "failed"
+    order.state = OrderState.FAILED
     order.in_flight_key = None
     order.failure = reason
     if order.renews_certificate_id is not None and reason["type"] != "not-needed":
-        note_problem(session, order.renews_certificate_id, f"our renewal failed: {reason['detail']}")
-    tell(session, "failed", reason["detail"], order_id=order.id, certificate_id=order.certificate_id)
+        record_renewal_failure(session, order.renews_certificate_id, f"our renewal failed: {reason['detail']}")
+    record_step(session, "failed", reason["detail"], order_id=order.id, certificate_id=order.certificate_id)
 
 
-def reason_of(error: CertcourierError, order: Order) -> dict[str, Any]:
+def problem_details_for(error: CertcourierError, order: Order) -> dict[str, Any]:
     """`{"type", "title", "detail"}` and what DNSimple said, ready for the caller and for the operator."""
     kind, title, remedy = _explain(error, order)
     reason: dict[str, Any] = {"type": kind, "title": title, "detail": f"{error}. {remedy}".replace("..", ".")}

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_successor
 from app.db.clock import read_now
-from app.db.models import Certificate, Domain, Order
+from app.db.models import Certificate, Domain, Order, OrderState
 from app.db.upsert import insert_once
 from app.dnsimple.adapter import Certificate as RemoteCertificate
 from app.dnsimple.adapter import Deadline
@@ -26,12 +26,19 @@ from app.dnsimple.errors import (
     RefusedError,
 )
 from app.errors import OutcomeUnknownError, PermanentError, RetryableError
-from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Postpone
-from app.orders.failures import fail_order, reason_of
-from app.orders.polling import start_watching
-from app.orders.purchase_recovery import Bought, account_of, buy, find_purchased, find_successors, have_issued
+from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Snooze
+from app.orders.failures import fail_order, problem_details_for
+from app.orders.polling import start_polling
+from app.orders.purchase_recovery import (
+    PurchaseResult,
+    dnsimple_for,
+    find_purchased,
+    find_successors,
+    purchase,
+    request_issuance,
+)
 from app.services import Services
-from app.timeline import tell
+from app.timeline import record_step
 
 log = structlog.get_logger("certcourier")
 
@@ -60,32 +67,32 @@ def advance(services: Services, claim: Claim, *, deadline: Deadline | None = Non
                 current = session.get_one(Order, order_id)
                 if current.state in _UNCERTAIN and isinstance(error, ForbiddenError | PaymentRequiredError):
                     raise  # only a look was refused: the certificate may be on its way, and must not be lost
-                fail_order(session, current, reason_of(error, order))
+                fail_order(session, current, problem_details_for(error, order))
             return
 
 
-def step_ahead(services: Services, claim: Claim, patience: Deadline) -> None:
+def advance_inline(services: Services, claim: Claim, patience: Deadline) -> None:
     """Advance an order within a request's patience; what cannot be done in it is left to the workers, at once."""
     try:
         advance(services, claim, deadline=patience)
-    except Postpone as pause:
-        _hand_over(services, claim, pause.seconds, str(pause))
+    except Snooze as pause:
+        _release(services, claim, pause.seconds, str(pause))
     except (RetryableError, AuthenticationError, ForbiddenError, PaymentRequiredError) as error:
         wait = error.retry_after if isinstance(error, RetryableError) else None
-        _hand_over(services, claim, FIRST_RETRY_SECONDS if wait is None else wait, str(error))
+        _release(services, claim, FIRST_RETRY_SECONDS if wait is None else wait, str(error))
     except OutcomeUnknownError as error:
-        _hand_over(services, claim, 1.0, str(error))
+        _release(services, claim, 1.0, str(error))
     except LeaseLostError:
         log.warning("a worker took the order over", order_id=claim.args["order_id"])
 
 
-def _hand_over(services: Services, claim: Claim, delay: float, reason: str) -> None:
+def _release(services: Services, claim: Claim, delay: float, reason: str) -> None:
     log.warning("order left to the workers", order_id=claim.args["order_id"], reason=reason)
     with suppress(LeaseLostError), services.database.write() as session:
-        services.queue.hand_over(session, claim, delay=delay)
+        services.queue.release(session, claim, delay=delay)
 
 
-def order_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
+def order_job_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
     """The job was given up: the order says so."""
     order = session.get_one(Order, str(claim.args["order_id"]))
     if order.state in _STEPS:
@@ -99,17 +106,19 @@ def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline
     deadline = deadline or Deadline.after(services.queue.lease_seconds)
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         current = _locked(session, order)
-        current.state = "purchasing"
+        current.state = OrderState.PURCHASING
         current.purchase_attempted_at = read_now(session)
     try:
-        bought = buy(account_of(services, order), order, deadline)
+        bought = purchase(dnsimple_for(services, order), order, deadline)
     except (RetryableError, PermanentError):
-        _go_back(services, claim, order, "purchasing", "accepted")  # certainly not bought: no need to look for it
+        _go_back(
+            services, claim, order, OrderState.PURCHASING, OrderState.ACCEPTED
+        )  # certainly not bought: no need to look for it
         raise
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         _record_purchase(session, order, bought)
         detail = f"certificate {bought.certificate_id}"
-        tell(session, "purchased", detail, order_id=order.id, certificate_id=bought.certificate_id)
+        record_step(session, "purchased", detail, order_id=order.id, certificate_id=bought.certificate_id)
 
 
 def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
@@ -118,19 +127,19 @@ def _settle_purchase(services: Services, claim: Claim, order: Order, deadline: D
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         current = _locked(session, order)
         if found is not None:
-            if not _record_purchase(session, order, Bought(found.id, found.state)):
+            if not _record_purchase(session, order, PurchaseResult(found.id, found.state)):
                 return  # another order has adopted it at this very moment: look again
             detail = "the answer to the purchase was lost; found in the domain's certificates"
-            tell(session, "adopted", detail, order_id=order.id, certificate_id=found.id)
+            record_step(session, "adopted", detail, order_id=order.id, certificate_id=found.id)
             return
         attempted_at = current.purchase_attempted_at or current.created_at
         age = (read_now(session) - attempted_at).total_seconds()
         left = services.settings.purchase_settle_seconds - age
         if left <= 0:
-            current.state = "accepted"
+            current.state = OrderState.ACCEPTED
             return
     # The lost request may still be on its way through DNSimple: not seeing a certificate yet proves nothing.
-    raise Postpone(min(left, 5.0 * 2 ** min(claim.postponed, 10)), "waiting to see whether a purchase took effect")
+    raise Snooze(min(left, 5.0 * 2 ** min(claim.snoozes, 10)), "waiting to see whether a purchase took effect")
 
 
 def _is_succeeded(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> bool:
@@ -141,22 +150,24 @@ def _is_succeeded(services: Services, claim: Claim, order: Order, deadline: Dead
         current = _locked(session, order)
         newer = newest_successor(session, session.get_one(Certificate, order.renews_certificate_id))
         if newer is not None:
-            current.state, current.in_flight_key, current.certificate_id = "installed", None, newer.id
+            current.state, current.in_flight_key, current.certificate_id = OrderState.FETCHED, None, newer.id
             detail = "it was renewed meanwhile; nothing was bought"
-            tell(session, "adopted", detail, order_id=order.id, certificate_id=newer.id)
+            record_step(session, "adopted", detail, order_id=order.id, certificate_id=newer.id)
             return True
         if found.awaited_by is not None:
             detail = f"order {found.awaited_by} will bring its successor; nothing was bought"
             fail_order(session, current, {"type": "not-needed", "title": "Not needed", "detail": detail})
             return True
-        if found.usable is None or not _record_purchase(session, order, Bought(found.usable.id, found.usable.state)):
+        if found.usable is None or not _record_purchase(
+            session, order, PurchaseResult(found.usable.id, found.usable.state)
+        ):
             return False
         detail = "DNSimple has renewed it by itself; nothing was bought"
-        tell(session, "adopted", detail, order_id=order.id, certificate_id=found.usable.id)
+        record_step(session, "adopted", detail, order_id=order.id, certificate_id=found.usable.id)
         return True
 
 
-def _record_purchase(session: Session, order: Order, bought: Bought) -> bool:
+def _record_purchase(session: Session, order: Order, bought: PurchaseResult) -> bool:
     """Link order and certificate; False if the certificate is another order's."""
     insert_once(
         session,
@@ -176,10 +187,10 @@ def _record_purchase(session: Session, order: Order, bought: Bought) -> bool:
     certificate.order_id = order.id
     current = _locked(session, order)
     current.certificate_id, current.renewal_id = bought.certificate_id, bought.renewal_id
-    if certificate.installed_at is not None:  # its event was faster than we were
-        current.state, current.in_flight_key = "installed", None
+    if certificate.fetched_at is not None:  # its event was faster than we were
+        current.state, current.in_flight_key = OrderState.FETCHED, None
     else:
-        current.state = "purchased" if bought.state == "new" else "issuing"
+        current.state = OrderState.PURCHASED if bought.state == "new" else OrderState.REQUESTING
     return True
 
 
@@ -187,21 +198,21 @@ def _issue(services: Services, claim: Claim, order: Order, deadline: Deadline | 
     assert order.certificate_id is not None  # noqa: S101, `purchased` is committed together with it
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
         current = _locked(session, order)
-        if current.state != "purchased":
+        if current.state != OrderState.PURCHASED:
             return  # an event overtook us
-        current.state = "issuing"
+        current.state = OrderState.REQUESTING
     try:
-        remote = have_issued(account_of(services, order), order, order.certificate_id, deadline)
+        remote = request_issuance(dnsimple_for(services, order), order, order.certificate_id, deadline)
     except (RefusedError, NotFoundError):
         # DNSimple's words for "already requested" are not documented, so its state decides (contract, section 6).
-        remote = account_of(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
+        remote = dnsimple_for(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
         if remote.state == "new":
             if order.renews_certificate_id is None or order.renewal_id is not None:
                 raise
             _leave_unissued(services, claim, order)
             return
     except (RetryableError, PermanentError):
-        _go_back(services, claim, order, "issuing", "purchased")  # certainly not requested
+        _go_back(services, claim, order, OrderState.REQUESTING, OrderState.PURCHASED)  # certainly not requested
         raise
     _record_requested(services, claim, order, remote)
 
@@ -210,18 +221,18 @@ def _leave_unissued(services: Services, claim: Claim, order: Order) -> None:
     """A renewal whose number was lost with its answer, and that DNSimple does not issue without: order another."""
     with services.queue.checkpoint(claim) as session:
         current = _locked(session, order)
-        if current.state == "issuing":
+        if current.state == OrderState.REQUESTING:
             detail = "its renewal's number was lost, and it cannot be issued without; another one is ordered"
-            tell(session, "left", detail, order_id=order.id, certificate_id=order.certificate_id)
-            current.state, current.certificate_id = "accepted", None
+            record_step(session, "left", detail, order_id=order.id, certificate_id=order.certificate_id)
+            current.state, current.certificate_id = OrderState.ACCEPTED, None
 
 
 def _settle_issue(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
     """The answer to the issue call was lost; asking for the certificate shows whether it was heard."""
     assert order.certificate_id is not None  # noqa: S101, as in `_issue`
-    remote = account_of(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
+    remote = dnsimple_for(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
     if remote.state == "new":
-        _go_back(services, claim, order, "issuing", "purchased", deadline=deadline)
+        _go_back(services, claim, order, OrderState.REQUESTING, OrderState.PURCHASED, deadline=deadline)
         return
     _record_requested(services, claim, order, remote)
 
@@ -234,13 +245,19 @@ def _record_requested(services: Services, claim: Claim, order: Order, remote: Re
         current = _locked(session, order)
         if current.state in _STEPS:  # otherwise its event was faster than this answer
             certificate.state = remote.state
-            current.state = "requested"
-            tell(session, "requested", remote.state, order_id=order.id, certificate_id=remote.id)
-            start_watching(services, session, order.id)
+            current.state = OrderState.PENDING
+            record_step(session, "pending", remote.state, order_id=order.id, certificate_id=remote.id)
+            start_polling(services, session, order.id)
 
 
 def _go_back(
-    services: Services, claim: Claim, order: Order, state: str, earlier: str, *, deadline: Deadline | None = None
+    services: Services,
+    claim: Claim,
+    order: Order,
+    state: OrderState,
+    earlier: OrderState,
+    *,
+    deadline: Deadline | None = None,
 ) -> None:
     """Take a step anew that certainly had no effect, unless an event has overtaken us."""
     with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
@@ -259,10 +276,10 @@ def _locked(session: Session, order: Order) -> Order:
 
 
 # A call of ours may have taken effect: what became of it has to be looked up.
-_UNCERTAIN = {"purchasing", "issuing"}
+_UNCERTAIN = {OrderState.PURCHASING, OrderState.REQUESTING}
 _STEPS: dict[str, Callable[[Services, Claim, Order, Deadline | None], None]] = {
-    "accepted": _purchase,
-    "purchasing": _settle_purchase,
-    "purchased": _issue,
-    "issuing": _settle_issue,
+    OrderState.ACCEPTED: _purchase,
+    OrderState.PURCHASING: _settle_purchase,
+    OrderState.PURCHASED: _issue,
+    OrderState.REQUESTING: _settle_issue,
 }

@@ -6,66 +6,66 @@ from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
-from app.certificates.retrieval import want_installed
+from app.certificates.retrieval import enqueue_fetch
 from app.db.clock import read_now
-from app.db.models import Certificate, Order
-from app.jobs.queue import Claim, Postpone
+from app.db.models import Certificate, Order, OrderState
+from app.jobs.queue import Claim, Snooze
 from app.orders.failures import fail_order
 from app.services import Services
-from app.timeline import tell
+from app.timeline import record_step
 
-ENDED = {"failed", "rejected", "cancelled", "refunded"}
+FAILED_STATES = {"failed", "rejected", "cancelled", "refunded"}
 _GIVE_UP_AFTER = timedelta(days=7)
 # A renewal is given up sooner, so that there is time for another one: after 12 hours of a 6-day certificate.
 _GIVE_UP_RENEWAL_AFTER = 1 / 12
 _GIVE_UP_NOT_BEFORE = timedelta(hours=2)
 
 
-def start_watching(services: Services, session: Session, order_id: str) -> None:
+def start_polling(services: Services, session: Session, order_id: str) -> None:
     """Schedule the first look, in the caller's transaction."""
     services.queue.enqueue(
         session,
-        "watch",
+        "poll_issuance",
         {"order_id": order_id},
-        key=f"watch:{order_id}",
-        delay=services.settings.watch_seconds[0],
+        key=f"poll_issuance:{order_id}",
+        delay=services.settings.issuance_poll_seconds[0],
     )
 
 
-def watch(services: Services, claim: Claim) -> None:
+def poll_issuance(services: Services, claim: Claim) -> None:
     """One look: hand an issued certificate to `installing`, close an order that failed, or look again later."""
     order_id = str(claim.args["order_id"])
     with services.database.read() as session:
         order = session.get_one(Order, order_id)
         age, patience = read_now(session) - order.created_at, _patience(session, order)
-    if order.state != "requested" or order.certificate_id is None:
+    if order.state != OrderState.PENDING or order.certificate_id is None:
         with services.queue.finishing(claim):
             return
     remote = services.dnsimple.certificate(order.domain, order.certificate_id)
-    if remote.state != "issued" and remote.state not in ENDED and age < patience:
-        pauses = services.settings.watch_seconds
-        raise Postpone(pauses[min(claim.postponed + 1, len(pauses) - 1)], f"still {remote.state}")
+    if remote.state != "issued" and remote.state not in FAILED_STATES and age < patience:
+        pauses = services.settings.issuance_poll_seconds
+        raise Snooze(pauses[min(claim.snoozes + 1, len(pauses) - 1)], f"still {remote.state}")
     with services.queue.finishing(claim) as session:
         if remote.state == "issued":
             # Before the certificate is locked: whoever installs it at this moment holds that job first, then the
             # certificate, and two that wait for each other in a circle would be ended by PostgreSQL.
-            want_installed(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
+            enqueue_fetch(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
         session.get_one(Certificate, remote.id, with_for_update=True).state = remote.state
         current = session.get_one(Order, order_id, with_for_update=True)
-        if current.state != "requested":
+        if current.state != OrderState.PENDING:
             return
         if remote.state == "issued":
-            current.state = "issued"
+            current.state = OrderState.ISSUED
             detail = "seen by looking; no event has come"
-            tell(session, "issued", detail, order_id=order_id, certificate_id=remote.id)
+            record_step(session, "issued", detail, order_id=order_id, certificate_id=remote.id)
         else:
             fail_order(session, current, _why(remote.state))
 
 
-def watch_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
+def polling_job_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
     """The job was given up, for instance because the domain has left the account: the order says so."""
     order = session.get_one(Order, str(claim.args["order_id"]), with_for_update=True)
-    if order.state == "requested":
+    if order.state == OrderState.PENDING:
         fail_order(session, order, {"type": "lost-sight", "title": "The certificate cannot be seen", "detail": error})
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import exists, select
 
 from app.db.clock import read_now
-from app.db.models import Certificate, Order
+from app.db.models import Certificate, Order, OrderState
 from app.dnsimple.adapter import Certificate as RemoteCertificate
 from app.dnsimple.adapter import Deadline, DNSimple, Purpose
 from app.dnsimple.purposes import Answer
@@ -19,11 +19,11 @@ from app.services import Services
 # without anybody minding, and one of ours that is ahead by more is put right by what DNSimple's answer says.
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 _UNUSABLE = {"failed", "rejected", "cancelled", "refunded"}
-_ENDED = {"installed", "failed"}
+_ENDED = {OrderState.FETCHED, OrderState.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
-class Bought:
+class PurchaseResult:
     """`renewal_id` is what the issuance of a renewal takes; nothing tells it again when this answer is lost."""
 
     certificate_id: int
@@ -39,12 +39,12 @@ class Successors:
     awaited_by: str | None = None
 
 
-def account_of(services: Services, order: Order) -> DNSimple:
+def dnsimple_for(services: Services, order: Order) -> DNSimple:
     """Somebody waits for an order, so the quota keeps a reserve for it; nobody waits for a renewal."""
-    return services.dnsimple.spending(Purpose.BACKGROUND if order.renews_certificate_id else Purpose.INTERACTIVE)
+    return services.dnsimple.with_purpose(Purpose.BACKGROUND if order.renews_certificate_id else Purpose.INTERACTIVE)
 
 
-def buy(dnsimple: DNSimple, order: Order, deadline: Deadline | None) -> Bought:
+def purchase(dnsimple: DNSimple, order: Order, deadline: Deadline | None) -> PurchaseResult:
     """Not idempotent: after `LostAnswerError` look before buying again."""
     if order.renews_certificate_id is not None:
         renewal = dnsimple.order_renewal(
@@ -54,7 +54,7 @@ def buy(dnsimple: DNSimple, order: Order, deadline: Deadline | None) -> Bought:
             signature_algorithm=order.signature_algorithm,
             deadline=deadline,
         )
-        return Bought(renewal.new_certificate_id, "new", renewal.id)
+        return PurchaseResult(renewal.new_certificate_id, "new", renewal.id)
     purchase = dnsimple.purchase(
         order.domain,
         name=order.name,
@@ -63,10 +63,12 @@ def buy(dnsimple: DNSimple, order: Order, deadline: Deadline | None) -> Bought:
         signature_algorithm=order.signature_algorithm,
         deadline=deadline,
     )
-    return Bought(purchase.certificate_id, purchase.state)
+    return PurchaseResult(purchase.certificate_id, purchase.state)
 
 
-def have_issued(dnsimple: DNSimple, order: Order, certificate_id: int, deadline: Deadline | None) -> RemoteCertificate:
+def request_issuance(
+    dnsimple: DNSimple, order: Order, certificate_id: int, deadline: Deadline | None
+) -> RemoteCertificate:
     """Ask for issuance. A renewal whose number was lost with its answer is asked for like any other certificate."""
     if order.renews_certificate_id is not None and order.renewal_id is not None:
         return dnsimple.issue_renewal(order.domain, order.renews_certificate_id, order.renewal_id, deadline=deadline)
@@ -76,7 +78,7 @@ def have_issued(dnsimple: DNSimple, order: Order, certificate_id: int, deadline:
 def find_purchased(services: Services, order: Order, deadline: Deadline | None) -> RemoteCertificate | None:
     """The certificate of a purchase whose answer was lost, if it shows already."""
     attempted_at, answers = order.purchase_attempted_at or order.created_at, list[Answer]()
-    for candidate in _of_its_names(account_of(services, order).heard_by(answers.append), order, deadline):
+    for candidate in _of_its_names(dnsimple_for(services, order).with_observer(answers.append), order, deadline):
         since = attempted_at - _CLOCK_TOLERANCE - _ahead(services, answers[-1])
         if candidate.created_at is None or candidate.created_at < since:
             return None  # newest first: all the others are older
@@ -91,7 +93,7 @@ def find_successors(services: Services, order: Order, deadline: Deadline | None)
 
     One that is only bought is nobody's: it may never be issued. One that an order of ours has failed with is no use.
     """
-    for candidate in _of_its_names(account_of(services, order), order, deadline):
+    for candidate in _of_its_names(dnsimple_for(services, order), order, deadline):
         if candidate.id <= (order.renews_certificate_id or 0):
             break
         if candidate.state in {"requesting", "issued"}:

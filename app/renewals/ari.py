@@ -15,19 +15,19 @@ from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_of_lineage
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, RenewalNote
+from app.db.models import Certificate, RenewalInfo
 from app.db.upsert import insert_once
-from app.jobs.queue import Claim, Postpone
+from app.jobs.queue import Claim, Snooze
 from app.renewals.ari_client import (
     Authority,
     AuthorityUnavailableError,
     NotOfThisAuthorityError,
-    RenewalInfo,
+    RenewalInfoResponse,
     certificate_identifier,
 )
 from app.renewals.renewal import renewal_times
 from app.services import Services
-from app.timeline import tell
+from app.timeline import record_step
 
 log = structlog.get_logger("certcourier")
 
@@ -36,7 +36,7 @@ _UNKNOWN_AGAIN_SECONDS = 86_400.0
 _SILENT_PAUSE_SECONDS = 300.0
 
 
-def ask_authority(services: Services, claim: Claim, rng: random.Random | None = None) -> None:
+def refresh_ari(services: Services, claim: Claim, rng: random.Random | None = None) -> None:
     """Ask for those whose time has come. An authority that does not answer is left alone for as long as it says."""
     url = services.settings.ari_url
     if url is None:
@@ -56,14 +56,16 @@ def ask_authority(services: Services, claim: Claim, rng: random.Random | None = 
                 _note(session, certificate_id, info, chance)
     except AuthorityUnavailableError as error:
         pause = _SILENT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
-        raise Postpone(pause, str(error)) from None
+        raise Snooze(pause, str(error)) from None
     finally:
         authority.close()
     with services.queue.finishing(claim):
         return
 
 
-def is_early(info: RenewalInfo, before: tuple[datetime, datetime] | None, expected_at: datetime, now: datetime) -> bool:
+def is_early(
+    info: RenewalInfoResponse, before: tuple[datetime, datetime] | None, expected_at: datetime, now: datetime
+) -> bool:
     """Whether nobody will renew in time unless we do.
 
     Before the usual renewal: a window that ends before it. After it, when DNSimple is late: a window that has begun and
@@ -78,26 +80,26 @@ def _whose_turn(session: Session) -> Select[Certificate]:
     now = read_now(session)
     return (
         select(Certificate)
-        .outerjoin(RenewalNote, RenewalNote.certificate_id == Certificate.id)
+        .outerjoin(RenewalInfo, RenewalInfo.certificate_id == Certificate.id)
         .where(
             newest_of_lineage(),
             Certificate.not_after > now,
-            or_(RenewalNote.ask_at.is_(None), RenewalNote.ask_at <= now),
+            or_(RenewalInfo.next_ari_check_at.is_(None), RenewalInfo.next_ari_check_at <= now),
         )
-        .order_by(RenewalNote.ask_at.nulls_first(), Certificate.id)
+        .order_by(RenewalInfo.next_ari_check_at.nulls_first(), Certificate.id)
         .limit(_MOST_AT_ONCE)
     )
 
 
-def _note(session: Session, certificate_id: int, info: RenewalInfo | None, chance: random.Random) -> None:
+def _note(session: Session, certificate_id: int, info: RenewalInfoResponse | None, chance: random.Random) -> None:
     certificate = session.get_one(Certificate, certificate_id)
-    insert_once(session, RenewalNote, certificate_id=certificate_id)
-    note = session.get_one(RenewalNote, certificate_id, with_for_update=True)
+    insert_once(session, RenewalInfo, certificate_id=certificate_id)
+    note = session.get_one(RenewalInfo, certificate_id, with_for_update=True)
     if info is None:
-        note.ask_at = db_now(_UNKNOWN_AGAIN_SECONDS)
+        note.next_ari_check_at = db_now(_UNKNOWN_AGAIN_SECONDS)
         return
     now = read_now(session)
-    note.ask_at = now + timedelta(seconds=info.retry_after * chance.uniform(1.0, 1.1))
+    note.next_ari_check_at = now + timedelta(seconds=info.retry_after * chance.uniform(1.0, 1.1))
     before = (note.window_start, note.window_end) if note.window_start and note.window_end else None
     note.window_start, note.window_end = info.start, info.end
     if certificate.not_before is None or certificate.not_after is None:
@@ -113,5 +115,5 @@ def _note(session: Session, certificate_id: int, info: RenewalInfo | None, chanc
         span = " and ".join(f"{at:%Y-%m-%d %H:%M}" for at in (info.start, info.end))
         why = f": {info.explanation_url[:200]}" if info.explanation_url else ""
         detail = f"its authority wants it renewed between {span} UTC{why}"
-        tell(session, "early renewal", detail, order_id=certificate.order_id, certificate_id=certificate_id)
+        record_step(session, "early renewal", detail, order_id=certificate.order_id, certificate_id=certificate_id)
         log.warning("early renewal", certificate_id=certificate_id, explanation_url=info.explanation_url)

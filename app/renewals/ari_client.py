@@ -29,7 +29,7 @@ class NotOfThisAuthorityError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class RenewalInfo:
+class RenewalInfoResponse:
     """The window in which to renew, UTC, and after how many seconds to ask again."""
 
     start: datetime
@@ -63,7 +63,7 @@ class Authority:
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "certcourier"
 
-    def ask(self, identifier: str) -> RenewalInfo:
+    def ask(self, identifier: str) -> RenewalInfoResponse:
         """What it says now. Raises `AuthorityUnavailableError` or `NotOfThisAuthorityError`."""
         try:
             answer = self._session.get(f"{self._url}/{identifier}", timeout=_TIMEOUTS)
@@ -84,13 +84,13 @@ class Authority:
         self._session.close()
 
 
-def _read(document: Any, pause: float) -> RenewalInfo:
+def _read(document: Any, pause: float) -> RenewalInfoResponse:
     window = document["suggestedWindow"]
     start, end = (_instant(window[name]) for name in ("start", "end"))
     if end <= start:  # section 4.2: such a window is to be treated as if there were none
         raise ValueError("the window ends before it begins")
     url = document.get("explanationURL")
-    return RenewalInfo(start, end, url if isinstance(url, str) else None, pause)
+    return RenewalInfoResponse(start, end, url if isinstance(url, str) else None, pause)
 
 
 def _instant(text: str) -> datetime:

@@ -27,7 +27,7 @@ _LONGEST_WAIT = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class RenewalForecast:
     """`days`: renewals by day (UTC). `late`: certificates whose successor is overdue."""
 
     today: date
@@ -35,16 +35,16 @@ class Outlook:
     late: int
 
 
-class Outlooks:
+class ForecastCache:
     """One for each process. While somebody reads anew, the others get what was known."""
 
     def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
         self._services = services
         self._clock = clock
-        self._known: dict[tuple[str, ...] | None, tuple[float, Outlook]] = {}
+        self._known: dict[tuple[str, ...] | None, tuple[float, RenewalForecast]] = {}
         self._lock = threading.Lock()
 
-    def get(self, domains: tuple[str, ...] | None = None) -> Outlook:
+    def get(self, domains: tuple[str, ...] | None = None) -> RenewalForecast:
         """The outlook for a reader who is limited to these domains."""
         now = self._clock()
         with self._lock:
@@ -53,7 +53,7 @@ class Outlooks:
                 if now - read_at < _SECONDS:
                     return known
                 self._known[domains] = (now, known)  # it is ours to read; nobody else begins meanwhile
-        fresh = forecast(self._services, domains)
+        fresh = compute_forecast(self._services, domains)
         with self._lock:
             if len(self._known) >= _MOST_KEPT:
                 self._known.clear()
@@ -61,7 +61,7 @@ class Outlooks:
         return fresh
 
 
-def forecast(services: Services, domains: Sequence[str] | None = None) -> Outlook:
+def compute_forecast(services: Services, domains: Sequence[str] | None = None) -> RenewalForecast:
     """Newest certificates of their lineages, by the days on which they began and end: few groups, one pass."""
     began, ends = epoch(Certificate.not_before) // _DAY, epoch(Certificate.not_after) // _DAY
     with services.database.read() as session:
@@ -81,7 +81,7 @@ def forecast(services: Services, domains: Sequence[str] | None = None) -> Outloo
         if times.overdue_at < now - timedelta(days=1):  # days are known here, not hours
             late += count
         days[times.expected_at.date()] += count
-    return Outlook(now.date(), dict(days), late)
+    return RenewalForecast(now.date(), dict(days), late)
 
 
 def _day(number: int) -> datetime:

@@ -19,13 +19,13 @@ from sqlalchemy.orm import Session
 from app.audit import record
 from app.certificates.lineages import newest_of_lineage, newest_successor
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, Order, Quota, RenewalNote, new_id
+from app.db.models import Certificate, Order, OrderState, Quota, RenewalInfo, new_id
 from app.db.upsert import insert_once
 from app.domain_names import digest_names
 from app.errors import PermanentError
 from app.jobs.queue import Claim, Priority
 from app.services import Services
-from app.timeline import tell
+from app.timeline import record_step
 
 # DNSimple renews 30 days before expiry (contract, section 2.4). What it does when that is more than half of the
 # lifetime nobody knows yet; half of it is when Let's Encrypt asks for the shortest ones to be renewed.
@@ -39,7 +39,7 @@ _AGAIN_AFTER = 1 / 90
 _PRESSING_AGAIN = timedelta(hours=1)
 # So many renewals may be on their way to DNSimple at a time, as a share of its calls in an hour; each costs about six.
 _AT_ONCE = 1 / 10
-_BEING_BOUGHT = ("accepted", "purchasing", "purchased", "issuing")
+_BEING_BOUGHT = (OrderState.ACCEPTED, OrderState.PURCHASING, OrderState.PURCHASED, OrderState.REQUESTING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,9 @@ class _Candidate:
         return (self.id * 2_654_435_761 % 2**32) / 2**32
 
 
-def renew(services: Services, claim: Claim) -> None:
+def renew_due(services: Services, claim: Claim) -> None:
     """Order the renewals that are due, the most urgent first, never more at once than the quota can bear."""
-    with services.database.read() as session, closing(_due(session, services.settings.renew_by_us)) as candidates:
+    with services.database.read() as session, closing(_due(session, services.settings.renewal_policy)) as candidates:
         due = list(islice(candidates, _room(services, session)))
     for certificate_id, why in due:
         with services.queue.checkpoint(claim) as session:
@@ -119,45 +119,47 @@ def order_renewal(services: Services, session: Session, certificate: Certificate
         names=certificate.names,
         auto_renew=certificate.auto_renew is not False,
         signature_algorithm="RSA" if (certificate.key_algorithm or "").startswith("RSA") else "ECDSA",
-        state="accepted",
+        state=OrderState.ACCEPTED,
         in_flight_key=digest_names([f"renewal in lineage {certificate.lineage_id}"]),
         renews_certificate_id=certificate.id,
     )
     if not placed:
         return None
-    tell(session, "renewal ordered", why, order_id=order_id, certificate_id=certificate.id)
-    services.queue.enqueue(session, "order", {"order_id": order_id}, priority=Priority.BACKGROUND)
+    record_step(session, "renewal ordered", why, order_id=order_id, certificate_id=certificate.id)
+    services.queue.enqueue(session, "advance_order", {"order_id": order_id}, priority=Priority.BACKGROUND)
     return order_id
 
 
-def renew_now(services: Services, session: Session, certificate_id: int, *, actor: str, wished_by: str) -> str | None:
+def renew_now(
+    services: Services, session: Session, certificate_id: int, *, actor: str, requested_by: str
+) -> str | None:
     """Order a renewal that somebody wants, in the caller's transaction; the order's ID, or None: one is in flight.
 
     Raises `PermanentError` if the certificate is not installed here or has been replaced.
     """
     certificate = session.get(Certificate, certificate_id)
-    if certificate is None or certificate.installed_at is None:
+    if certificate is None or certificate.fetched_at is None:
         raise PermanentError(f"no certificate with the ID {certificate_id} is installed; see `flask certificates list`")
     newer = newest_successor(session, certificate)
     if newer is not None:
         raise PermanentError(f"certificate {certificate_id} has been replaced by {newer.id} already")
-    order_id = order_renewal(services, session, certificate, f"wished by {wished_by}")
+    order_id = order_renewal(services, session, certificate, f"wished by {requested_by}")
     if order_id is not None:
         detail = {"order_id": order_id}
         record(session, actor=actor, action="renewal.ordered", subject=str(certificate_id), detail=detail)
     return order_id
 
 
-def note_problem(session: Session, certificate_id: int, problem: str | None) -> None:
+def record_renewal_failure(session: Session, certificate_id: int, problem: str | None) -> None:
     """Why the renewal of this certificate does not get on, for whoever sees that it is overdue."""
-    insert_once(session, RenewalNote, certificate_id=certificate_id)
-    note = session.get_one(RenewalNote, certificate_id, with_for_update=True)
+    insert_once(session, RenewalInfo, certificate_id=certificate_id)
+    note = session.get_one(RenewalInfo, certificate_id, with_for_update=True)
     note.problem, note.problem_at = problem, db_now() if problem else None
 
 
-def problem_of(session: Session, certificate_id: int) -> str | None:
+def renewal_failure(session: Session, certificate_id: int) -> str | None:
     """What was noted last."""
-    return session.scalar(select(RenewalNote.problem).where(RenewalNote.certificate_id == certificate_id))
+    return session.scalar(select(RenewalInfo.problem).where(RenewalInfo.certificate_id == certificate_id))
 
 
 def _due(session: Session, policy: str) -> Generator[tuple[int, str]]:
@@ -172,16 +174,16 @@ def _due(session: Session, policy: str) -> Generator[tuple[int, str]]:
 def _candidates(now: datetime, policy: str) -> Any:
     by_policy = {"never": false(), "without_auto_renew": Certificate.auto_renew.is_(False), "overdue": true()}[policy]
     of_this = Order.renews_certificate_id == Certificate.id
-    failed_at = select(func.max(Order.updated_at)).where(of_this, Order.state == "failed").scalar_subquery()
+    failed_at = select(func.max(Order.updated_at)).where(of_this, Order.state == OrderState.FAILED).scalar_subquery()
     columns = (Certificate.id, Certificate.not_before, Certificate.not_after, Certificate.auto_renew)
     return (
-        select(*columns, RenewalNote.renew_at, failed_at)
-        .outerjoin(RenewalNote, RenewalNote.certificate_id == Certificate.id)
+        select(*columns, RenewalInfo.renew_at, failed_at)
+        .outerjoin(RenewalInfo, RenewalInfo.certificate_id == Certificate.id)
         .where(
             newest_of_lineage(),
             Certificate.state == "issued",
             Certificate.not_after > now,
-            or_(RenewalNote.renew_at <= now, and_(by_policy, Certificate.not_after <= now + _RENEWED_BEFORE)),
+            or_(RenewalInfo.renew_at <= now, and_(by_policy, Certificate.not_after <= now + _RENEWED_BEFORE)),
             ~exists().where(of_this, Order.in_flight_key.is_not(None)),
         )
         .order_by(Certificate.not_after)

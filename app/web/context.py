@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from flask import Flask, current_app
 
 from app.auth.rate_limits import RequestLimits
-from app.events.ingestion import Intake
-from app.renewals.forecast import Outlooks
+from app.events.ingestion import EventIngestion
+from app.renewals.forecast import ForecastCache
 from app.services import Services
-from app.web.read_audit import Reads
+from app.web.read_audit import ReadAudit
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class WebContext:
     """`waiting` has fewer places than there are threads, so that slow orders never keep webhooks from being heard."""
 
     services: Services
-    intake: Intake
+    ingestion: EventIngestion
     waiting: threading.BoundedSemaphore
     limits: RequestLimits
-    reads: Reads
-    outlooks: Outlooks
+    reads: ReadAudit
+    outlooks: ForecastCache
 
 
 def bind(app: Flask, services: Services) -> None:
@@ -31,11 +31,11 @@ def bind(app: Flask, services: Services) -> None:
     places = max(1, services.settings.web_threads // 2)
     app.extensions["certcourier"] = WebContext(
         services,
-        Intake(services),
+        EventIngestion(services),
         threading.BoundedSemaphore(places),
         RequestLimits(services.database),
-        Reads(),
-        Outlooks(services),
+        ReadAudit(),
+        ForecastCache(services),
     )
 
 

@@ -10,7 +10,7 @@ _INVALID = "Invalid request from ip="
 _FAILED = "Error handling request"
 
 
-class DiscreetLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+class RedactingLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn quotes a request that it cannot parse, and names the URL of one that failed outside of our code."""
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:

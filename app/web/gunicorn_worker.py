@@ -24,7 +24,7 @@ _LINGER_SECONDS = 2.0
 _MOST_LINGERING = 256
 
 
-class PatientUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
+class DeadlineUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
     """Reads a connection until the deadline of its present request, and then says that there is no more."""
 
     def __init__(self, sock: Any, seconds: float) -> None:
@@ -65,7 +65,7 @@ class _Connection(TConn):  # type: ignore[misc]
             self.parser.unreader.begin_request()
             return
         super().init()
-        self.parser.unreader = PatientUnreader(self.sock, self._seconds)
+        self.parser.unreader = DeadlineUnreader(self.sock, self._seconds)
 
     def close(self, graceful: bool = False) -> None:
         if graceful:
@@ -74,10 +74,10 @@ class _Connection(TConn):  # type: ignore[misc]
             super().close()
 
 
-class PatientWorker(ThreadWorker):  # type: ignore[misc]
-    """`request_seconds` is set by gunicorn.conf.py."""
+class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
+    """`request_read_timeout_seconds` is set by gunicorn.conf.py."""
 
-    request_seconds = 15.0
+    request_read_timeout_seconds = 15.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -92,7 +92,9 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         connection = _Connection(
-            *(self.cfg, client, address, listener.getsockname()), seconds=self.request_seconds, linger=self._linger
+            *(self.cfg, client, address, listener.getsockname()),
+            seconds=self.request_read_timeout_seconds,
+            linger=self._linger,
         )
         connection.set_timeout()
         self.pending_conns.append(connection)

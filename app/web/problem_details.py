@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from app.auth.scopes import DomainNotPermittedError
 from app.domain_names import InvalidFieldError
-from app.events.ingestion import NotAnEventError
+from app.events.ingestion import InvalidEventError
 from app.orders.idempotency import KeyInFlightError, KeyReusedError
 
 log = structlog.get_logger("certcourier.web")
@@ -56,7 +56,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(ValidationError, _validation)
     app.register_error_handler(InvalidFieldError, lambda e: invalid_fields([{"field": e.field, "message": e.message}]))
     app.register_error_handler(
-        NotAnEventError, lambda e: problem(400, "not-an-event", "Not an event of DNSimple", str(e))
+        InvalidEventError, lambda e: problem(400, "not-an-event", "Not an event of DNSimple", str(e))
     )
     app.register_error_handler(
         KeyReusedError, lambda e: problem(422, "idempotency-key-reused", "The key was used before", str(e))

@@ -43,7 +43,7 @@ def is_from_proxy(request: Request) -> bool:
     return _is_trusted(request.remote_addr, services().settings.trusted_proxies)
 
 
-class BelieveProxies:
+class TrustedProxyMiddleware:
     """Let the application see the host and the scheme that a trusted proxy was asked for."""
 
     def __init__(self, application: WSGIApplication, trusted: Sequence[Network]) -> None:

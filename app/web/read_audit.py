@@ -15,7 +15,7 @@ _HOUR = 3600.0
 _MOST = 10_000
 
 
-class Reads:
+class ReadAudit:
     """What has been recorded lately."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import structlog
 from flask import Flask, Response, abort, request
 
 from app.web.problem_details import problem
-from app.web.proxies import BelieveProxies
+from app.web.proxies import TrustedProxyMiddleware
 from config import Settings
 
 log = structlog.get_logger("certcourier.web")
@@ -63,7 +63,7 @@ def register(app: Flask, settings: Settings) -> None:
         return response
 
     if settings.trusted_proxies:
-        app.wsgi_app = BelieveProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
+        app.wsgi_app = TrustedProxyMiddleware(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
 
 
 def known_hosts(settings: Settings) -> frozenset[str]:

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from app.alerts.evaluation import alarms, notify
-from app.certificates.account_import import import_died, import_domain, list_import
+from app.alerts.evaluation import alerts, send_notification
+from app.certificates.account_import import import_account, import_domain, import_job_died
 from app.certificates.reconciliation import reconcile
-from app.certificates.retrieval import install, installation_died
-from app.deliveries.delivery import deliver, delivery_died
-from app.deliveries.endpoint_checks import prove
-from app.events.handlers import heed
+from app.certificates.retrieval import fetch_certificate, fetch_job_died
+from app.deliveries.delivery import deliver, delivery_job_died
+from app.deliveries.endpoint_checks import check_endpoint
+from app.events.handlers import handle_event
 from app.events.webhook_registration import register_webhook
 from app.jobs.queue import Claim
-from app.operations.key_refetch import refetch
+from app.operations.key_refetch import refetch_key
 from app.operations.retention import prune
-from app.orders.issuance import advance, order_died
-from app.orders.polling import watch, watch_died
-from app.renewals.ari import ask_authority
-from app.renewals.renewal import renew
+from app.orders.issuance import advance, order_job_died
+from app.orders.polling import poll_issuance, polling_job_died
+from app.renewals.ari import refresh_ari
+from app.renewals.renewal import renew_due
 from app.services import Services
 
 
@@ -38,20 +38,20 @@ class Handler:
 
 
 HANDLERS = {
-    "order": Handler(advance, order_died),
-    "watch": Handler(watch, watch_died),
-    "install": Handler(install, installation_died),
-    "deliver": Handler(deliver, delivery_died),
+    "advance_order": Handler(advance, order_job_died),
+    "poll_issuance": Handler(poll_issuance, polling_job_died),
+    "fetch_certificate": Handler(fetch_certificate, fetch_job_died),
+    "deliver": Handler(deliver, delivery_job_died),
     "register_webhook": Handler(register_webhook),
     "reconcile": Handler(reconcile),
     "prune": Handler(prune),
-    "refetch": Handler(refetch),
-    "prove": Handler(prove),
-    "alarms": Handler(alarms),
-    "notify": Handler(notify),
-    "heed": Handler(heed),
-    "import": Handler(list_import, import_died),
-    "import_domain": Handler(import_domain, import_died),
-    "renew": Handler(renew),
-    "ask_authority": Handler(ask_authority),
+    "refetch_key": Handler(refetch_key),
+    "check_endpoint": Handler(check_endpoint),
+    "evaluate_alerts": Handler(alerts),
+    "send_notification": Handler(send_notification),
+    "handle_event": Handler(handle_event),
+    "import_account": Handler(import_account, import_job_died),
+    "import_domain": Handler(import_domain, import_job_died),
+    "renew_due": Handler(renew_due),
+    "refresh_ari": Handler(refresh_ari),
 }

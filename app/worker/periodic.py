@@ -26,10 +26,10 @@ SCHEDULE = (
     Every("register_webhook", 120),
     Every("reconcile", 300),
     Every("prune", 3600),
-    Every("prove", 60),
-    Every("alarms", 60),
-    Every("renew", 300),
-    Every("ask_authority", 120),
+    Every("check_endpoint", 60),
+    Every("evaluate_alerts", 60),
+    Every("renew_due", 300),
+    Every("refresh_ari", 120),
 )
 
 
@@ -42,7 +42,7 @@ def enqueue_due(session: Session, queue: Queue, schedule: tuple[Every, ...] = SC
         if _take_slot(session, every.kind, slot):
             if not queue.enqueue(session, every.kind, {}, key=every.kind, priority=Priority.BACKGROUND):
                 # The last one is not done yet. If it is to start in weeks, the database's clock was ahead then.
-                queue.hasten(session, [every.kind], delay=LONGEST_RETRY_SECONDS)
+                queue.expedite(session, [every.kind], delay=LONGEST_RETRY_SECONDS)
             due.append(every.kind)
     return due
 

@@ -20,8 +20,8 @@ from app.db.models import Worker as WorkerRow
 from app.db.models import new_id
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, PaymentRequiredError
 from app.errors import CertcourierError, PermanentError, RetryableError
-from app.jobs.queue import Claim, LeaseLostError, Postpone
-from app.jobs.wakeup import doorbell_for
+from app.jobs.queue import Claim, LeaseLostError, Snooze
+from app.jobs.wakeup import wakeup_for
 from app.services import Services
 from app.worker.handlers import HANDLERS
 from app.worker.periodic import enqueue_due
@@ -71,21 +71,21 @@ def _check(claim: Claim) -> None:
 def _settle(services: Services, claim: Claim, error: Exception, bound: structlog.typing.FilteringBoundLogger) -> None:
     reason = str(error) or type(error).__name__
     match error:
-        case Postpone():
-            services.queue.postpone(claim, error.seconds, reason)
+        case Snooze():
+            services.queue.snooze(claim, error.seconds, reason)
             bound.info("job postponed", seconds=error.seconds, reason=reason)
         case AuthenticationError() | PaymentRequiredError() | ForbiddenError():
             # The account or its token is at fault, the job itself is sound: it waits for the operator. Asking more
             # often would only burn the quota.
-            services.queue.postpone(claim, _ACCOUNT_PAUSE_SECONDS, reason)
+            services.queue.snooze(claim, _ACCOUNT_PAUSE_SECONDS, reason)
             bound.error("account at fault", reason=reason, remedy=_REMEDIES[type(error)])
         case RetryableError(retry_after=float() | int() as seconds):
-            services.queue.postpone(claim, max(1.0, seconds), reason)
+            services.queue.snooze(claim, max(1.0, seconds), reason)
             bound.warning("job postponed", seconds=seconds, reason=reason)
         case PermanentError():
-            _bury(services, claim, reason, bound)
+            _mark_dead(services, claim, reason, bound)
         case _ if claim.attempts >= claim.max_attempts:
-            _bury(services, claim, reason, bound)
+            _mark_dead(services, claim, reason, bound)
         case OperationalError(orig=DeadlockDetected()):
             # Two transactions met, and PostgreSQL ended this one: nothing of it was done, and the other one goes on.
             pause = services.queue.retry(claim, "deadlock", delay=1.0)
@@ -98,9 +98,9 @@ def _settle(services: Services, claim: Claim, error: Exception, bound: structlog
             bound.exception("job failed unexpectedly", seconds=round(pause, 1), exc_info=error)
 
 
-def _bury(services: Services, claim: Claim, reason: str, bound: structlog.typing.FilteringBoundLogger) -> None:
+def _mark_dead(services: Services, claim: Claim, reason: str, bound: structlog.typing.FilteringBoundLogger) -> None:
     with services.database.write() as session:
-        services.queue.bury(session, claim, reason)
+        services.queue.mark_dead(session, claim, reason)
         if claim.kind in HANDLERS:
             HANDLERS[claim.kind].died(services, session, claim, reason)
     bound.error("job dead", reason=reason, remedy=f"mend the cause, then `flask jobs retry {claim.id}`")
@@ -188,11 +188,11 @@ class Worker:
         return _POLL_SECONDS if due is None else min(_POLL_SECONDS, due + 0.001)
 
     def _listen(self) -> None:
-        doorbell = doorbell_for(self._services.database)
+        wakeup = wakeup_for(self._services.database)
         while not self._stopping.is_set():
-            if doorbell.wait(1.0):
+            if wakeup.wait(1.0):
                 self._wake.set()
-        doorbell.close()
+        wakeup.close()
 
     def _keep_alive(self) -> None:
         interval = min(_HEARD_SECONDS, self._services.queue.lease_seconds / 3)
@@ -201,10 +201,12 @@ class Worker:
             self._guarded(self._say_alive, None)
 
     def _row(self) -> WorkerRow:
-        sealer = self._services.sealer
-        sealer.refresh()
-        keys = list(sealer.key_ids)
-        return WorkerRow(id=self.id, host=socket.gethostname(), pid=os.getpid(), heard_at=db_now(), key_ids=keys)
+        encryptor = self._services.encryptor
+        encryptor.refresh()
+        keys = list(encryptor.key_ids)
+        return WorkerRow(
+            id=self.id, host=socket.gethostname(), pid=os.getpid(), last_heartbeat_at=db_now(), key_ids=keys
+        )
 
     def _say_alive(self) -> None:
         with self._lock:

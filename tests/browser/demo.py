@@ -76,9 +76,7 @@ def give_up(database: Database) -> int:
 def spread_lifetimes(database: Database) -> None:
     """As if the certificates had been issued over two months, so that renewals are to come every few days."""
     with database.write() as session:
-        rows = session.scalars(
-            select(Certificate).where(Certificate.installed_at.is_not(None)).order_by(Certificate.id)
-        )
+        rows = session.scalars(select(Certificate).where(Certificate.fetched_at.is_not(None)).order_by(Certificate.id))
         for at, row in enumerate(rows):
             if row.not_before is not None and row.not_after is not None:
                 ago = timedelta(days=(at * 17) % 59, hours=at)

@@ -174,7 +174,7 @@ name = "reload"
 kind = "command"
 command = {command}
 after = "web"
-pause_seconds = 0.2
+min_interval_seconds = 0.2
 """
 
 
@@ -255,8 +255,8 @@ def renew_under_load(server: Server, stack: Stack, simulator: Simulator, renewal
             fingerprint = renewed["fingerprint_sha256"]
             served = wait_until(lambda: clients.first_seen(fingerprint), "the renewed certificate served")  # noqa: B023
             assert served is not None
-            story = {line["step"]: datetime.fromisoformat(line["at"]) for line in renewed["story"]}
-            times.append(served - story["event received"].timestamp())
+            timeline = {line["step"]: datetime.fromisoformat(line["at"]) for line in renewed["timeline"]}
+            times.append(served - timeline["event received"].timestamp())
             wanted = len(clients.seen) + 50
             wait_until(lambda: len(clients.seen) >= wanted, "50 more handshakes")  # noqa: B023
             late += sum(seen != fingerprint for at, seen in list(clients.seen) if at > served)

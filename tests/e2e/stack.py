@@ -67,7 +67,7 @@ class Stack:
             "PUBLIC_URL": self.url,
             "PORT": str(self.port),
             "DATABASE_URL": database_url,
-            "VAR_DIR": str(folder / "var"),
+            "DATA_DIR": str(folder / "var"),
             "WEBHOOK_SECRET": WEBHOOK_SECRET,
             "TOKEN_REQUESTS_PER_MINUTE": "1000000",  # tests and benchmarks look again and again
             **{name.upper(): str(value) for name, value in settings.items()},

@@ -173,7 +173,7 @@ def _let_pauses_end(stack: Stack) -> None:
     database = Database(stack.environment["DATABASE_URL"])
     with database.write() as session:
         waiting = update(Job).where(Job.kind == "deliver", Job.state == "ready")
-        session.execute(waiting.values(due_at=db_now(-0.001)))
+        session.execute(waiting.values(run_at=db_now(-0.001)))
     database.close()
 
 

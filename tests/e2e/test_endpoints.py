@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import update
 
 from app.db.clock import db_now
-from app.db.models import EndpointSeen
+from app.db.models import EndpointCheck
 from tests.e2e.stack import Stack, wait_until
 from tests.harness import make_services, make_settings
 from tests.nginx import Nginx
@@ -46,7 +46,7 @@ def now(stack: Stack, *kinds: str) -> None:
     settings = make_settings(stack.environment["DATABASE_URL"], stack.simulator.url, stack.folder / "var")
     services = make_services(settings)
     with services.database.write() as session:
-        session.execute(update(EndpointSeen).values(next_at=db_now(-1)))
+        session.execute(update(EndpointCheck).values(next_check_at=db_now(-1)))
         for kind in kinds:
             services.queue.enqueue(session, kind, {}, key=kind)
     services.database.close()
@@ -75,13 +75,13 @@ def test_a_stale_server_is_told_and_its_recovery_too(
             second = simulator.renew(first)
             stack.wait_delivered(second)
             wait_until(lambda: endpoint(stack, second)["state"] == "stale", "the server is stale")
-            now(stack, "alarms")
-            wait_until(lambda: receiver.messages, "the alarm is told")
+            now(stack, "evaluate_alerts")
+            wait_until(lambda: receiver.messages, "the alert is told")
             renewed = x509.load_pem_x509_certificate(stack.get(f"/certificates/{second}")["certificate_pem"].encode())
             nginx.reload(renewed.public_bytes(Encoding.DER))
-            now(stack, "prove")
+            now(stack, "check_endpoint")
             wait_until(lambda: endpoint(stack, second)["state"] == "served", "the new certificate is served")
-            now(stack, "alarms")
+            now(stack, "evaluate_alerts")
             wait_until(lambda: len(receiver.messages) == 2, "the recovery is told")
         problem, recovery = receiver.messages
         assert problem["title"] == "Certcourier at 127.0.0.1: An endpoint serves another certificate"

@@ -29,10 +29,10 @@ name = "hook"
 kind = "command"
 command = ["sh", "-c", "{program}"]
 after = "web"
-pause_seconds = 0
+min_interval_seconds = 0
 """
     )
-    runs = tmp_path / "runs"
+    runs = tmp_path / "hook_runs"
     stack = Stack(database_url, tmp_path, simulator, job_lease_seconds=2, destinations_file=file)
     try:
         stack.start()

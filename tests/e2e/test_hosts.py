@@ -100,7 +100,9 @@ def test_a_rolling_restart_loses_and_doubles_nothing(stack: Stack, simulator: Si
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "path"), [("order", "POST", PURCHASE), ("install", "GET", PRIVATE_KEY)], ids=["order", "install"]
+    ("kind", "method", "path"),
+    [("advance_order", "POST", PURCHASE), ("fetch_certificate", "GET", PRIVATE_KEY)],
+    ids=["advance_order", "fetch_certificate"],
 )
 def test_a_worker_that_was_frozen_past_its_lease_doubles_nothing(
     stack: Stack, simulator: Simulator, kind: str, method: str, path: str
@@ -124,7 +126,7 @@ def test_a_worker_that_was_frozen_past_its_lease_doubles_nothing(
     check_done_once(stack, simulator, {"customer.example": order, "later.example": later})
     calls = [call["path_template"] for call in simulator.calls()]
     # The answer that the frozen one did not hear was a purchase, which is adopted, or a private key, fetched again.
-    assert (calls.count(PURCHASE), calls.count(PRIVATE_KEY)) == ((2, 2) if kind == "order" else (2, 3))
+    assert (calls.count(PURCHASE), calls.count(PRIVATE_KEY)) == ((2, 2) if kind == "advance_order" else (2, 3))
 
 
 def test_the_database_server_is_restarted_in_the_middle(simulator: Simulator, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     """Nothing of the caller's settings, and ports that are free."""
     ours = {name.upper() for name in Settings.model_fields}
     return {name: value for name, value in os.environ.items() if name not in ours} | {
-        "VAR_DIR": str(folder / "var"),
+        "DATA_DIR": str(folder / "var"),
         "PORT": str(free_port()),
         "SIMULATOR_PORT": str(free_port()),
         "DNSIMPLE_API_TOKEN": "",
@@ -69,7 +69,7 @@ def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> No
             assert steps == [
                 "ordered",
                 "purchased",
-                "requested",
+                "pending",
                 "event received",
                 "downloaded",
                 "verified",
@@ -77,9 +77,9 @@ def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> No
             ]
             assert ("from an earlier run" in text) == (run == 2)
 
-            assert f"Dashboard: http://127.0.0.1:{env['PORT']}/ (token: cat {env['VAR_DIR']}/demo.token)" in text
+            assert f"Dashboard: http://127.0.0.1:{env['PORT']}/ (token: cat {env['DATA_DIR']}/demo.token)" in text
             page = requests.get(f"http://127.0.0.1:{env['PORT']}/dashboard/sign-in", timeout=10).text
-            assert f"cat {env['VAR_DIR']}/demo.token" in page
+            assert f"cat {env['DATA_DIR']}/demo.token" in page
             look = re.search(r"openssl x509 .*", text)
             assert look is not None
             shown = subprocess.run(shlex.split(look[0]), check=True, capture_output=True, text=True, cwd=ROOT).stdout
@@ -125,7 +125,7 @@ def test_a_busy_port_gets_a_clear_message(tmp_path: Path, name: str) -> None:
 
 def is_free(env: dict[str, str]) -> bool:
     """Whether nothing of it runs any more, nor holds its folder."""
-    with Path(env["VAR_DIR"], "run.lock").open() as file:
+    with Path(env["DATA_DIR"], "run.lock").open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -136,12 +136,12 @@ def is_free(env: dict[str, str]) -> bool:
 def test_a_second_one_on_the_same_data_is_refused_and_children_left_behind_are_named(tmp_path: Path) -> None:
     env = environment(tmp_path)
     with launched(tmp_path, env) as (process, output):
-        wait_until(functools.partial(says, output, "requested"), "the beginning of the story", 60)
-        settings = Path(env["VAR_DIR"], "demo.env").read_text()
+        wait_until(functools.partial(says, output, "pending"), "the beginning of the story", 60)
+        settings = Path(env["DATA_DIR"], "demo.env").read_text()
         said = run_in_vain(env | {"PORT": str(free_port()), "SIMULATOR_PORT": str(free_port())})
         assert f"already running here (pid {process.pid}" in said
-        assert re.search(r"^  VAR_DIR=\S+/second PORT=\d+ SIMULATOR_PORT=\d+ make run$", said, re.MULTILINE)
-        assert Path(env["VAR_DIR"], "demo.env").read_text() == settings
+        assert re.search(r"^  DATA_DIR=\S+/second PORT=\d+ SIMULATOR_PORT=\d+ make run$", said, re.MULTILINE)
+        assert Path(env["DATA_DIR"], "demo.env").read_text() == settings
         process.kill()
         process.wait()
         said = run_in_vain(env)
@@ -193,11 +193,11 @@ def test_a_demo_with_destinations_of_its_own(tmp_path: Path) -> None:
     with launched(tmp_path, env) as (process, output):
         wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "what is next", 90)
         text = output.read_text()
-        assert f"data in {database} and {env['VAR_DIR']}/" in text
+        assert f"data in {database} and {env['DATA_DIR']}/" in text
         assert re.search(r"still trying.*\n  a-command: .*mended is not there", text)
         assert f"The files are in {folder}/www.customer.example/\n" in text
 
-        file = Path(env["VAR_DIR"], "demo.env")
+        file = Path(env["DATA_DIR"], "demo.env")
         assert file.stat().st_mode & 0o077 == 0
         ours = {name.upper() for name in Settings.model_fields}
         listed = subprocess.run(
@@ -223,11 +223,11 @@ def test_the_demos_settings_are_read_as_they_were(tmp_path: Path) -> None:
         dnsimple_api_token="t",
         dnsimple_account_id=1,
         public_url="http://127.0.0.1",
-        var_dir=tmp_path,
+        data_dir=tmp_path,
     )
     write_settings(settings, given)
     assert dotenv_values(tmp_path / "demo.env") == given | {
-        "VAR_DIR": str(tmp_path),
+        "DATA_DIR": str(tmp_path),
         "DATABASE_URL": f"sqlite:///{Path.cwd()}/some/where.db",
     }
 

@@ -50,9 +50,9 @@ def test_a_certificate_from_the_order_to_the_disk_and_its_renewal(
     assert renewal["lineage"] == delivered["lineage"]
     assert (folder / "cert.pem").read_text() == renewal["certificate_pem"]
 
-    story = [line["step"] for line in stack.get(f"/orders/{order['order_id']}")["story"]]
-    assert story == [
-        "ordered", "purchased", "requested", "event received", "downloaded", "verified", "delivered",
+    timeline = [line["step"] for line in stack.get(f"/orders/{order['order_id']}")["timeline"]]
+    assert timeline == [
+        "ordered", "purchased", "pending", "event received", "downloaded", "verified", "delivered",
     ]  # fmt: skip
 
     logs = stack.log("web") + stack.log("worker")

@@ -55,7 +55,10 @@ def test_metrics_add_up_over_web_processes_and_the_worker(pair: Stack, simulator
     for number in range(6):
         pair.wait_delivered(pair.order(f"customer{number}.example")["certificate_id"])
     simulator.wait_until_delivered()
-    requests_, calls = "certcourier_http_request_seconds_count", "certcourier_dnsimple_call_seconds_count"
+    requests_, calls = (
+        "certcourier_http_request_duration_seconds_count",
+        "certcourier_dnsimple_call_duration_seconds_count",
+    )
     certificate = "/{account}/domains/{domain}/certificates/{certificate}"
 
     def looks_right() -> None:
@@ -64,7 +67,7 @@ def test_metrics_add_up_over_web_processes_and_the_worker(pair: Stack, simulator
         assert count(pair, calls, path=f"{certificate}/private_key", status="200") == 6
         assert count(pair, "certcourier_events_total", outcome="queued") == 6
         assert count(pair, "certcourier_events_total", outcome="duplicate", name="certificate.issue") == 12
-        assert count(pair, "certcourier_orders", state="installed") == 6
+        assert count(pair, "certcourier_orders", state="fetched") == 6
         assert count(pair, "certcourier_workers") == 1
 
     for _ in range(10):  # answered by both processes
@@ -94,11 +97,11 @@ def test_one_story_can_be_followed_by_its_ids_through_web_and_worker(stack: Stac
         return [line["event"] for line in lines(stack, name) if ids.items() <= line.items()]
 
     by_order = {"order_id": order["order_id"]}
-    assert steps("web", **by_order) == ["ordered", "purchased", "requested"]
+    assert steps("web", **by_order) == ["ordered", "purchased", "pending"]
     assert steps("worker", **by_order) == ["event received", "downloaded", "verified", "delivered"]
 
     by_certificate = {"certificate_id": order["certificate_id"]}
-    assert steps("web", **by_certificate) == ["purchased", "requested"] + 3 * ["event received"]
+    assert steps("web", **by_certificate) == ["purchased", "pending"] + 3 * ["event received"]
     assert steps("worker", **by_certificate) == ["event received", "downloaded", "verified", "delivered"]
 
     told = next(line for line in lines(stack, "web") if line.get("outcome") == "queued")
@@ -108,7 +111,7 @@ def test_one_story_can_be_followed_by_its_ids_through_web_and_worker(stack: Stac
 
     # One request's lines are held together by its ID, one job's by the job's.
     ordered = next(line for line in lines(stack, "web") if line["event"] == "ordered")
-    assert steps("web", request_id=ordered["request_id"]) == ["ordered", "purchased", "requested", "request"]
+    assert steps("web", request_id=ordered["request_id"]) == ["ordered", "purchased", "pending", "request"]
     delivered = next(line for line in lines(stack, "worker") if line["event"] == "delivered")
     assert delivered["job"] == "deliver"
     assert steps("worker", job_id=delivered["job_id"]) == ["delivered"]

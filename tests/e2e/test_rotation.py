@@ -70,10 +70,10 @@ def test_both_secrets_are_rotated_under_load_and_nothing_is_lost(
     database = Database(database_url)
     with database.read() as session:
         assert heard <= set(session.scalars(select(Event.request_identifier)))
-        installed = session.scalars(select(Certificate).where(Certificate.sealed_key.is_not(None))).all()
+        installed = session.scalars(select(Certificate).where(Certificate.encrypted_key.is_not(None))).all()
     services = build_services(make_settings(database_url, simulator.url, tmp_path / "var"))
     for certificate in installed:
-        key = services.sealer.open(certificate.sealed_key or b"", certificate_id=certificate.id)
+        key = services.encryptor.decrypt(certificate.encrypted_key or b"", certificate_id=certificate.id)
         assert (
             key
             == simulator.api("GET", f"/domains/{certificate.domain}/certificates/{certificate.id}/private_key")[

@@ -25,7 +25,7 @@ HEAD = "POST /dnsimple/events/wrong HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 def web(tmp_path: Path, simulator: Simulator) -> Iterator[Stack]:
     """A web server of three threads that wait one second for a request."""
     url = databases.new_sqlite_database(tmp_path)
-    stack = Stack(url, tmp_path, simulator, web_threads=THREADS, request_seconds=1)
+    stack = Stack(url, tmp_path, simulator, web_threads=THREADS, request_read_timeout_seconds=1)
     try:
         stack.start_web()
         wait_until(lambda: answers(stack), "listening", 60)

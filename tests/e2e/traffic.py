@@ -33,7 +33,7 @@ def make_stack(database_url: str, folder: Path, simulator: Simulator, **destinat
         simulator,
         destinations_file=file,
         job_lease_seconds=2,
-        request_patience_seconds=5,
+        order_wait_seconds=5,
         purchase_settle_seconds=3,
         web_workers=1,
     )
@@ -105,9 +105,11 @@ def check_done_once(stack: Stack, simulator: Simulator, orders: dict[str, dict[s
     for domain, accepted in orders.items():
         order = wait_until(_delivered(stack, accepted["order_id"]), f"{domain} delivered", seconds)
         assert len(simulator.certificates(domain)) == 1, domain
-        steps = Counter(line["step"] for line in order["story"])
-        assert steps["purchased"] + steps["adopted"] == 1, order["story"]
-        assert (steps["downloaded"], steps["verified"], steps["delivered"]) == (1, 1, len(DESTINATIONS)), order["story"]
+        steps = Counter(line["step"] for line in order["timeline"])
+        assert steps["purchased"] + steps["adopted"] == 1, order["timeline"]
+        assert (steps["downloaded"], steps["verified"], steps["delivered"]) == (1, 1, len(DESTINATIONS)), order[
+            "timeline"
+        ]
         assert [delivery["destination"] for delivery in order["deliveries"]] == list(DESTINATIONS)
         for destination in DESTINATIONS:
             (version,) = (stack.folder / destination / f"www.{domain}" / "versions").iterdir()

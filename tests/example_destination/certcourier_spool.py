@@ -13,10 +13,10 @@ from pydantic import Field
 
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 
@@ -40,11 +40,11 @@ class SpoolDestination:
     def config(self) -> SpoolConfig:
         return self._config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         """May be called again for the same certificate, and by several workers."""
         held = self.current(bundle.slot)
         if held is not None and held > bundle.version:  # never an older one over a newer one
-            return Receipt("superseded", f"certificate {held.certificate_id} is there, which is newer")
+            return DeliveryResult("superseded", f"certificate {held.certificate_id} is there, which is newer")
         document = {
             "not_before": bundle.version.not_before.isoformat(),
             "certificate_id": bundle.version.certificate_id,
@@ -62,7 +62,7 @@ class SpoolDestination:
             Path(name).replace(self._file(bundle.slot))
         except OSError as error:  # can succeed later: it is tried again, with growing pauses
             raise DestinationUnavailableError(f"{self._config.folder}: {error.strerror}; is the disk full?") from error
-        return Receipt("delivered", str(self._file(bundle.slot)))
+        return DeliveryResult("delivered", str(self._file(bundle.slot)))
 
     def current(self, slot: str) -> Version | None:
         try:

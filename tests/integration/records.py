@@ -48,8 +48,8 @@ def add_lineages(services: Services, count: int, *, age_days: float = 1, days: f
                         "not_after": not_before + timedelta(days=days),
                         "leaf_pem": issued.leaf,
                         "chain_pem": issued.chain[0],
-                        "sealed_key": services.sealer.seal(issued.key, certificate_id=certificate_id),
-                        "installed_at": not_before,
+                        "encrypted_key": services.encryptor.encrypt(issued.key, certificate_id=certificate_id),
+                        "fetched_at": not_before,
                     }
                 )
             newest.append(number * 10 + each - 1)

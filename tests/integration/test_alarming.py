@@ -16,7 +16,7 @@ from sqlalchemy import delete, insert, select, update
 
 from app.alerts import rules
 from app.db.clock import db_now, read_now
-from app.db.models import Alarm, Certificate, Delivery, EndpointSeen, Fact, Job, Order, Quota, Worker, new_id
+from app.db.models import Alert, Certificate, Delivery, EndpointCheck, Fact, Job, Order, Quota, Worker, new_id
 from app.dnsimple.budget import digest_token
 from app.endpoints.registry import Endpoint
 from app.notifications.notifier import NotificationFailedError, Notifier
@@ -44,17 +44,17 @@ def telling(services: Services, receiver: Receiver) -> Services:
 def watch(services: Services) -> None:
     """What happens every minute, and the messages that come of it."""
     with services.database.write() as session:
-        services.queue.enqueue(session, "alarms", {}, key="alarms")
+        services.queue.enqueue(session, "evaluate_alerts", {}, key="evaluate_alerts")
     drain(services)
 
 
 def later(services: Services, **ago: float) -> None:
     """As if so much time had passed since the last messages."""
     with services.database.write() as session:
-        for alarm in session.scalars(select(Alarm)):
-            for field in ("last_told", "recovery_told_at", "gone_at"):
-                if getattr(alarm, field) is not None:
-                    setattr(alarm, field, getattr(alarm, field) - timedelta(**ago))
+        for alert in session.scalars(select(Alert)):
+            for field in ("last_notified_at", "recovery_notified_at", "cleared_at"):
+                if getattr(alert, field) is not None:
+                    setattr(alert, field, getattr(alert, field) - timedelta(**ago))
 
 
 def write(services: Services, *statements: Any) -> None:
@@ -70,7 +70,7 @@ def failing(services: Services, count: int, **values: Any) -> list[int]:
 
 
 def open_kinds(client: FlaskClient) -> list[str]:
-    return [alarm["kind"] for alarm in client.get("/alarms").json["data"] if alarm["subject"] != "every worker"]
+    return [alert["kind"] for alert in client.get("/alerts").json["data"] if alert["subject"] != "every worker"]
 
 
 # Messages
@@ -83,7 +83,7 @@ def test_500_failing_deliveries_make_one_message(telling: Services, receiver: Re
     (message,) = receiver.messages
     assert message["title"] == "Certcourier at 127.0.0.1: 500 deliveries are failing"
     assert message["message"].count("disk full") == 5
-    assert "and 495 more: `flask alarms list`" in message["message"]
+    assert "and 495 more: `flask alerts list`" in message["message"]
     assert "flask deliveries retry --destination files" in message["message"]
     assert message["type"] == "warning"
 
@@ -151,11 +151,11 @@ def test_a_message_that_is_not_taken_is_sent_again(
     failing(telling, 1)
     receiver.status = 500
     watch(telling)
-    (job,) = jobs(telling, "notify")
+    (job,) = jobs(telling, "send_notification")
     assert (job.state, job.attempts) == ("ready", 1)
     assert "notification address 1 (json) did not take the message" in str(job.last_error)
     receiver.status = 200
-    make_due(telling, "notify")
+    make_due(telling, "send_notification")
     drain(telling)
     assert len(receiver.messages) == 1
     assert "very-secret" not in capsys.readouterr().err + str(vars(job))
@@ -165,17 +165,17 @@ def test_one_address_that_fails_does_not_make_another_hear_twice(telling: Servic
     both = replace(telling, notifier=Notifier(["json://127.0.0.1:1/", receiver.url]))
     failing(both, 1)
     watch(both)
-    make_due(both, "notify")
+    make_due(both, "send_notification")
     drain(both)
     assert len(receiver.messages) == 1
-    assert [job.state for job in jobs(both, "notify")] == ["ready", "done"]
+    assert [job.state for job in jobs(both, "send_notification")] == ["ready", "done"]
 
 
 def test_an_address_that_apprise_does_not_know_is_a_dead_job_without_its_secret(telling: Services) -> None:
     unknown = replace(telling, notifier=Notifier(["pigeon://very-secret@loft"]))
     failing(unknown, 1)
     watch(unknown)
-    (job,) = jobs(unknown, "notify")
+    (job,) = jobs(unknown, "send_notification")
     assert job.state == "dead"
     assert "1 (pigeon) is none that Apprise knows" in str(job.last_error)
     assert "very-secret" not in str(vars(job))
@@ -194,10 +194,10 @@ def test_a_dismissed_alarm_is_told_no_more_until_it_comes_back(
     failing(telling, 1)
     watch(telling)
     with telling.database.read() as session:
-        number = session.scalar(select(Alarm.id))
-    run(app, "alarms", "dismiss", str(number))
+        number = session.scalar(select(Alert.id))
+    run(app, "alerts", "silence", str(number))
     assert open_kinds(client) == []
-    assert "no open alarm" in run(app, "alarms", "dismiss", str(number), status=1)
+    assert "no open alert" in run(app, "alerts", "silence", str(number), status=1)
     later(telling, hours=25)
     watch(telling)
     assert len(receiver.messages) == 1
@@ -289,9 +289,9 @@ def order(**values: Any) -> Any:
 def test_an_issuance_that_failed_is_an_alarm_until_it_is_ordered_again(services: Services, client: FlaskClient) -> None:
     write(services, order(certificate_id=1))
     watch(services)
-    (alarm,) = [one for one in client.get("/alarms").json["data"] if one["kind"] == "issuance_failed"]
-    assert alarm["detail"] == "CAA forbids it"
-    write(services, order(id=new_id("ord"), state="installed", failure=None))
+    (alert,) = [one for one in client.get("/alerts").json["data"] if one["kind"] == "issuance_failed"]
+    assert alert["detail"] == "CAA forbids it"
+    write(services, order(id=new_id("ord"), state="fetched", failure=None))
     watch(services)
     assert open_kinds(client) == []
 
@@ -311,7 +311,7 @@ def test_endpoints_that_are_stale_or_unreachable_are_alarms(services: Services, 
         {"lineage_id": number // 10, "endpoint": "web", "certificate_id": number, "state": state, "detail": "seen"}
         for number, state in states
     ]
-    write(services, insert(EndpointSeen).values(rows))
+    write(services, insert(EndpointCheck).values(rows))
     watch(proving)
     assert open_kinds(client) == ["endpoint_stale", "endpoint_unreachable"]
 
@@ -395,21 +395,27 @@ def ended(kind: str, state: str, **values: Any) -> Any:
 def test_a_dead_job_is_an_alarm_until_it_is_retried(services: Services, client: FlaskClient) -> None:
     write(
         services,
-        ended("install", "dead", args={"certificate_id": 7}, last_error="key does not fit"),
+        ended("fetch_certificate", "dead", args={"certificate_id": 7}, last_error="key does not fit"),
         ended("deliver", "dead", last_error="told by its delivery"),
         ended("reconcile", "dead", last_error="an hour ago"),
         ended("reconcile", "done"),
     )
     watch(services)
-    (alarm,) = [one for one in client.get("/alarms").json["data"] if one["kind"] == "job_dead"]
-    assert (alarm["subject"], alarm["detail"]) == ("install certificate_id=7", "key does not fit")
-    write(services, update(Job).where(Job.kind == "install").values(state="done"))
+    (alert,) = [one for one in client.get("/alerts").json["data"] if one["kind"] == "job_dead"]
+    assert (alert["subject"], alert["detail"]) == ("install certificate_id=7", "key does not fit")
+    write(services, update(Job).where(Job.kind == "fetch_certificate").values(state="done"))
     watch(services)
     assert open_kinds(client) == []
 
 
 def worker(heard: float, started: float) -> Any:
-    values = {"id": new_id("wrk"), "host": "h", "pid": 1, "heard_at": db_now(heard), "started_at": db_now(started)}
+    values = {
+        "id": new_id("wrk"),
+        "host": "h",
+        "pid": 1,
+        "last_heartbeat_at": db_now(heard),
+        "started_at": db_now(started),
+    }
     return insert(Worker).values(**values)
 
 
@@ -432,10 +438,10 @@ def test_a_worker_that_fell_silent_and_was_not_replaced(
 
 
 def test_that_no_worker_is_at_work_is_seen_without_one(client: FlaskClient, services: Services) -> None:
-    (alarm,) = client.get("/alarms").json["data"]
-    assert (alarm["id"], alarm["kind"], alarm["subject"]) == (None, "worker_silent", "every worker")
+    (alert,) = client.get("/alerts").json["data"]
+    assert (alert["id"], alert["kind"], alert["subject"]) == (None, "worker_silent", "every worker")
     write(services, worker(-1, -1))
-    assert client.get("/alarms").json["data"] == []
+    assert client.get("/alerts").json["data"] == []
 
 
 def test_every_problem_has_its_kind(services: Services) -> None:
@@ -447,7 +453,7 @@ def test_every_problem_has_its_kind(services: Services) -> None:
 
 
 def test_problems_are_looked_for_every_minute() -> None:
-    assert next(every.seconds for every in SCHEDULE if every.kind == "alarms") == 60
+    assert next(every.seconds for every in SCHEDULE if every.kind == "evaluate_alerts") == 60
 
 
 # Commands and settings
@@ -455,14 +461,14 @@ def test_problems_are_looked_for_every_minute() -> None:
 
 def test_monitoring_sees_alarms_by_the_exit_status(app: Flask, services: Services) -> None:
     write(services, worker(-1, -1))
-    assert "Nothing is wrong" in run(app, "alarms", "list", "--fail")
+    assert "Nothing is wrong" in run(app, "alerts", "list", "--fail")
     failing(services, 1)
     watch(services)
-    output = run(app, "alarms", "list", "--fail", status=1)
+    output = run(app, "alerts", "list", "--fail", status=1)
     assert "delivery_failing  www.customer1.example to files" in output
     assert "What to do: put it right" in output
-    assert '"kind": "delivery_failing"' in run(app, "alarms", "list", "--json")
+    assert '"kind": "delivery_failing"' in run(app, "alerts", "list", "--json")
 
 
 def test_nothing_is_shown_without_a_token(anonymous: FlaskClient) -> None:
-    assert anonymous.get("/alarms").status_code == 401
+    assert anonymous.get("/alerts").status_code == 401

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, RenewalNote
+from app.db.models import Certificate, RenewalInfo
 from app.services import Services
 from tests.harness import drain, jobs
 from tests.integration.test_renewing import finish, install, renew, renewal_of, renewals
@@ -27,14 +27,14 @@ def services(services: Services, simulator: Simulator) -> Services:
 
 def ask(services: Services) -> None:
     with services.database.write() as session:
-        session.execute(update(RenewalNote).values(ask_at=db_now(-1)))
-        services.queue.enqueue(session, "ask_authority", {}, key="ask_authority")
+        session.execute(update(RenewalInfo).values(next_ari_check_at=db_now(-1)))
+        services.queue.enqueue(session, "refresh_ari", {}, key="refresh_ari")
     drain(services)
 
 
-def note(services: Services, certificate_id: int) -> RenewalNote:
+def note(services: Services, certificate_id: int) -> RenewalInfo:
     with services.database.read() as session:
-        return session.get_one(RenewalNote, certificate_id)
+        return session.get_one(RenewalInfo, certificate_id)
 
 
 def test_the_usual_window_is_noted_and_nothing_is_renewed(
@@ -47,10 +47,10 @@ def test_the_usual_window_is_noted_and_nothing_is_renewed(
     with services.database.read() as session:
         now, certificate = read_now(session), session.get_one(Certificate, number)
     assert known.window_start is not None
-    assert known.ask_at is not None
+    assert known.next_ari_check_at is not None
     assert certificate.not_after is not None
     assert timedelta(days=27) < certificate.not_after - known.window_start < timedelta(days=33)
-    assert timedelta(hours=6) <= known.ask_at - now + timedelta(seconds=5) < timedelta(hours=6.7)
+    assert timedelta(hours=6) <= known.next_ari_check_at - now + timedelta(seconds=5) < timedelta(hours=6.7)
     assert (known.renew_at, renewals(services)) == (None, 0)
 
 
@@ -59,11 +59,11 @@ def test_it_is_asked_again_only_when_its_time_has_come(
 ) -> None:
     number = install(client, services, simulator, domain)
     ask(services)
-    first = note(services, number).ask_at
+    first = note(services, number).next_ari_check_at
     with services.database.write() as session:
-        services.queue.enqueue(session, "ask_authority", {}, key="ask_authority")
+        services.queue.enqueue(session, "refresh_ari", {}, key="refresh_ari")
     drain(services)
-    assert note(services, number).ask_at == first
+    assert note(services, number).next_ari_check_at == first
 
 
 @pytest.mark.parametrize("auto_renew", [True, False])
@@ -76,9 +76,11 @@ def test_an_early_window_renews_whoever_renews_otherwise(
     renew(services)
     finish(services, simulator, domain)
     order = renewal_of(services, old)
-    assert (order.state, order.auto_renew) == ("installed", auto_renew)
+    assert (order.state, order.auto_renew) == ("fetched", auto_renew)
     assert (
-        client.get(f"/certificates/{old}").json["data"]["story"][-2]["detail"].endswith("https://ca.example/incident")
+        client.get(f"/certificates/{old}")
+        .json["data"]["timeline"][-2]["detail"]
+        .endswith("https://ca.example/incident")
     )
     ask(services)
     renew(services)
@@ -98,7 +100,7 @@ def test_renewals_of_an_incident_are_spread_over_the_window(
     assert [note(services, number).renew_at for number in numbers] == drawn
     renew(services)
     with services.database.read() as session:
-        due = session.scalars(select(RenewalNote).where(RenewalNote.renew_at <= db_now())).all()
+        due = session.scalars(select(RenewalInfo).where(RenewalInfo.renew_at <= db_now())).all()
     assert renewals(services) == len(due)
 
 
@@ -120,9 +122,9 @@ def test_an_authority_that_does_not_answer_is_left_alone_for_a_while(
     install(client, services, simulator, domain)
     silent = replace(services, settings=services.settings.model_copy(update={"ari_url": "http://127.0.0.1:9/none"}))
     ask(silent)
-    (job,) = jobs(services, "ask_authority")
+    (job,) = jobs(services, "refresh_ari")
     with services.database.read() as session:
-        wait = job.due_at - read_now(session)
+        wait = job.run_at - read_now(session)
     assert (job.state, job.attempts) == ("ready", 0)
     assert timedelta(minutes=4) < wait < timedelta(minutes=6)
 
@@ -135,6 +137,6 @@ def test_a_certificate_of_another_authority_is_asked_for_once_a_day(
     ask(replace(services, settings=services.settings.model_copy(update=elsewhere)))
     with services.database.read() as session:
         now = read_now(session)
-    ask_at = note(services, number).ask_at
-    assert ask_at is not None
-    assert timedelta(hours=23) < ask_at - now < timedelta(hours=25)
+    next_ari_check_at = note(services, number).next_ari_check_at
+    assert next_ari_check_at is not None
+    assert timedelta(hours=23) < next_ari_check_at - now < timedelta(hours=25)

@@ -67,11 +67,13 @@ def test_dead_jobs_are_listed_and_retried(app: Flask, services: Services) -> Non
 
 def test_what_cannot_start_again_says_what_to_do_instead(app: Flask, services: Services) -> None:
     with services.database.write() as session:
-        session.add(Job(kind="order", args={"order_id": "ord_x"}, state="dead", finished_at=db_now()))
+        session.add(Job(kind="advance_order", args={"order_id": "ord_x"}, state="dead", finished_at=db_now()))
         session.add(Job(kind="prune", args={}, state="dead", finished_at=db_now()))
     dead = {job.kind: job.id for job in jobs(services)}
-    said = run(app, "jobs", "retry", str(dead["order"]), status=1)
-    assert f"job {dead['order']} (order) does not start again: its order has failed: order again" in said
+    said = run(app, "jobs", "retry", str(dead["advance_order"]), status=1)
+    assert (
+        f"job {dead['advance_order']} (advance_order) does not start again: its order has failed: order again" in said
+    )
     said = run(app, "jobs", "retry", "--all-dead")
     assert said.startswith("1 job starts again.\n1 cannot, for what they were for has ended")
 
@@ -85,23 +87,23 @@ def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
 
 
 def test_an_order_whose_job_is_cancelled_has_failed(app: Flask, client: FlaskClient, services: Services) -> None:
-    wish = {"json": {"domain": "cancelled.example"}, "headers": {"Prefer": "respond-async"}}
-    order_id = client.post("/issue_certificate", **wish).json["data"]["order_id"]
-    (job,) = jobs(services, "order")
+    request = {"json": {"domain": "cancelled.example"}, "headers": {"Prefer": "respond-async"}}
+    order_id = client.post("/issue_certificate", **request).json["data"]["order_id"]
+    (job,) = jobs(services, "advance_order")
     run(app, "jobs", "cancel", str(job.id))
     order = client.get(f"/orders/{order_id}").json["data"]
     assert order["order_state"] == "failed"
     assert f"job {job.id} was cancelled by operator:" in order["failure"]["detail"]
-    assert client.post("/issue_certificate", **wish).json["data"]["order_id"] != order_id  # it can be ordered anew
+    assert client.post("/issue_certificate", **request).json["data"]["order_id"] != order_id  # it can be ordered anew
 
 
 def test_renewals_are_ordered_together_or_not_at_all(app: Flask, services: Services) -> None:
     add_lineages(services, 1, each=2)  # certificate 10, and 11 that has replaced it
     assert "no certificate with the ID 99 is installed" in run(app, "certificates", "renew", "11", "99", status=1)
     assert "certificate 10 has been replaced by 11 already" in run(app, "certificates", "renew", "10", status=1)
-    assert jobs(services, "order") == []
+    assert jobs(services, "advance_order") == []
     said = run(app, "certificates", "renew", "11")
-    (job,) = jobs(services, "order")
+    (job,) = jobs(services, "advance_order")
     assert said == f"The renewal of certificate 11 is ordered: `flask orders show {job.args['order_id']}`.\n"
     assert "is on its way already" in run(app, "certificates", "renew", "11")
     (entry,) = [entry for entry in json.loads(run(app, "audit", "list", "--json")) if entry["subject"] == "11"]

@@ -34,7 +34,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "DNSIMPLE_ACCOUNT_ID": str(ACCOUNT),
         "PUBLIC_URL": settings.public_url,
         "DATABASE_URL": settings.database_url,
-        "VAR_DIR": str(settings.var_dir),
+        "DATA_DIR": str(settings.data_dir),
         "WEBHOOK_SECRET": WEBHOOK_SECRET,
         **more,
     }
@@ -65,13 +65,13 @@ def test_an_order_is_listed_and_shown_with_its_story(
     drain(services)
     number = str(order["certificate_id"])
 
-    assert f"www.{domain}" in run(app, "orders", "list", "--domain", domain.upper(), "--state", "installed")
+    assert f"www.{domain}" in run(app, "orders", "list", "--domain", domain.upper(), "--state", "fetched")
     assert run(app, "orders", "list", "--state", "failed") == "No such orders.\n"
     shown = run(app, "orders", "show", order["order_id"])
     assert [line.split()[1] for line in shown.partition("story\n")[2].splitlines()[1:]][:3] == [
         "ordered",
         "purchased",
-        "requested",
+        "pending",
     ]
     assert (
         json.loads(run(app, "orders", "show", order["order_id"], "--json"))
@@ -185,7 +185,7 @@ def completing(folder: Path, **more: str) -> str:
     """What `flask` says to a shell that asks; it looks at no database."""
     settings = {"DNSIMPLE_API_TOKEN": TOKEN, "DNSIMPLE_ACCOUNT_ID": "1010", "PUBLIC_URL": "https://certs.example.com"}
     program = str(Path(sys.executable).with_name("flask"))
-    asked = {"PATH": os.environ["PATH"], "VAR_DIR": str(folder), **settings, **more}
+    asked = {"PATH": os.environ["PATH"], "DATA_DIR": str(folder), **settings, **more}
     made = subprocess.run([program], cwd=ROOT, env=asked, capture_output=True, text=True, check=False)
     assert made.stdout, made.stderr
     return made.stdout

@@ -17,24 +17,24 @@ from app import create_app
 from app.auth.tokens import create_token, revoke_token
 from app.db.clock import db_now
 from app.db.models import (
-    Alarm,
+    Alert,
     AuditEntry,
     Base,
     Certificate,
     DashboardSession,
     Delivery,
-    DisabledDestination,
     Event,
     Job,
     Lineage,
     Order,
     Quota,
-    StoryLine,
+    SuspendedDestination,
+    TimelineEntry,
     Worker,
 )
 from app.operations.health import claim_installation
 from app.operations.retention import prune
-from app.renewals.forecast import forecast
+from app.renewals.forecast import compute_forecast
 from app.services import Services
 from app.web.dashboard.search import MOST
 from config import Settings
@@ -97,7 +97,7 @@ def certificate(services: Services, number: int, domain: str, *, days: float = 6
                 "fingerprint": f"{number:064x}",
                 "not_before": now - timedelta(days=90 - days),
                 "not_after": now + timedelta(days=days, minutes=5),
-                "installed_at": now,
+                "fetched_at": now,
             }
             | more
         ),
@@ -295,7 +295,7 @@ def test_a_dead_job_is_retried_in_the_name_of_the_token(browser: FlaskClient, se
 def test_a_dead_job_whose_purpose_has_ended_says_what_to_do_instead_of_a_button(
     browser: FlaskClient, services: Services
 ) -> None:
-    job = dead_job(services, kind="watch")
+    job = dead_job(services, kind="poll_issuance")
     page = browser.get("/dashboard/jobs").text
     assert f"/dashboard/jobs/{job}/retry" not in page
     assert "its order has failed: order again" in page
@@ -343,7 +343,7 @@ def test_every_button_needs_the_scope_admin_and_the_sessions_secret(app: Flask, 
 
 def test_a_disabled_destination_is_enabled(browser: FlaskClient, services: Services) -> None:
     (name,) = services.destinations
-    add(services, DisabledDestination(destination=name, reason="410 Gone"))
+    add(services, SuspendedDestination(destination=name, reason="410 Gone"))
     assert "410 Gone" in browser.get("/dashboard/destinations").text
     assert f"{name} wants no deliveries" in browser.get("/dashboard").text
     assert post(browser, f"/dashboard/destinations/{name}/enable").status_code == 303
@@ -353,7 +353,7 @@ def test_a_disabled_destination_is_enabled(browser: FlaskClient, services: Servi
 
 def test_a_certificate_is_delivered_again(browser: FlaskClient, services: Services) -> None:
     (name,) = services.destinations
-    certificate(services, 1, "a.example", sealed_key=b"sealed")
+    certificate(services, 1, "a.example", encrypted_key=b"sealed")
     add(services, Delivery(certificate_id=1, destination=name, state="delivered"))
     answer = post(browser, "/dashboard/certificates/1/redeliver", destination=name)
     assert "The delivery begins anew." in browser.get(answer.headers["Location"]).text
@@ -397,13 +397,13 @@ def test_an_older_certificate_is_not_delivered_over_a_newer_one(browser: FlaskCl
 
 def test_alarms_are_told_once_by_kind_with_what_they_are_about(browser: FlaskClient, services: Services) -> None:
     dead_job(services)
-    alarm = {"since": datetime.now(UTC), "detail": "port 443 is closed", "remedy": "see that it runs"}
+    alert = {"since": datetime.now(UTC), "detail": "port 443 is closed", "remedy": "see that it runs"}
     add(
         services,
         Worker(id="w", host="host", pid=1),
-        *(Alarm(kind="endpoint_unreachable", subject=f"a.example at web{n}", **alarm) for n in range(4)),
-        Alarm(kind="job_dead", subject="deliver certificate_id=1", **alarm),
-        Alarm(kind="quota_low", subject="over", resolved_at=datetime.now(UTC), **alarm),
+        *(Alert(kind="endpoint_unreachable", subject=f"a.example at web{n}", **alert) for n in range(4)),
+        Alert(kind="job_dead", subject="deliver certificate_id=1", **alert),
+        Alert(kind="quota_low", subject="over", resolved_at=datetime.now(UTC), **alert),
     )
     page = browser.get("/dashboard").text
     assert "<strong>4</strong> endpoints cannot be reached" in page
@@ -417,7 +417,7 @@ def test_a_private_key_is_fetched_again(browser: FlaskClient, services: Services
     certificate(services, 1, "a.example")
     answer = post(browser, "/dashboard/certificates/1/refetch")
     assert "being fetched again" in browser.get(answer.headers["Location"]).text
-    assert [(job.kind, job.args) for job in jobs(services)] == [("refetch", {"certificate_id": 1})]
+    assert [(job.kind, job.args) for job in jobs(services)] == [("refetch_key", {"certificate_id": 1})]
     assert post(browser, "/dashboard/certificates/99/refetch").status_code == 404
 
 
@@ -478,7 +478,7 @@ def test_a_rejected_token_is_told(browser: FlaskClient, services: Services) -> N
 def test_renewals_are_expected_thirty_days_before_expiry_and_not_of_what_was_replaced(services: Services) -> None:
     certificate(services, 1, "a.example", days=40)
     certificate(services, 2, "b.example", days=40, lineage_id=1, not_before=datetime.now(UTC) - timedelta(days=80))
-    outlook = forecast(services)
+    outlook = compute_forecast(services)
     assert outlook.days == {outlook.today + timedelta(days=10): 1}
     assert outlook.late == 0
 
@@ -486,7 +486,7 @@ def test_renewals_are_expected_thirty_days_before_expiry_and_not_of_what_was_rep
 def test_certificates_of_a_few_days_are_expected_at_half_their_life(services: Services) -> None:
     now = datetime.now(UTC)
     certificate(services, 1, "a.example", not_before=now, not_after=now + timedelta(days=6))
-    outlook = forecast(services)
+    outlook = compute_forecast(services)
     assert outlook.days == {outlook.today + timedelta(days=3): 1}
 
 
@@ -495,8 +495,8 @@ def test_a_certificate_tells_its_story_in_order(browser: FlaskClient, services: 
     now = datetime.now(UTC)
     add(
         services,
-        StoryLine(at=now, certificate_id=1, step="delivered", detail="to the files"),
-        StoryLine(at=now - timedelta(minutes=2), certificate_id=1, step="requested", detail="at DNSimple"),
+        TimelineEntry(at=now, certificate_id=1, step="delivered", detail="to the files"),
+        TimelineEntry(at=now - timedelta(minutes=2), certificate_id=1, step="pending", detail="at DNSimple"),
         Event(
             request_identifier="r1", name="certificate.issue", certificate_id=1, outcome="queued",
             received_at=now - timedelta(minutes=1),
@@ -504,8 +504,8 @@ def test_a_certificate_tells_its_story_in_order(browser: FlaskClient, services: 
         Delivery(certificate_id=1, destination="certificates", state="delivered", detail="here", delivered_at=now),
     )  # fmt: skip
     page = browser.get("/dashboard/certificates/1").text
-    story = page[page.index('id="story"') :]
-    places = [story.index(words) for words in ("at DNSimple", "certificate.issue: queued", "to the files")]
+    timeline = page[page.index('id="story"') :]
+    places = [timeline.index(words) for words in ("at DNSimple", "certificate.issue: queued", "to the files")]
     assert places == sorted(places)
     assert f"{1:064x}" in page
     assert "www.a.example" in page
@@ -517,7 +517,7 @@ def test_an_event_that_a_step_tells_of_is_told_once(browser: FlaskClient, servic
     about: dict[str, Any] = {"name": "certificate.issue", "certificate_id": 1}
     add(
         services,
-        StoryLine(at=at, certificate_id=1, step="event received", detail="certificate.issue"),
+        TimelineEntry(at=at, certificate_id=1, step="event received", detail="certificate.issue"),
         Event(request_identifier="r1", outcome="queued", received_at=at, **about),
         Event(request_identifier="r2", outcome="queued", received_at=at + timedelta(seconds=5), **about),
     )
@@ -628,9 +628,9 @@ def test_what_strangers_write_never_becomes_markup(browser: FlaskClient, service
             auto_renew=True, signature_algorithm="RSA", state="failed", failure=failure,
         ),
         Delivery(certificate_id=1, destination="certificates", state="failed", detail=SCRIPT),
-        StoryLine(certificate_id=1, order_id="ord_1", step="failed", detail=SCRIPT),
+        TimelineEntry(certificate_id=1, order_id="ord_1", step="failed", detail=SCRIPT),
         Event(request_identifier=SCRIPT, name=SCRIPT, certificate_id=1, outcome="ignored"),
-        DisabledDestination(destination="certificates", reason=SCRIPT),
+        SuspendedDestination(destination="certificates", reason=SCRIPT),
         Worker(id="w", host=SCRIPT, pid=1),
     )  # fmt: skip
     dead_job(services, last_error=SCRIPT)

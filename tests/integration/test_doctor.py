@@ -23,7 +23,7 @@ from app.db.migrations import downgrade
 from app.db.models import Event, Fact, Job, Quota, Worker
 from app.dnsimple.budget import digest_token
 from app.doctor.checks import CHECKS, OF_A_DOMAIN
-from app.doctor.findings import Examination, ok, run_checks
+from app.doctor.findings import CheckContext, ok, run_checks
 from app.operations.health import claim_installation, code_version, note_version
 from app.services import Services
 from config import Settings
@@ -191,7 +191,7 @@ def test_jobs_that_were_given_up_or_are_late(app: Flask, services: Services) -> 
     now = datetime.now(UTC)
     with services.database.write() as session:
         session.add(Job(kind="prune", args={}, state="dead", finished_at=now))
-        session.add(Job(kind="prune", args={}, due_at=now - timedelta(hours=1)))
+        session.add(Job(kind="prune", args={}, run_at=now - timedelta(hours=1)))
     said = only(app, "jobs")
     assert "warning: jobs that were given up: 1" in said
     assert "`flask jobs retry --all-dead`" in said
@@ -231,7 +231,7 @@ def test_a_destination_that_cannot_be_written(database_url: str, simulator: Simu
 
 
 def test_a_secret_that_others_can_read(app: Flask, settings: Settings) -> None:
-    file = settings.var_dir / "webhook.secret"
+    file = settings.data_dir / "webhook.secret"
     file.write_text("secret")
     file.chmod(0o644)
     assert f"chmod 600 {file}" in only(app, "files")
@@ -360,7 +360,7 @@ def test_a_check_that_hangs_or_breaks_is_a_finding_beside_the_others(services: S
         "works": lambda _: [ok("fine")],
     }
     begun: list[str] = []
-    found = list(run_checks(Examination(services), checks, seconds=0.05, begin=begun.append))
+    found = list(run_checks(CheckContext(services), checks, seconds=0.05, begin=begun.append))
     hanging.set()
     assert [(one.check, one.level) for one in found] == [("hangs", "problem"), ("breaks", "problem"), ("works", "ok")]
     assert begun == list(checks)

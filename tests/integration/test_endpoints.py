@@ -17,7 +17,7 @@ from aiosmtpd.handlers import Sink
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from app.endpoints.probe import Probes, Sighting, look
+from app.endpoints.probe import ProbeResult, Probes, look
 from app.endpoints.registry import Endpoint
 from tests.databases import new_postgres_server
 from tests.dovecot import Dovecot
@@ -32,9 +32,9 @@ def endpoint(port: int, **more: object) -> Endpoint:
     return Endpoint.model_validate({"name": "mail", "address": f"127.0.0.1:{port}", "timeout_seconds": 5, **more})
 
 
-def seen(endpoint: Endpoint, common_name: str = "mail.example.com") -> Sighting:
-    (sighting,) = look(endpoint, common_name)
-    return sighting
+def seen(endpoint: Endpoint, common_name: str = "mail.example.com") -> ProbeResult:
+    (result,) = look(endpoint, common_name)
+    return result
 
 
 def server_context(issued: Issued, folder: Path) -> ssl.SSLContext:
@@ -189,4 +189,4 @@ def test_many_are_looked_at_in_their_order(tmp_path: Path) -> None:
     names = ["mail.example.com", "other.example.com"] * 4
     with smtp(context) as port:
         found = Probes().look(endpoint(port, starttls="smtp"), names)
-    assert [sightings[0].leaf == LEAF for sightings in found] == [True, False] * 4
+    assert [results[0].leaf == LEAF for results in found] == [True, False] * 4

@@ -58,7 +58,7 @@ def test_the_installed_kind_delivers_once_and_never_an_older_over_a_newer(site: 
         "import sys; from pathlib import Path\n"
         "from app.destinations.registry import load_destinations\n"
         "from tests.unit.test_files_destination import bundle\n"
-        "(spool,) = load_destinations(Path(sys.argv[1]), var_dir=Path(sys.argv[2])).values()\n"
+        "(spool,) = load_destinations(Path(sys.argv[1]), data_dir=Path(sys.argv[2])).values()\n"
         "spool.check()\n"
         "print(*[spool.deliver(bundle(number)).outcome for number in (1, 2, 2, 1)])\n"
         "print(spool.current('www.example.com') == bundle(2).version, spool.current('other.example'))\n"
@@ -79,7 +79,7 @@ def test_what_is_wrong_in_its_configuration_is_named(site: Path, tmp_path: Path)
         "import sys; from pathlib import Path\n"
         "from app.destinations.registry import load_destinations\n"
         "try:\n"
-        "    load_destinations(Path(sys.argv[1]), var_dir=Path('.'))\n"
+        "    load_destinations(Path(sys.argv[1]), data_dir=Path('.'))\n"
         "except Exception as error:\n"
         "    print(type(error).__name__, error)\n"
     )

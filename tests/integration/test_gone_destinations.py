@@ -17,7 +17,7 @@ from app.worker.worker import run_job
 from config import Settings
 from tests.harness import drain, jobs, make_due, make_settings
 from tests.integration.test_cli import run
-from tests.integration.test_installing import order, show, tell
+from tests.integration.test_installing import order, record_step, show
 from tests.integration.test_webhook_destination import SECRET, Heard, write_secret
 from tests.simulator_process import Simulator
 from tests.webhook_receiver import Receiver, receiver
@@ -53,7 +53,7 @@ def states(client: FlaskClient, certificate_id: int) -> dict[str, tuple[str, str
 
 def renewed(client: FlaskClient, services: Services, simulator: Simulator, domain: str, certificate_id: int) -> int:
     new = simulator.renew(certificate_id)
-    tell(client, simulator, domain, new)
+    record_step(client, simulator, domain, new)
     drain(services)
     return new
 
@@ -64,7 +64,7 @@ def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
     check_destinations(services)
     first = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 410})
-    tell(client, simulator, domain, first)
+    record_step(client, simulator, domain, first)
     drain(services)
     assert states(client, first)["files"][0] == "delivered"
     state, detail = states(client, first)["hook"]
@@ -77,7 +77,7 @@ def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
     assert state == "failed"
     assert detail.startswith("hook is disabled since 20")
     assert len(far.messages()) == 1
-    (row,) = [row for row in json.loads(run(app, "destinations", "list", "--json")) if row["disabled_at"]]
+    (row,) = [row for row in json.loads(run(app, "destinations", "list", "--json")) if row["suspended_at"]]
     assert (row["name"], row["kind"]) == ("hook", "webhook")
 
     assert "2 failed deliveries start again" in run(app, "destinations", "enable", "hook")
@@ -94,9 +94,9 @@ def test_enabling_leaves_alone_what_failed_elsewhere(
 ) -> None:
     certificate_id = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 410})
-    tell(client, simulator, domain, certificate_id)
+    record_step(client, simulator, domain, certificate_id)
     without_files = replace(services, destinations={"hook": services.destinations["hook"]})
-    while any(job.finished_at is None for job in jobs(services, "install")):
+    while any(job.finished_at is None for job in jobs(services, "fetch_certificate")):
         (claim,) = services.queue.claim(1, worker_id="test")
         run_job(services, claim)
     drain(without_files)
@@ -111,10 +111,10 @@ def test_a_receiver_that_is_busy_is_asked_again_when_it_said_and_that_costs_no_a
 ) -> None:
     certificate_id = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 503, "headers": {"Retry-After": "3600"}}, {"status": 500})
-    tell(client, simulator, domain, certificate_id)
+    record_step(client, simulator, domain, certificate_id)
     drain(services)
     (job,) = [job for job in jobs(services, "deliver") if job.args["destination"] == "hook"]
-    assert (job.attempts, job.postponed) == (0, 1)
+    assert (job.attempts, job.snoozes) == (0, 1)
     assert states(client, certificate_id)["hook"][0] == "pending"
     assert "answered 503" in states(client, certificate_id)["hook"][1]
     for attempts in (1, 2):
@@ -136,7 +136,7 @@ def test_neither_the_key_nor_the_secret_is_in_a_message_or_a_record(
 ) -> None:
     certificate_id = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 500})
-    tell(client, simulator, domain, certificate_id)
+    record_step(client, simulator, domain, certificate_id)
     drain(services, ahead=True)
     told = json.dumps(show(client, certificate_id)) + capsys.readouterr().err + json.dumps(far.messages())
     assert "PRIVATE KEY" not in told

@@ -243,7 +243,7 @@ def test_an_error_shows_nothing_of_the_inside(app: Flask) -> None:
         ("allowed_hosts", "https://certs.example.com"),
         ("allowed_hosts", "certs.example.com:443"),
         ("allowed_hosts", "*"),
-        ("request_seconds", 0),
+        ("request_read_timeout_seconds", 0),
         ("token_requests_per_minute", 0),
     ],
 )

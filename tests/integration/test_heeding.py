@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from app.db.clock import db_now
 from app.db.models import Certificate, Domain
-from app.renewals.renewal import problem_of
+from app.renewals.renewal import renewal_failure
 from app.services import Services
 from tests.harness import WEBHOOK_SECRET, drain, event
 from tests.integration.test_renewing import install
@@ -24,7 +24,7 @@ FAILED = "certificate.auto_renewal_failed"
 def hear(client: FlaskClient, services: Services, certificate_id: int, domain_id: int, name: str, **more: Any) -> None:
     """DNSimple posts it, and the worker does what there is to do; the domain was not looked at just now."""
     with services.database.write() as session:
-        session.execute(update(Domain).values(looked_at=db_now(-3600)))
+        session.execute(update(Domain).values(last_checked_at=db_now(-3600)))
     body = event(certificate_id, domain_id, name=name, **more)
     assert client.post(f"/dnsimple/events/{WEBHOOK_SECRET}", json=body).status_code == 200
     drain(services)
@@ -37,11 +37,11 @@ def certificate(services: Services, number: int) -> Certificate:
 
 def problem(services: Services, number: int) -> str | None:
     with services.database.read() as session:
-        return problem_of(session, number)
+        return renewal_failure(session, number)
 
 
 def steps(client: FlaskClient, number: int) -> list[str]:
-    return [line["step"] for line in client.get(f"/certificates/{number}").json["data"]["story"]]
+    return [line["step"] for line in client.get(f"/certificates/{number}").json["data"]["timeline"]]
 
 
 def test_a_failed_auto_renewal_is_noted_with_what_to_do(
@@ -61,7 +61,7 @@ def test_a_failed_auto_renewal_that_has_succeeded_since_is_no_problem_but_a_cert
     new = simulator.renew(old)
     hear(client, services, old, simulator.domain_id(domain), FAILED)
     assert problem(services, old) is None
-    assert certificate(services, new).installed_at is not None
+    assert certificate(services, new).fetched_at is not None
 
 
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
@@ -84,7 +84,7 @@ def test_an_event_that_is_not_true_changes_nothing(
     for name in ("certificate.auto_renewal_disable", "certificate.remove_private_key", "certificate.reissue"):
         hear(client, services, number, domain_id, name)
     assert certificate(services, number).auto_renew is True
-    assert certificate(services, number).sealed_key is not None
+    assert certificate(services, number).encrypted_key is not None
     assert steps(client, number) == before
 
 
@@ -114,22 +114,22 @@ def test_many_events_of_a_certificate_cost_one_call_in_a_while(
 def test_a_removed_private_key_is_kept_or_dropped_by_policy(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, *, keep: bool
 ) -> None:
-    policy = replace(services, settings=services.settings.model_copy(update={"keep_removed_keys": keep}))
+    policy = replace(services, settings=services.settings.model_copy(update={"keep_keys_removed_at_dnsimple": keep}))
     number = install(client, services, simulator, domain)
     simulator.control("POST", f"/remove_private_key/{number}", {})
     hear(client, policy, number, simulator.domain_id(domain), "certificate.remove_private_key")
-    assert (certificate(services, number).sealed_key is not None) is keep
+    assert (certificate(services, number).encrypted_key is not None) is keep
     assert steps(client, number)[-1] == "private key removed"
 
 
 def test_a_download_that_lags_is_not_taken_for_a_removed_key(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    policy = replace(services, settings=services.settings.model_copy(update={"keep_removed_keys": False}))
+    policy = replace(services, settings=services.settings.model_copy(update={"keep_keys_removed_at_dnsimple": False}))
     number = install(client, services, simulator, domain)
     simulator.rates(not_issued=1)
     hear(client, policy, number, simulator.domain_id(domain), "certificate.remove_private_key")
-    assert certificate(services, number).sealed_key is not None
+    assert certificate(services, number).encrypted_key is not None
 
 
 def test_a_reissued_certificate_is_fetched_and_delivered_in_place_of_the_first(
@@ -142,5 +142,5 @@ def test_a_reissued_certificate_is_fetched_and_delivered_in_place_of_the_first(
     hear(client, services, number, simulator.domain_id(domain), "certificate.reissue")
     second = certificate(services, number)
     assert second.fingerprint != first.fingerprint
-    served = services.settings.var_dir / "certificates" / f"www.{domain}" / "cert.pem"
+    served = services.settings.data_dir / "certificates" / f"www.{domain}" / "cert.pem"
     assert served.read_text() == second.leaf_pem

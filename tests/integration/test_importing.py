@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from app import create_app
-from app.certificates.account_import import look_at_import, start_import
+from app.certificates.account_import import import_progress, start_import
 from app.db.models import Certificate
 from app.operations.health import claim_installation
 from app.services import Services
@@ -78,7 +78,7 @@ def working(services: Services) -> Iterator[None]:
 
 def installed(services: Services) -> list[str]:
     with services.database.read() as session:
-        query = select(Certificate.common_name).where(Certificate.installed_at.is_not(None))
+        query = select(Certificate.common_name).where(Certificate.fetched_at.is_not(None))
         return sorted(session.scalars(query.order_by(Certificate.id)))
 
 
@@ -88,10 +88,10 @@ NEWEST = ["shop.customer0.example", "www.customer0.example", "www.customer1.exam
 def test_the_newest_usable_of_each_set_of_names_comes_in_and_is_delivered(app: Flask, services: Services) -> None:
     with working(services):
         summary = json.loads(run(app, "certificates", "import", "--json").partition("{")[2].join(["{", ""]))
-    assert (summary["domains"], summary["wanted"], summary["installed"], summary["failed"]) == (3, 3, 3, {})
+    assert (summary["domains"], summary["wanted"], summary["fetched"], summary["failed"]) == (3, 3, 3, {})
     assert installed(services) == NEWEST
     drain(services)
-    folder = services.settings.var_dir / "certificates"
+    folder = services.settings.data_dir / "certificates"
     assert sorted(path.name for path in folder.iterdir()) == NEWEST
 
 
@@ -128,12 +128,12 @@ def test_a_dry_run_shows_what_would_come_and_changes_nothing(
 def test_a_run_that_was_interrupted_is_taken_up(services: Services, account: Simulator) -> None:
     first = start_import(services, None)
     (claim,) = services.queue.claim(1, worker_id="dies")
-    assert claim.kind == "import"
+    assert claim.kind == "import_account"
     assert start_import(services, None) == first
     let_leases_end(services)
     drain(services)
-    progress = look_at_import(services, first)
-    assert (progress.is_finished, progress.installed) == (True, 3)
+    progress = import_progress(services, first)
+    assert (progress.is_finished, progress.fetched) == (True, 3)
     assert start_import(services, None) != first
     assert len([call for call in account.calls() if call["path_template"] == "/{account}/domains"]) == 1
 

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 
 from app.db.clock import db_now
 from app.db.models import Certificate, Delivery, Domain, Job, Lineage, Order
-from app.destinations.base import Bundle, DestinationConfig, DestinationUnavailableError, Receipt, Version
+from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, DestinationUnavailableError, Version
 from app.services import Services
 from app.worker.worker import run_job
 from tests.harness import WEBHOOK_SECRET, drain, event, jobs, let_stop_end, make_due
@@ -37,13 +37,13 @@ def order(client: FlaskClient, simulator: Simulator, domain: str, **more: Any) -
     return data
 
 
-def tell(client: FlaskClient, simulator: Simulator, domain: str, certificate_id: int) -> None:
+def record_step(client: FlaskClient, simulator: Simulator, domain: str, certificate_id: int) -> None:
     answer = client.post(PATH, json=event(certificate_id, simulator.domain_id(domain)))
     assert answer.status_code == 200
 
 
 def files(services: Services, slot: str) -> dict[str, str]:
-    folder = services.settings.var_dir / "certificates" / slot
+    folder = services.settings.data_dir / "certificates" / slot
     return {path.stem: path.read_text() for path in folder.glob("*.pem")}
 
 
@@ -58,14 +58,14 @@ def test_an_ordered_certificate_is_installed_with_four_calls(
     data = order(client, simulator, domain)
     simulator.reset_calls()
     for _ in range(3):
-        tell(client, simulator, domain, data["certificate_id"])
+        record_step(client, simulator, domain, data["certificate_id"])
         drain(services)
     assert calls(simulator) == [DOWNLOAD, KEY]
     found = client.get(f"/orders/{data['order_id']}").json["data"]
-    assert (found["order_state"], found["state"]) == ("installed", "issued")
+    assert (found["order_state"], found["state"]) == ("fetched", "issued")
     assert [delivery["state"] for delivery in found["deliveries"]] == ["delivered"]
-    assert [line["step"] for line in found["story"]] == [
-        "ordered", "purchased", "requested", "event received", "downloaded", "verified", "delivered",
+    assert [line["step"] for line in found["timeline"]] == [
+        "ordered", "purchased", "pending", "event received", "downloaded", "verified", "delivered",
     ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_the_files_hold_a_pair_for_the_names_ordered(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain, san=["docs"])
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
     pems = files(services, f"www.{domain}")
     leaf = x509.load_pem_x509_certificate(pems["cert"].encode())
@@ -90,7 +90,7 @@ def test_the_private_key_is_nowhere_but_at_the_destination(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = order(client, simulator, domain)
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
     lines = files(services, f"www.{domain}")["privkey"].splitlines()
     secret = max(lines, key=len)
@@ -109,12 +109,12 @@ def test_a_renewal_is_installed_with_two_calls_and_replaces_its_predecessor(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     first = order(client, simulator, domain)["certificate_id"]
-    tell(client, simulator, domain, first)
+    record_step(client, simulator, domain, first)
     drain(services)
     second = simulator.renew(first)
     simulator.reset_calls()
     for _ in range(3):
-        tell(client, simulator, domain, second)
+        record_step(client, simulator, domain, second)
         drain(services)
     assert calls(simulator) == [DOWNLOAD, KEY]
     assert show(client, second)["lineage"] == show(client, first)["lineage"] == f"www.{domain}"
@@ -126,9 +126,9 @@ def test_a_late_event_of_an_old_certificate_never_replaces_a_newer_one(
 ) -> None:
     first = order(client, simulator, domain)["certificate_id"]
     second = simulator.renew(first)
-    tell(client, simulator, domain, second)
+    record_step(client, simulator, domain, second)
     drain(services)
-    tell(client, simulator, domain, first)
+    record_step(client, simulator, domain, first)
     drain(services)
     assert files(services, f"www.{domain}")["cert"] == show(client, second)["certificate_pem"]
     assert [delivery["state"] for delivery in show(client, first)["deliveries"]] == ["superseded"]
@@ -140,14 +140,14 @@ def test_an_event_that_overtakes_the_answer_of_the_issue_call_is_not_lost(
     issue = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/issue"
     simulator.fault(method="POST", path_template=issue, when="after", action="reset")
     data = client.post("/issue_certificate", json={"domain": domain}).json["data"]
-    assert data["order_state"] == "issuing"
+    assert data["order_state"] == "requesting"
     simulator.wait_until_issued(domain, data["certificate_id"])
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
     make_due(services)
     drain(services)
     found = client.get(f"/orders/{data['order_id']}").json["data"]
-    assert (found["order_state"], found["state"]) == ("installed", "issued")
+    assert (found["order_state"], found["state"]) == ("fetched", "issued")
     with services.database.read() as session:  # so that it is looked at, should its renewal's event get lost
         domain_id = simulator.domain_id(domain)
         assert session.get_one(Certificate, data["certificate_id"]).domain_id == domain_id
@@ -166,10 +166,10 @@ def test_a_forged_domain_does_not_fail_an_order_whose_domain_is_not_known_yet(
     assert client.post(f"/dnsimple/events/{WEBHOOK_SECRET}", json=forged).status_code == 200
     drain(services)
     # On a slow machine the order's own second attempt has come meanwhile.
-    assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] in {"issuing", "requested"}
-    tell(client, simulator, domain, data["certificate_id"])
+    assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] in {"requesting", "pending"}
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
-    assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "installed"
+    assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "fetched"
 
 
 def test_a_certificate_ordered_elsewhere_is_installed_too(
@@ -178,7 +178,7 @@ def test_a_certificate_ordered_elsewhere_is_installed_too(
     bought = simulator.purchase(domain, name="shop")
     simulator.issue(domain, bought)
     simulator.wait_until_issued(domain, bought)
-    tell(client, simulator, domain, bought)
+    record_step(client, simulator, domain, bought)
     drain(services)
     found = show(client, bought)
     assert (found["order_id"], found["lineage"], found["domain"]) == (None, f"shop.{domain}", domain)
@@ -189,7 +189,7 @@ def test_a_wildcard_gets_a_safe_name(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain, name="*")
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
     assert set(files(services, f"_wildcard.{domain}")) == {"cert", "chain", "fullchain", "privkey"}
 
@@ -199,7 +199,7 @@ def test_two_lineages_of_one_common_name_have_two_slots(
 ) -> None:
     for san in ([], ["docs"]):
         data = order(client, simulator, domain, san=san)
-        tell(client, simulator, domain, data["certificate_id"])
+        record_step(client, simulator, domain, data["certificate_id"])
         drain(services)
     with services.database.read() as session:
         names = sorted(session.scalars(select(Lineage.name)))
@@ -240,11 +240,11 @@ def test_an_event_whose_certificate_belongs_to_another_domain_changes_nothing(
     for certificate_id in (known, unknown):
         client.post(PATH, json=event(certificate_id, simulator.domain_id(other)))
     drain(services)
-    found = {item["certificate_id"]: item["installed_at"] for item in client.get("/certificates").json["data"]}
+    found = {item["certificate_id"]: item["fetched_at"] for item in client.get("/certificates").json["data"]}
     assert found == {known: None}
-    tell(client, simulator, domain, known)  # and the truth is still heard afterwards
+    record_step(client, simulator, domain, known)  # and the truth is still heard afterwards
     drain(services)
-    assert show(client, known)["installed_at"] is not None
+    assert show(client, known)["fetched_at"] is not None
 
 
 # Not yet, not at all, and not good
@@ -262,17 +262,17 @@ def test_a_certificate_that_is_not_handed_out_yet_is_waited_for(
         json={"message": "Certificate not issued"},
         times=3,
     )
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
-    (job,) = jobs(services, "install")
-    assert (job.state, job.attempts, job.postponed) == ("ready", 0, 1)
-    make_due(services, "install")
+    (job,) = jobs(services, "fetch_certificate")
+    assert (job.state, job.attempts, job.snoozes) == ("ready", 0, 1)
+    make_due(services, "fetch_certificate")
     drain(services)
-    make_due(services, "install")
+    make_due(services, "fetch_certificate")
     drain(services)
-    make_due(services, "install")
+    make_due(services, "fetch_certificate")
     drain(services)
-    assert show(client, data["certificate_id"])["installed_at"] is not None
+    assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
 def test_a_certificate_that_is_not_handed_out_for_hours_is_given_up_however_few_the_looks_were(
@@ -280,14 +280,14 @@ def test_a_certificate_that_is_not_handed_out_for_hours_is_given_up_however_few_
 ) -> None:
     data = order(client, simulator, domain)
     simulator.rates(not_issued=1)
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     with services.database.write() as session:
-        session.execute(update(Job).where(Job.kind == "install").values(created_at=db_now(-4 * 3600)))
+        session.execute(update(Job).where(Job.kind == "fetch_certificate").values(created_at=db_now(-4 * 3600)))
     for _ in range(6):
-        assert jobs(services, "install")[0].state == "ready"
+        assert jobs(services, "fetch_certificate")[0].state == "ready"
         drain(services)
-        make_due(services, "install")
-    assert jobs(services, "install")[0].state == "dead"
+        make_due(services, "fetch_certificate")
+    assert jobs(services, "fetch_certificate")[0].state == "dead"
     assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "failed"
 
 
@@ -295,16 +295,18 @@ def test_waiting_for_the_quota_is_no_sign_that_a_certificate_is_never_handed_out
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain)
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     with services.database.write() as session:
-        session.execute(update(Job).where(Job.kind == "install").values(postponed=100, created_at=db_now(-86400)))
+        session.execute(
+            update(Job).where(Job.kind == "fetch_certificate").values(snoozes=100, created_at=db_now(-86400))
+        )
     refused = {"action": "status", "status": 428, "json": {"message": "Certificate not issued"}}
     simulator.fault(method="GET", path_template=DOWNLOAD[4:], **refused)
     drain(services)
-    assert jobs(services, "install")[0].state == "ready"
-    make_due(services, "install")
+    assert jobs(services, "fetch_certificate")[0].state == "ready"
+    make_due(services, "fetch_certificate")
     drain(services)
-    assert show(client, data["certificate_id"])["installed_at"] is not None
+    assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
 def test_a_certificate_that_was_given_up_is_waited_for_again_when_it_is_retried(
@@ -312,19 +314,19 @@ def test_a_certificate_that_was_given_up_is_waited_for_again_when_it_is_retried(
 ) -> None:
     data = order(client, simulator, domain)
     simulator.rates(not_issued=1)
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     for _ in range(26):
         drain(services)
-        make_due(services, "install")
-    (job,) = jobs(services, "install")
+        make_due(services, "fetch_certificate")
+    (job,) = jobs(services, "fetch_certificate")
     assert job.state == "dead"
     run(app, "jobs", "retry", str(job.id))
     drain(services)
-    assert jobs(services, "install")[0].state == "ready"
+    assert jobs(services, "fetch_certificate")[0].state == "ready"
     simulator.rates(not_issued=0)
-    make_due(services, "install")
+    make_due(services, "fetch_certificate")
     drain(services)
-    assert show(client, data["certificate_id"])["installed_at"] is not None
+    assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
 @pytest.mark.parametrize(("path", "field"), [(DOWNLOAD, "server"), (DOWNLOAD, "chain"), (KEY, "private_key")])
@@ -338,12 +340,12 @@ def test_what_does_not_verify_is_never_delivered(
     right = simulator.api("GET", f"/domains/{domain}/certificates/{data['certificate_id']}/{path.rpartition('/')[2]}")
     mixed = right | {field: wrong[field]} if field != "chain" else right | {"chain": [wrong["server"]]}
     simulator.fault(method="GET", path_template=path[4:], action="status", status=200, json={"data": mixed})
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
     assert files(services, f"www.{domain}") == {}
     found = client.get(f"/orders/{data['order_id']}").json["data"]
     assert (found["order_state"], found["failure"]["type"]) == ("failed", "installation-failed")
-    assert [job.state for job in jobs(services, "install")] == ["dead"]
+    assert [job.state for job in jobs(services, "fetch_certificate")] == ["dead"]
 
 
 def test_a_dead_installation_can_be_retried(
@@ -352,14 +354,14 @@ def test_a_dead_installation_can_be_retried(
     data = order(client, simulator, domain)
     body = {"data": {"private_key": "nonsense"}}
     simulator.fault(method="GET", path_template=KEY[4:], action="status", status=200, json=body)
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
-    (job,) = jobs(services, "install")
+    (job,) = jobs(services, "fetch_certificate")
     with services.database.write() as session:
         services.queue.revive(session, job.id)
     drain(services)
     found = client.get(f"/orders/{data['order_id']}").json["data"]
-    assert (found["order_state"], found["failure"]) == ("installed", None)
+    assert (found["order_state"], found["failure"]) == ("fetched", None)
 
 
 def test_a_failed_first_issuance_is_noticed_although_there_is_no_event(
@@ -368,7 +370,7 @@ def test_a_failed_first_issuance_is_noticed_although_there_is_no_event(
     simulator.outcome(domain, "failed")
     data = client.post("/issue_certificate", json={"domain": domain}).json["data"]
     simulator.wait_for_state(domain, data["certificate_id"], "failed")
-    make_due(services, "watch")
+    make_due(services, "poll_issuance")
     drain(services)
     found = client.get(f"/orders/{data['order_id']}").json["data"]
     assert (found["order_state"], found["state"]) == ("failed", "failed")
@@ -380,9 +382,9 @@ def test_a_missed_event_is_healed_by_looking(
 ) -> None:
     data = order(client, simulator, domain)
     assert drain(services) == []
-    make_due(services, "watch")
+    make_due(services, "poll_issuance")
     drain(services)
-    assert show(client, data["certificate_id"])["installed_at"] is not None
+    assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
 def test_a_certificate_that_takes_long_is_looked_at_again_and_again(
@@ -391,10 +393,10 @@ def test_a_certificate_that_takes_long_is_looked_at_again_and_again(
     simulator.outcome(domain, "requesting")
     client.post("/issue_certificate", json={"domain": domain})
     for looks in (1, 2, 3):
-        make_due(services, "watch")
+        make_due(services, "poll_issuance")
         drain(services)
-        (job,) = jobs(services, "watch")
-        assert (job.state, job.postponed, job.attempts) == ("ready", looks, 0)
+        (job,) = jobs(services, "poll_issuance")
+        assert (job.state, job.snoozes, job.attempts) == ("ready", looks, 0)
 
 
 # Destinations
@@ -409,11 +411,11 @@ class Broken:
         self.error: Exception | None = DestinationUnavailableError("the host is down; start it")
         self.delivered: list[Bundle] = []
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         if self.error:
             raise self.error
         self.delivered.append(bundle)
-        return Receipt("delivered", "there")
+        return DeliveryResult("delivered", "there")
 
     def current(self, slot: str) -> Version | None:
         return next((bundle.version for bundle in self.delivered if bundle.slot == slot), None)
@@ -428,7 +430,7 @@ def test_a_broken_destination_delays_no_other_and_is_retried(
     broken = Broken()
     services.destinations["broken"] = broken
     data = order(client, simulator, domain)
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     drain(services)
     deliveries = {item["destination"]: item for item in show(client, data["certificate_id"])["deliveries"]}
     assert deliveries["files"]["state"] == "delivered"
@@ -446,7 +448,7 @@ def test_a_destination_that_was_taken_away_is_named(
 ) -> None:
     services.destinations["gone"] = Broken()
     data = order(client, simulator, domain)
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     claims = services.queue.claim(1, worker_id="test")
     run_job(services, claims[0])
     del services.destinations["gone"]  # type: ignore[attr-defined]
@@ -465,15 +467,15 @@ def test_an_unpaid_account_delays_an_installation_and_kills_none(
         simulator.fault(
             method="GET", path_template=DOWNLOAD[4:], action="status", status=status, json={"message": "No."}
         )
-    tell(client, simulator, domain, data["certificate_id"])
+    record_step(client, simulator, domain, data["certificate_id"])
     for _ in range(3):
         drain(services)
-        (job,) = jobs(services, "install")
+        (job,) = jobs(services, "fetch_certificate")
         assert (job.state, job.attempts) == ("ready", 0)
-        make_due(services, "install")
+        make_due(services, "fetch_certificate")
         let_stop_end(services)
     drain(services)
-    assert show(client, data["certificate_id"])["installed_at"] is not None
+    assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
 def test_an_order_whose_certificate_has_gone_says_so(
@@ -483,7 +485,7 @@ def test_an_order_whose_certificate_has_gone_says_so(
     data = client.post("/issue_certificate", json={"domain": domain}).json["data"]
     path = "/{account}/domains/{domain}/certificates/{certificate}"
     simulator.fault(method="GET", path_template=path, action="status", status=404, json={"message": "gone"})
-    make_due(services, "watch")
+    make_due(services, "poll_issuance")
     drain(services)
     found = client.get(f"/orders/{data['order_id']}").json["data"]
     assert (found["order_state"], found["failure"]["type"]) == ("failed", "lost-sight")

@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.auth.tokens import create_token
 from app.db.models import Certificate, Fact, Job, Lineage, Quota, Worker
-from app.metrics import Meters, event_label, fold_dead_processes
-from app.operations.metrics_collectors import Figures
+from app.metrics import ProcessMetrics, event_label, fold_dead_processes
+from app.operations.metrics_collectors import MetricsCollector
 from app.services import Services, build_services
 from config import Settings
 from tests.harness import ACCOUNT, WEBHOOK_SECRET, drain, event
@@ -74,7 +74,7 @@ def test_an_order_is_seen_from_waiting_to_installed(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     order = client.post("/issue_certificate", json={"domain": domain}).json["data"]
-    assert figure(client, "orders", state="requested") == 1
+    assert figure(client, "orders", state="pending") == 1
     assert figure(client, "order_oldest_waiting_seconds") > 0  # type: ignore[operator]
     simulator.wait_until_issued(domain, order["certificate_id"])
     client.post(EVENTS, json=event(order["certificate_id"], simulator.domain_id(domain)))
@@ -147,7 +147,7 @@ def test_only_the_lineages_soonest_to_expire_are_named(services: Services) -> No
         add_certificate(services, number, left=timedelta(days=10 - number), lifetime=timedelta(days=90))
     settings = services.settings.model_copy(update={"metrics_lineages": 2})
     few = build_services(settings)
-    named = next(metric for metric in Figures(few).collect() if metric.name == "certcourier_lineage_days_left")
+    named = next(metric for metric in MetricsCollector(few).collect() if metric.name == "certcourier_lineage_days_left")
     assert [sample.labels["lineage"] for sample in named.samples] == ["l5", "l4"]
     few.database.close()
 
@@ -155,16 +155,16 @@ def test_only_the_lineages_soonest_to_expire_are_named(services: Services) -> No
 def test_jobs_are_counted_by_kind_and_state(client: FlaskClient, services: Services) -> None:
     now = datetime.now(UTC)
     with services.database.write() as session:
-        session.add(Job(kind="install", args={}, due_at=now - timedelta(minutes=10)))
-        session.add(Job(kind="watch", args={}, due_at=now + timedelta(hours=1)))
+        session.add(Job(kind="fetch_certificate", args={}, run_at=now - timedelta(minutes=10)))
+        session.add(Job(kind="poll_issuance", args={}, run_at=now + timedelta(hours=1)))
         session.add(Job(kind="prune", args={}, state="dead", finished_at=now))
         session.add(Job(kind="prune", args={}, state="done", finished_at=now))
-        session.add(Job(kind="install", args={"event_id": None}, state="done", finished_at=now))
+        session.add(Job(kind="fetch_certificate", args={"event_id": None}, state="done", finished_at=now))
     found = scrape(client)
     jobs = {dict(labels)["kind"]: value for (name, labels), value in found.items() if name == "certcourier_jobs"}
-    assert jobs == {"install": 1, "watch": 1, "prune": 1}
-    assert figure(client, "job_oldest_due_seconds", kind="install") == pytest.approx(600, abs=60)
-    assert figure(client, "job_oldest_due_seconds", kind="watch") == 0
+    assert jobs == {"fetch_certificate": 1, "poll_issuance": 1, "prune": 1}
+    assert figure(client, "job_oldest_due_seconds", kind="fetch_certificate") == pytest.approx(600, abs=60)
+    assert figure(client, "job_oldest_due_seconds", kind="poll_issuance") == 0
     assert figure(client, "installs_unannounced_last_day") == 1
 
 
@@ -191,7 +191,7 @@ def test_workers_and_the_webhook_are_told(client: FlaskClient, services: Service
     assert figure(client, "webhook_registered") == 0
     with services.database.write() as session:
         session.add(Worker(id="wrk_1", host="a", pid=1))
-        session.add(Worker(id="wrk_2", host="b", pid=1, heard_at=datetime.now(UTC) - timedelta(minutes=5)))
+        session.add(Worker(id="wrk_2", host="b", pid=1, last_heartbeat_at=datetime.now(UTC) - timedelta(minutes=5)))
         session.add(Fact(name="webhook_id", value="1"))
     assert figure(client, "workers") == 1
     assert figure(client, "webhook_registered") == 1
@@ -202,10 +202,10 @@ def test_figures_are_read_anew_only_when_they_are_old(services: Services) -> Non
     clock = iter([0.0, 0.0, 0.0, 14.0, 15.0, 15.0, 15.0])
     settings = services.settings.model_copy(update={"metrics_cache_seconds": 15.0})
     slow = build_services(settings)
-    figures = Figures(slow, clock=lambda: next(clock))
-    first = figures.collect()
-    assert figures.collect() is first
-    assert figures.collect() is not first
+    collector = MetricsCollector(slow, clock=lambda: next(clock))
+    first = collector.collect()
+    assert collector.collect() is first
+    assert collector.collect() is not first
     slow.database.close()
 
 
@@ -228,7 +228,7 @@ def test_what_ended_processes_have_counted_is_kept_in_one_file(tmp_path: Path) -
     fold_dead_processes(folder)
     assert len(list(folder.glob("*.db"))) == 2  # counters and histograms
     fold_dead_processes(folder)
-    reader = Meters()
+    reader = ProcessMetrics()
     reader._folder = folder
     samples = {
         sample.name: sample.value
@@ -237,8 +237,8 @@ def test_what_ended_processes_have_counted_is_kept_in_one_file(tmp_path: Path) -
         if "le" not in sample.labels
     }
     assert samples["certcourier_events_total"] == 5
-    assert samples["certcourier_http_request_seconds_count"] == 5
-    assert samples["certcourier_http_request_seconds_sum"] == pytest.approx(0.1)
+    assert samples["certcourier_http_request_duration_seconds_count"] == 5
+    assert samples["certcourier_http_request_duration_seconds_sum"] == pytest.approx(0.1)
 
 
 def test_room_on_the_disk_is_taken_before_the_first_count(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_room_on_the_disk_is_taken_before_the_first_count(tmp_path: Path) -> Non
 
 def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    meters = Meters()
-    meters.share(tmp_path / "file" / "metrics")
-    meters.event_taken_in("certificate.issue", "queued")
-    assert [s.value for m in meters.collect() for s in m.samples if s.name == "certcourier_events_total"] == [1]
+    metrics = ProcessMetrics()
+    metrics.share(tmp_path / "file" / "metrics")
+    metrics.event_taken_in("certificate.issue", "queued")
+    assert [s.value for m in metrics.collect() for s in m.samples if s.name == "certcourier_events_total"] == [1]

@@ -9,7 +9,7 @@ from app.db.database import Database
 from app.db.migrations import current_revision, downgrade, head_revision, upgrade
 from app.db.models import Base
 
-# Indexes of expressions, which Alembic cannot compare; the migrations alone know of them.
+# An index of an expression, which Alembic cannot compare.
 _OF_EXPRESSIONS = {"ix_certificates_search"}
 
 

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.crypto.encryption import Sealer, key_id_of
+from app.crypto.encryption import Encryptor, key_id_of
 from app.crypto.keyring import KeyFile
 from app.services import Services
 from tests.e2e.stack import ROOT
@@ -22,7 +22,7 @@ from tests.integration.test_rotating import add_certificates, assert_all_open, c
 
 def test_the_old_key_is_kept_in_a_file_of_its_own_that_is_named(app: Flask, services: Services) -> None:
     file = services.settings.kek_file
-    old, text = services.sealer.key_id, file.read_text()
+    old, text = services.encryptor.key_id, file.read_text()
     output = run(app, "keys", "rotate")
     copy = file.with_name(f"key-encryption.key.{old}.old")
     assert copy.read_text() == text
@@ -83,7 +83,7 @@ def test_a_kill_at_any_instant_does_not_lose_the_old_key(tmp_path: Path) -> None
     """At each time when a file or folder is opened, renamed or changed, until one run comes to its end."""
     folder = tmp_path / "keys"
     folder.mkdir()
-    arguments = [str(folder / "key-encryption.key"), Sealer.new_key(), Sealer.new_key()]
+    arguments = [str(folder / "key-encryption.key"), Encryptor.new_key(), Encryptor.new_key()]
     command = [sys.executable, "-c", _KILLED_EVERYWHERE, *arguments]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -94,8 +94,8 @@ def test_the_copy_is_on_disk_before_the_key_leaves_its_file(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = services.settings.kek_file
-    old, text = services.sealer.key_id, file.read_text()
-    file.write_text(f"{Sealer.new_key()}\n{text}")
+    old, text = services.encryptor.key_id, file.read_text()
+    file.write_text(f"{Encryptor.new_key()}\n{text}")
     synced: list[tuple[str, bool]] = []
     fsync = os.fsync
 
@@ -117,8 +117,8 @@ def test_a_folder_that_cannot_be_written_keeps_the_key_and_says_what_to_do(
     """As a key file that Docker or systemd puts there; root may write everywhere, so its folder refuses here."""
     add_certificates(services, 3)
     file = services.settings.kek_file
-    old = services.sealer.key_id
-    file.write_text(f"{Sealer.new_key()}\n{file.read_text()}")
+    old = services.encryptor.key_id
+    file.write_text(f"{Encryptor.new_key()}\n{file.read_text()}")
     before = file.read_text()
 
     def refuse(*_: object, **__: object) -> None:
@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_keeps_the_key_and_says_what_to_do(
 
 def test_a_file_of_somebody_else_is_not_overwritten_by_the_old_key(app: Flask, services: Services) -> None:
     file = services.settings.kek_file
-    copy = KeyFile(file).copy_of(services.sealer.key_id)
+    copy = KeyFile(file).copy_of(services.encryptor.key_id)
     copy.write_text("something else")
     assert "move it away" in run(app, "keys", "rotate", status=1)
     assert copy.read_text() == "something else"
@@ -148,9 +148,9 @@ def test_a_file_of_somebody_else_is_not_overwritten_by_the_old_key(app: Flask, s
 def test_a_database_of_before_the_rotation_is_opened_by_the_copy(services: Services) -> None:
     """As after a restore: the database names the old key, the file has only the new one."""
     add_certificates(services, 3)
-    file, old = services.settings.kek_file, services.sealer.key_id
+    file, old = services.settings.kek_file, services.encryptor.key_id
     before = file.read_text()
-    file.write_text(f"{Sealer.new_key()}\n")
+    file.write_text(f"{Encryptor.new_key()}\n")
     copy = KeyFile(file).copy_of(old)
     copy.write_text(before)
     copy.chmod(0o600)
@@ -168,7 +168,7 @@ def test_a_database_of_before_the_rotation_is_opened_by_the_copy(services: Servi
 
 def test_a_key_that_nothing_needs_is_dropped_by_hand(app: Flask, services: Services) -> None:
     file = services.settings.kek_file
-    extra = Sealer.new_key()
+    extra = Encryptor.new_key()
     before = file.read_text()
     file.write_text(f"{before}{extra}\n")
     assert "not needed any more" in run(app, "keys", "status", status=1)

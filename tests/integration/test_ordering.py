@@ -13,10 +13,10 @@ from sqlalchemy.exc import OperationalError
 
 from app.auth.tokens import authenticate, create_token
 from app.db.clock import db_now, move_ahead
-from app.db.models import Certificate, Order
+from app.db.models import Certificate, Order, OrderState
 from app.domain_names import OrderRequest
 from app.orders import purchase_recovery
-from app.orders.placement import submit
+from app.orders.placement import submit_order
 from app.services import Services
 from tests.harness import drain, jobs, let_leases_end, let_stop_end, make_due
 from tests.simulator_process import Simulator
@@ -46,7 +46,7 @@ def test_an_order_is_answered_with_the_certificates_id_and_state(
     assert data["certificate_id"] > 0
     assert data["common_name"] == f"www.{domain}"
     assert data["san"] == [f"docs.{domain}"]
-    assert (data["state"], data["order_state"], data["auto_renew"]) == ("requesting", "requested", True)
+    assert (data["state"], data["order_state"], data["auto_renew"]) == ("requesting", "pending", True)
     assert answer.headers["Location"] == f"/orders/{data['order_id']}"
     assert calls(simulator) == [f"POST {PURCHASE}", f"POST {ISSUE}"]
 
@@ -100,7 +100,7 @@ def test_identical_orders_at_the_same_instant_are_bought_once(
 def test_after_it_has_ended_the_same_can_be_ordered_again(client: FlaskClient, services: Services, domain: str) -> None:
     first = client.post("/issue_certificate", json={"domain": domain}).json["data"]
     with services.database.write() as session:
-        session.execute(update(Order).values(state="installed", in_flight_key=None))
+        session.execute(update(Order).values(state="fetched", in_flight_key=None))
     second = client.post("/issue_certificate", json={"domain": domain}).json["data"]
     assert second["certificate_id"] > first["certificate_id"]
 
@@ -115,7 +115,7 @@ def test_respond_async_leaves_all_calls_to_the_workers(
     assert (data["order_state"], data["certificate_id"], data["state"]) == ("accepted", None, None)
     assert calls(simulator) == []
     drain(services)
-    assert order_of(services).state == "requested"
+    assert order_of(services).state == "pending"
 
 
 # Lost answers
@@ -135,18 +135,18 @@ def test_a_lost_purchase_is_never_repeated_blindly(
     answer = client.post("/issue_certificate", json={"domain": domain})
     assert (answer.status_code, answer.json["data"]["order_state"]) == (202, "purchasing")
     make_due(services)
-    assert drain(services)[0] == "order"
+    assert drain(services)[0] == "advance_order"
     listed = calls(simulator)[1]
     assert listed == "GET /{account}/domains/{domain}/certificates"
     if when == "after":
-        assert order_of(services).state == "requested"
+        assert order_of(services).state == "pending"
     else:  # nothing to be found: it is bought again, but not before the lost request can have settled
         assert order_of(services).state == "purchasing"
         with services.database.write() as session:
             session.execute(update(Order).values(purchase_attempted_at=db_now(-3600)))
         make_due(services)
         drain(services)
-        assert order_of(services).state == "requested"
+        assert order_of(services).state == "pending"
     assert len(simulator.certificates(domain)) == 1
 
 
@@ -159,7 +159,7 @@ def test_a_lost_purchase_is_found_by_a_clock_that_is_ahead(
         client.post("/issue_certificate", json={"domain": domain})
         make_due(services)
         drain(services)
-        assert order_of(services).state == "requested"
+        assert order_of(services).state == "pending"
     finally:
         move_ahead(-2 * 3600)
     assert len(simulator.certificates(domain)) == 1
@@ -171,11 +171,11 @@ def test_the_adopted_certificate_is_the_one_that_was_bought(
     """Neither an older one of the same names, nor a new one of other names."""
     first = client.post("/issue_certificate", json={"domain": domain}).json["data"]["certificate_id"]
     with services.database.write() as session:
-        session.execute(update(Order).values(state="installed", in_flight_key=None))
+        session.execute(update(Order).values(state="fetched", in_flight_key=None))
     simulator.fault(method="POST", path_template=PURCHASE, when="after", action="reset")
     second = client.post("/issue_certificate", json={"domain": domain}).json["data"]["order_id"]
     other = client.post("/issue_certificate", json={"domain": domain, "name": "api"}).json["data"]["certificate_id"]
-    make_due(services, "order")
+    make_due(services, "advance_order")
     drain(services)
     adopted = order_of(services, second).certificate_id
     assert adopted is not None
@@ -189,10 +189,10 @@ def test_a_lost_answer_to_the_issue_call_is_looked_up(
         simulator.reset_calls()
         simulator.fault(method="POST", path_template=ISSUE, when=when, action="reset")
         answer = client.post("/issue_certificate", json={"domain": domain, "name": when})
-        assert answer.json["data"]["order_state"] == "issuing"
-        make_due(services, "order")
+        assert answer.json["data"]["order_state"] == "requesting"
+        make_due(services, "advance_order")
         drain(services)
-        assert order_of(services, answer.json["data"]["order_id"]).state == "requested"
+        assert order_of(services, answer.json["data"]["order_id"]).state == "pending"
         assert calls(simulator).count(f"POST {ISSUE}") == (1 if when == "after" else 2)
 
 
@@ -206,14 +206,14 @@ def test_a_connection_that_is_refused_is_simply_tried_again(
     assert (answer.status_code, answer.json["data"]["order_state"]) == (202, "accepted")
     make_due(services)
     drain(services)
-    assert order_of(services).state == "requested"
+    assert order_of(services).state == "pending"
     assert calls(simulator) == [f"POST {PURCHASE}", f"POST {PURCHASE}", f"POST {ISSUE}"]
 
 
 def test_dnsimple_being_slow_costs_the_caller_only_its_patience(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    patient = services.settings.model_copy(update={"request_patience_seconds": 2})
+    patient = services.settings.model_copy(update={"order_wait_seconds": 2})
     object.__setattr__(services, "settings", patient)
     simulator.fault(method="POST", path_template=PURCHASE, when="after", action="none", delay_seconds=6)
     answer = client.post("/issue_certificate", json={"domain": domain})
@@ -221,25 +221,25 @@ def test_dnsimple_being_slow_costs_the_caller_only_its_patience(
     simulator.wait_for_certificates(domain, 1)
     make_due(services)
     drain(services)
-    assert order_of(services).state == "requested"
+    assert order_of(services).state == "pending"
     assert len(simulator.certificates(domain)) == 1
 
 
-@pytest.mark.parametrize("state", ["accepted", "purchasing", "purchased", "issuing"])
+@pytest.mark.parametrize("state", ["accepted", "purchasing", "purchased", "requesting"])
 def test_an_order_whose_process_died_is_taken_up(
     services: Services, simulator: Simulator, domain: str, state: str
 ) -> None:
     """As the order's row is when a process is killed right after the commit that led to the state."""
     request = OrderRequest(domain)
-    submit(services, request, client_id=_client_id(services), idempotency_key=None, hold_seconds=3600)
+    submit_order(services, request, client_id=_client_id(services), idempotency_key=None, hold_seconds=3600)
     if state != "accepted":
         bought = simulator.purchase(domain)
     with services.database.write() as session:
         order = session.scalars(select(Order)).one()
-        order.state = state
+        order.state = OrderState(state)
         if state == "purchasing":
             order.purchase_attempted_at = db_now()
-        if state in {"purchased", "issuing"}:
+        if state in {"purchased", "requesting"}:
             order.certificate_id = bought
             session.add(
                 Certificate(
@@ -255,7 +255,7 @@ def test_an_order_whose_process_died_is_taken_up(
     assert drain(services) == []
     let_leases_end(services)
     drain(services)
-    assert order_of(services).state == "requested"
+    assert order_of(services).state == "pending"
     assert len(simulator.certificates(domain)) == 1
 
 
@@ -319,7 +319,7 @@ def test_a_refused_look_loses_no_certificate(
     assert answer.status_code == 202
     for _ in range(2):
         drain(services, ahead=True)
-    assert order_of(services).state in {"requested", "issued", "installed"}
+    assert order_of(services).state in {"pending", "issued", "fetched"}
     assert len(simulator.certificates(domain)) == 1
 
 
@@ -345,14 +345,14 @@ def test_a_rejected_token_fails_no_order_and_does_not_loop(
     assert client.post("/issue_certificate", json={"domain": domain}).json["data"]["order_state"] == "accepted"
     for _ in range(3):
         make_due(services)
-        assert drain(services) == ["order"]
+        assert drain(services) == ["advance_order"]
     assert len(calls(simulator)) == 1, "all calls are stopped"
-    (job,) = jobs(services, "order")
+    (job,) = jobs(services, "advance_order")
     assert (job.state, job.attempts) == ("ready", 1)
     let_stop_end(services)
     make_due(services)
     drain(services)
-    assert order_of(services).state == "requested"
+    assert order_of(services).state == "pending"
 
 
 # Idempotency-Key
@@ -364,7 +364,7 @@ def test_the_same_key_and_order_replay_the_first_answer(
     key = {"Idempotency-Key": '"k1"'}
     first = client.post("/issue_certificate", json={"domain": domain}, headers=key)
     with services.database.write() as session:
-        session.execute(update(Order).values(state="installed", in_flight_key=None))
+        session.execute(update(Order).values(state="fetched", in_flight_key=None))
     second = client.post("/issue_certificate", data={"domain": domain}, headers={"Idempotency-Key": "k1"})
     assert (second.status_code, second.json) == (202, first.json)
     assert second.headers["Idempotency-Replayed"] == "true"
@@ -393,7 +393,7 @@ def test_a_key_whose_first_request_is_not_answered_yet_is_a_conflict(
     client: FlaskClient, services: Services, domain: str
 ) -> None:
     client_id = _client_of(client, services)
-    submit(services, OrderRequest(domain), client_id=client_id, idempotency_key="k1", hold_seconds=3600)
+    submit_order(services, OrderRequest(domain), client_id=client_id, idempotency_key="k1", hold_seconds=3600)
     answer = client.post("/issue_certificate", json={"domain": domain}, headers={"Idempotency-Key": "k1"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (409, "2")
     let_leases_end(services)  # its process is dead
@@ -444,7 +444,7 @@ def test_two_orders_never_adopt_the_same_certificate(
     drain(services)
     with services.database.read() as session:
         adopted = [(order.state, order.certificate_id) for order in session.scalars(select(Order))]
-    assert [state for state, _ in adopted] == ["requested", "requested"]
+    assert [state for state, _ in adopted] == ["pending", "pending"]
     assert {number for _, number in adopted} == {item["id"] for item in simulator.certificates(domain)}
 
 

@@ -14,14 +14,14 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
 from app.db.clock import db_now
-from app.db.models import Certificate, EndpointSeen
+from app.db.models import Certificate, EndpointCheck
 from app.deliveries import endpoint_checks
 from app.destinations.files.destination import FilesConfig, FilesDestination
-from app.endpoints.probe import Probes, Sighting
+from app.endpoints.probe import ProbeResult, Probes
 from app.endpoints.registry import Endpoint
 from app.services import Services
 from tests.harness import drain, jobs, make_due
-from tests.integration.test_installing import order, tell
+from tests.integration.test_installing import order, record_step
 from tests.nginx import Nginx
 from tests.simulator_process import Simulator
 from tests.x509 import Authority
@@ -33,14 +33,14 @@ def with_endpoints(services: Services, *endpoints: Endpoint) -> Services:
 
 def install(client: FlaskClient, services: Services, simulator: Simulator, domain: str) -> int:
     number = int(order(client, simulator, domain)["certificate_id"])
-    tell(client, simulator, domain, number)
+    record_step(client, simulator, domain, number)
     drain(services)
     return number
 
 
 def renew(client: FlaskClient, services: Services, simulator: Simulator, domain: str, old: int) -> int:
     new = simulator.renew(old)
-    tell(client, simulator, domain, new)
+    record_step(client, simulator, domain, new)
     drain(services)
     return new
 
@@ -48,20 +48,20 @@ def renew(client: FlaskClient, services: Services, simulator: Simulator, domain:
 def look_now(services: Services) -> None:
     """Let the time of the next look come, and look."""
     with services.database.write() as session:
-        session.execute(update(EndpointSeen).values(next_at=db_now(-1)))
+        session.execute(update(EndpointCheck).values(next_check_at=db_now(-1)))
     run_periodic(services)
 
 
 def run_periodic(services: Services) -> None:
-    make_due(services, "prove")
+    make_due(services, "check_endpoint")
     with services.database.write() as session:
-        services.queue.enqueue(session, "prove", {}, key="prove")
+        services.queue.enqueue(session, "check_endpoint", {}, key="check_endpoint")
     drain(services)
 
 
 def end_grace(services: Services) -> None:
     with services.database.write() as session:
-        session.execute(update(EndpointSeen).values(give_up_at=db_now(-1)))
+        session.execute(update(EndpointCheck).values(deadline_at=db_now(-1)))
 
 
 def endpoints(client: FlaskClient, certificate_id: int) -> list[dict[str, Any]]:
@@ -75,8 +75,8 @@ def state(client: FlaskClient, certificate_id: int) -> str:
 
 
 def steps(client: FlaskClient, certificate_id: int) -> list[str]:
-    story = client.get(f"/certificates/{certificate_id}").json["data"]["story"]
-    return [line["step"] for line in story if line["step"] in {"served", "stale", "unreachable"}]
+    timeline = client.get(f"/certificates/{certificate_id}").json["data"]["timeline"]
+    return [line["step"] for line in timeline if line["step"] in {"served", "stale", "unreachable"}]
 
 
 def leaf(services: Services, certificate_id: int) -> bytes:
@@ -93,7 +93,7 @@ def first(client: FlaskClient, services: Services, simulator: Simulator, domain:
 
 @pytest.fixture
 def nginx(services: Services, first: int, domain: str, tmp_path: Path) -> Iterator[Nginx]:  # noqa: ARG001, its files
-    with Nginx(tmp_path / "nginx", services.settings.var_dir.absolute() / "certificates" / f"www.{domain}") as nginx:
+    with Nginx(tmp_path / "nginx", services.settings.data_dir.absolute() / "certificates" / f"www.{domain}") as nginx:
         yield nginx
 
 
@@ -135,15 +135,15 @@ def test_a_delivery_is_looked_at_by_a_job_of_its_own(
     client: FlaskClient, proved: Services, simulator: Simulator, domain: str, first: int, nginx: Nginx
 ) -> None:
     new = renew(client, proved, simulator, domain, first)
-    (job,) = jobs(proved, "prove")
+    (job,) = jobs(proved, "check_endpoint")
     assert (job.args, job.state) == ({"endpoint": "web"}, "ready")
     nginx.reload(leaf(proved, new))
     with proved.database.write() as session:
-        session.execute(update(EndpointSeen).values(next_at=db_now(-1)))
-    make_due(proved, "prove")
+        session.execute(update(EndpointCheck).values(next_check_at=db_now(-1)))
+    make_due(proved, "check_endpoint")
     drain(proved)
     assert state(client, new) == "served"
-    assert [job.state for job in jobs(proved, "prove")] == ["done"]
+    assert [job.state for job in jobs(proved, "check_endpoint")] == ["done"]
 
 
 def test_a_server_that_stops_serving_it_is_given_the_same_grace(
@@ -210,20 +210,20 @@ def test_while_all_places_are_taken_a_look_is_put_off(proved: Services, first: i
     with narrow.probes.place() as free:
         assert free
         look_now(narrow)
-    (job,) = [job for job in jobs(proved, "prove") if job.args]
+    (job,) = [job for job in jobs(proved, "check_endpoint") if job.args]
     assert (job.state, job.last_error) == ("ready", "other endpoints are being looked at")
     with proved.database.read() as session:
-        assert session.scalar(select(EndpointSeen.checked_at)) is None
+        assert session.scalar(select(EndpointCheck.last_checked_at)) is None
 
 
 def test_one_address_of_several_that_did_not_reload_is_enough(proved: Services, first: int) -> None:
     run_periodic(proved)
-    good = Sighting("10.0.0.1:443", leaf(proved, first))
+    good = ProbeResult("10.0.0.1:443", leaf(proved, first))
     other = x509.load_pem_x509_certificate(Authority().issue("www.example.com").leaf.encode())
-    bad = Sighting("10.0.0.2:443", other.public_bytes(Encoding.DER))
-    silent = Sighting("10.0.0.3:443", None, "Connection refused")
+    bad = ProbeResult("10.0.0.2:443", other.public_bytes(Encoding.DER))
+    silent = ProbeResult("10.0.0.3:443", None, "Connection refused")
     with proved.database.read() as session:
-        row = session.scalars(select(EndpointSeen)).one()
+        row = session.scalars(select(EndpointCheck)).one()
         verdicts = [
             endpoint_checks._judge(session, row, seen) for seen in ([good], [good, silent], [good, silent, bad])
         ]
@@ -237,9 +237,9 @@ def test_a_successor_that_is_served_early_is_not_stale(
     run_periodic(proved)
     new = renew(client, services, simulator, domain, first)  # as if its delivery were not complete yet
     with proved.database.read() as session:
-        row = session.scalars(select(EndpointSeen)).one()
+        row = session.scalars(select(EndpointCheck)).one()
         assert row.certificate_id == first
-        verdict = endpoint_checks._judge(session, row, [Sighting("10.0.0.1:443", leaf(proved, new))])
+        verdict = endpoint_checks._judge(session, row, [ProbeResult("10.0.0.1:443", leaf(proved, new))])
     assert (verdict.state, verdict.detail) == ("served", f"10.0.0.1:443 serves its successor, certificate {new}")
 
 
@@ -251,7 +251,7 @@ def test_pauses_grow_while_another_certificate_is_served(
     for _ in range(6):
         look_now(proved)
         with proved.database.read() as session:
-            row = session.scalars(select(EndpointSeen)).one()
-        assert row.checked_at is not None
-        pauses.append(round((row.next_at - row.checked_at).total_seconds()))
+            row = session.scalars(select(EndpointCheck)).one()
+        assert row.last_checked_at is not None
+        pauses.append(round((row.next_check_at - row.last_checked_at).total_seconds()))
     assert pauses == [*map(round, endpoint_checks._PAUSES), 30]

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.auth.tokens import create_token
 from app.db.clock import db_now
 from app.db.models import Certificate, Delivery, Event, IdempotencyKey, Job, Lineage, Order, Worker
-from app.deliveries.delivery import deliver, want_delivered
+from app.deliveries.delivery import deliver, enqueue_delivery
 from app.errors import PermanentError
 from app.operations.retention import BATCH, prune
 from app.services import Services
@@ -45,7 +45,7 @@ def add_job(session: Session, state: str, days: float) -> None:
     due = db_now(DAY)  # not to be claimed by the test
     session.execute(
         insert(Job).values(
-            kind=f"{state} {days:g}", args={}, state=state, created_at=then, due_at=due, finished_at=finished
+            kind=f"{state} {days:g}", args={}, state=state, created_at=then, run_at=due, finished_at=finished
         )
     )
 
@@ -90,7 +90,7 @@ def test_each_transaction_deletes_a_small_batch(services: Services) -> None:
 def test_silent_workers_go_after_a_day(services: Services) -> None:
     with services.database.write() as session:
         for name, days in (("late", 0.9), ("gone", 1.1)):
-            session.execute(insert(Worker).values(id=name, host="h", pid=1, heard_at=db_now(-days * DAY)))
+            session.execute(insert(Worker).values(id=name, host="h", pid=1, last_heartbeat_at=db_now(-days * DAY)))
     run_prune(services)
     assert left(services, Worker.id) == ["late"]
 
@@ -119,7 +119,7 @@ def add_certificate(services: Services, number: int, expires_in: float, installe
         session.execute(
             insert(Certificate).values(
                 id=number, account_id=1, domain="d.example", state="issued", common_name="d.example", names=[],
-                sealed_key=b"sealed", not_after=db_now(expires_in * DAY), installed_at=db_now(-installed * DAY),
+                encrypted_key=b"sealed", not_after=db_now(expires_in * DAY), fetched_at=db_now(-installed * DAY),
             )
         )  # fmt: skip
         for name, state in enumerate(deliveries):
@@ -138,9 +138,9 @@ def test_private_keys_are_kept_as_the_policy_says(services: Services, policy: st
     add_certificate(services, 5, -0.1, 90, "delivered")
     add_certificate(services, 6, -0.1, 90, "pending")
     add_certificate(services, 7, 60, 31, "delivered")
-    run_prune(replace(services, settings=services.settings.model_copy(update={"keep_private_keys": policy})))
+    run_prune(replace(services, settings=services.settings.model_copy(update={"private_key_retention": policy})))
     with services.database.read() as session:
-        found = session.scalars(select(Certificate.id).where(Certificate.sealed_key.is_not(None)))
+        found = session.scalars(select(Certificate.id).where(Certificate.encrypted_key.is_not(None)))
         assert sorted(found) == kept
 
 
@@ -148,14 +148,14 @@ def test_a_delivery_whose_key_was_erased_says_how_to_get_it_again(services: Serv
     add_certificate(services, 1, 60, 5)
     with services.database.write() as session:
         session.execute(insert(Lineage).values(id=1, account_id=1, domain="d.example", names_digest="x", name="d"))
-        session.execute(update(Certificate).values(sealed_key=None, lineage_id=1, not_before=db_now(-DAY)))
-        want_delivered(services, session, 1, "files")
+        session.execute(update(Certificate).values(encrypted_key=None, lineage_id=1, not_before=db_now(-DAY)))
+        enqueue_delivery(services, session, 1, "files")
     (claim,) = services.queue.claim(1, worker_id="test")
-    with pytest.raises(PermanentError, match=r"KEEP_PRIVATE_KEYS.*flask certificates refetch 1"):
+    with pytest.raises(PermanentError, match=r"PRIVATE_KEY_RETENTION.*flask certificates refetch 1"):
         deliver(services, claim)
 
 
 def test_history_is_never_kept_for_less_than_three_days(services: Services) -> None:
     settings = services.settings
-    with pytest.raises(ConfigurationError, match="HISTORY_DAYS"):
-        make_settings(settings.database_url, settings.dnsimple_base_url, settings.var_dir, history_days=2)
+    with pytest.raises(ConfigurationError, match="RETENTION_DAYS"):
+        make_settings(settings.database_url, settings.dnsimple_base_url, settings.data_dir, retention_days=2)

@@ -14,7 +14,7 @@ from app.db.clock import db_now, move_ahead
 from app.db.database import Database
 from app.db.models import Fact, Job, Periodic
 from app.jobs.queue import Claim, LeaseLostError, Priority, Queue
-from app.jobs.wakeup import doorbell_for
+from app.jobs.wakeup import wakeup_for
 from app.worker.periodic import Every, enqueue_due
 
 
@@ -40,7 +40,7 @@ def job(database: Database) -> Job:
 
 def let_lease_end(database: Database) -> None:
     with database.write() as session:
-        session.execute(update(Job).values(due_at=db_now(-1)))
+        session.execute(update(Job).values(run_at=db_now(-1)))
 
 
 def test_a_job_is_claimed_once(database: Database, queue: Queue) -> None:
@@ -101,7 +101,7 @@ def test_who_lost_the_lease_changes_nothing(database: Database, queue: Queue) ->
     with pytest.raises(LeaseLostError):
         queue.retry(frozen, "late")
     with pytest.raises(LeaseLostError):
-        queue.postpone(frozen, 1, "late")
+        queue.snooze(frozen, 1, "late")
     with database.read() as session:
         assert session.get(Fact, "effect") is None
     assert job(database).state == "running"
@@ -139,8 +139,8 @@ def test_a_retry_waits_longer_each_time_up_to_an_hour(queue: Queue) -> None:
 
 def test_a_postponed_job_costs_no_attempt(database: Database, queue: Queue) -> None:
     add(database, queue)
-    queue.postpone(only(queue), 60, "not yet")
-    assert (job(database).attempts, job(database).postponed, job(database).last_error) == (0, 1, "not yet")
+    queue.snooze(only(queue), 60, "not yet")
+    assert (job(database).attempts, job(database).snoozes, job(database).last_error) == (0, 1, "not yet")
 
 
 def test_a_key_admits_one_unfinished_job(database: Database, queue: Queue) -> None:
@@ -162,7 +162,7 @@ def test_a_dead_job_stays_visible_until_it_is_revived(database: Database, queue:
     add(database, queue)
     claim = only(queue)
     with database.write() as session:
-        queue.bury(session, claim, "hopeless")
+        queue.mark_dead(session, claim, "hopeless")
     assert (job(database).state, job(database).last_error) == ("dead", "hopeless")
     assert queue.claim(1, worker_id="w1") == []
     with database.write() as session:
@@ -182,7 +182,7 @@ def test_a_cancelled_job_is_taken_from_its_worker(database: Database, queue: Que
 
 def test_a_job_that_its_maker_holds_is_taken_over_when_the_lease_ends(database: Database, queue: Queue) -> None:
     with database.write() as session:
-        claim = queue.enqueue_claimed(session, "order", {"order_id": "x"}, lease_seconds=20)
+        claim = queue.enqueue_claimed(session, "advance_order", {"order_id": "x"}, lease_seconds=20)
     assert queue.claim(1, worker_id="w1") == []
     let_lease_end(database)
     assert only(queue).id == claim.id
@@ -190,9 +190,9 @@ def test_a_job_that_its_maker_holds_is_taken_over_when_the_lease_ends(database: 
 
 def test_a_job_handed_over_is_claimed_at_once(database: Database, queue: Queue) -> None:
     with database.write() as session:
-        claim = queue.enqueue_claimed(session, "order", {}, lease_seconds=20)
+        claim = queue.enqueue_claimed(session, "advance_order", {}, lease_seconds=20)
     with database.write() as session:
-        queue.hand_over(session, claim)
+        queue.release(session, claim)
     assert only(queue).id == claim.id
 
 
@@ -227,28 +227,28 @@ def test_periodic_jobs_go_on_after_the_databases_clock_was_ahead(database: Datab
 
 
 def test_an_enqueue_rings_the_doorbell(database: Database, queue: Queue) -> None:
-    doorbell = doorbell_for(database)
-    doorbell.wait(0.1)
-    assert not doorbell.wait(0.1)
+    wakeup = wakeup_for(database)
+    wakeup.wait(0.1)
+    assert not wakeup.wait(0.1)
     heard = threading.Event()
 
     def listen() -> None:
-        if doorbell.wait(20):
+        if wakeup.wait(20):
             heard.set()
 
     listener = threading.Thread(target=listen)
     listener.start()
     add(database, queue)
     listener.join()
-    doorbell.close()
+    wakeup.close()
     assert heard.is_set()
 
 
 def test_an_enqueue_that_is_rolled_back_does_not_ring(database: Database, queue: Queue) -> None:
-    doorbell = doorbell_for(database)
-    doorbell.wait(0.1)
+    wakeup = wakeup_for(database)
+    wakeup.wait(0.1)
     with pytest.raises(RuntimeError), database.write() as session:
         queue.enqueue(session, "work", {})
         raise RuntimeError
-    assert not doorbell.wait(0.2)
-    doorbell.close()
+    assert not wakeup.wait(0.2)
+    wakeup.close()

@@ -14,7 +14,7 @@ from app.db.clock import db_now
 from app.db.database import Database
 from app.db.models import Quota
 from app.dnsimple.adapter import DNSimple, Purpose
-from app.dnsimple.budget import QuotaExhaustedError, QuotaKeeper, Shares
+from app.dnsimple.budget import QuotaExhaustedError, RateBudget, Shares
 from app.dnsimple.errors import (
     AuthenticationError,
     DNSimpleError,
@@ -22,15 +22,15 @@ from app.dnsimple.errors import (
     NotIssuedYetError,
     RateLimitedError,
 )
-from app.dnsimple.purposes import Answer, Payer, RateLimit
+from app.dnsimple.purposes import Answer, BudgetedCalls, RateLimit
 from tests.harness import ACCOUNT, TOKEN
 from tests.simulator_process import Simulator
 
 TEMPLATE = "/{account}/domains"
 
 
-def keeper(database: Database, token: str = TOKEN, **shares: float) -> QuotaKeeper:
-    return QuotaKeeper(database, account_id=ACCOUNT, token=token, shares=Shares(**shares), rng=random.Random(1))
+def keeper(database: Database, token: str = TOKEN, **shares: float) -> RateBudget:
+    return RateBudget(database, account_id=ACCOUNT, token=token, shares=Shares(**shares), rng=random.Random(1))
 
 
 def answer(limit: int | None = None, remaining: int = 0, seconds_left: float = 3600.0, status: int = 200) -> Answer:
@@ -39,7 +39,7 @@ def answer(limit: int | None = None, remaining: int = 0, seconds_left: float = 3
 
 
 def call(
-    kept: QuotaKeeper,
+    kept: RateBudget,
     said: Answer,
     error: DNSimpleError | None = None,
     purpose: Purpose = Purpose.INTERACTIVE,
@@ -58,7 +58,7 @@ def change(database: Database, **values: Any) -> None:
         session.execute(update(Quota).values(**values))
 
 
-def admitted(kept: QuotaKeeper, purpose: Purpose, most: int = 1000) -> int:
+def admitted(kept: RateBudget, purpose: Purpose, most: int = 1000) -> int:
     for count in range(most):
         try:
             kept.admit(purpose)
@@ -155,11 +155,11 @@ def test_an_unknown_certificate_that_is_not_handed_out_is_not_free(database: Dat
 def test_calls_that_belong_together_are_paid_for_together(database: Database) -> None:
     kept = keeper(database, reserve=0)
     call(kept, answer(100, 3))
-    payer = Payer(kept)
-    with payer.together(2) as pair:
+    calls_budget = BudgetedCalls(kept)
+    with calls_budget.reserve(2) as pair:
         pair.begin()
         pair.begin()
-    with pytest.raises(QuotaExhaustedError), payer.together(2):
+    with pytest.raises(QuotaExhaustedError), calls_budget.reserve(2):
         raise AssertionError("one call is left")
     assert admitted(kept, Purpose.BACKGROUND) == 1, "what was not sent costs nothing"
 
@@ -167,7 +167,7 @@ def test_calls_that_belong_together_are_paid_for_together(database: Database) ->
 def test_what_was_paid_for_and_not_sent_is_given_back(database: Database) -> None:
     kept = keeper(database, reserve=0)
     call(kept, answer(100, 10))
-    with Payer(kept).on_behalf_of(Purpose.UNKNOWN).together(2) as pair:
+    with BudgetedCalls(kept).on_behalf_of(Purpose.UNKNOWN).reserve(2) as pair:
         pair.begin()
         pair.end(answer(100, 9), None)
     assert admitted(kept, Purpose.BACKGROUND) == 9
@@ -247,7 +247,9 @@ def limited(request: pytest.FixtureRequest) -> Iterator[Simulator]:
 def test_many_threads_of_several_processes_never_exceed_it(database: Database, limited: Simulator) -> None:
     """Two keepers on one database stand for two processes; somebody else uses the account as well."""
     clients = [
-        DNSimple(account_id=ACCOUNT, token=TOKEN, base_url=limited.url, pool_size=16, gate=keeper(database, reserve=0))
+        DNSimple(
+            account_id=ACCOUNT, token=TOKEN, base_url=limited.url, pool_size=16, budget=keeper(database, reserve=0)
+        )
         for _ in range(2)
     ]
     stranger = DNSimple(account_id=ACCOUNT, token=TOKEN, base_url=limited.url)

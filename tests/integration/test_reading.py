@@ -211,7 +211,7 @@ def test_a_database_of_another_account_is_refused(services: Services) -> None:
     other = make_settings(
         services.settings.database_url,
         services.settings.dnsimple_base_url,
-        services.settings.var_dir,
+        services.settings.data_dir,
         dnsimple_account_id=2,
     )
     with pytest.raises(PermanentError, match="belongs to account 1010"):
@@ -220,7 +220,7 @@ def test_a_database_of_another_account_is_refused(services: Services) -> None:
 
 def test_what_comes_of_a_simulator_is_not_mixed_with_a_real_account(services: Services) -> None:
     def of(base_url: str) -> Services:
-        return make_services(make_settings(services.settings.database_url, base_url, services.settings.var_dir))
+        return make_services(make_settings(services.settings.database_url, base_url, services.settings.data_dir))
 
     of("http://localhost:1")  # a simulator on another port
     with pytest.raises(PermanentError, match="belongs to a simulated DNSimple"):
@@ -236,7 +236,7 @@ def test_another_key_encryption_key_is_refused(services: Services, tmp_path: Any
     other = make_settings(
         services.settings.database_url,
         services.settings.dnsimple_base_url,
-        services.settings.var_dir,
+        services.settings.data_dir,
         key_encryption_key_file=tmp_path / "other.key",
     )
     with pytest.raises(PermanentError, match="restore that key"):

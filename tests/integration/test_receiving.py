@@ -72,7 +72,7 @@ def test_other_events_are_recorded_and_ignored(anonymous: FlaskClient, services:
 
 
 def test_an_event_of_another_account_is_recorded_and_ignored(anonymous: FlaskClient, services: Services) -> None:
-    assert anonymous.post(PATH, json=event(1, 1, account_id=2)).json["data"]["outcome"] == "foreign"
+    assert anonymous.post(PATH, json=event(1, 1, account_id=2)).json["data"]["outcome"] == "other_account"
     assert jobs(services) == []
 
 

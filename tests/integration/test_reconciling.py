@@ -44,7 +44,7 @@ def install(client: FlaskClient, services: Services, simulator: Simulator, domai
     """Order and install a certificate, without any event."""
     number = int(client.post("/issue_certificate", json={"domain": domain} | more).json["data"]["certificate_id"])
     simulator.wait_until_issued(domain, number)
-    make_due(services, "watch")
+    make_due(services, "poll_issuance")
     drain(services)
     simulator.reset_calls()
     return number
@@ -52,7 +52,7 @@ def install(client: FlaskClient, services: Services, simulator: Simulator, domai
 
 def installed(services: Services) -> set[int]:
     with services.database.read() as session:
-        return set(session.scalars(select(Certificate.id).where(Certificate.installed_at.is_not(None))))
+        return set(session.scalars(select(Certificate.id).where(Certificate.fetched_at.is_not(None))))
 
 
 def looks(simulator: Simulator) -> list[str]:
@@ -70,7 +70,7 @@ def test_a_renewal_whose_event_was_lost_is_installed(
 ) -> None:
     old = install(client, services, simulator, domain)
     new = simulator.renew(old)
-    assert "install" in reconcile(services)
+    assert "fetch_certificate" in reconcile(services)
     assert installed(services) == {old, new}
     assert looks(simulator) == [domain]
 
@@ -100,7 +100,7 @@ def test_the_accounts_domains_are_learned_page_by_page_once_a_day(database_url: 
         assert len(pages) == 2
         with services.database.write() as session:
             assert set(session.scalars(select(Domain.name))) == set(domains)
-            session.execute(update(Domain).where(Domain.name != domains[-1]).values(looked_at=db_now(-3600)))
+            session.execute(update(Domain).where(Domain.name != domains[-1]).values(last_checked_at=db_now(-3600)))
         reconcile(services)
         assert installed(services) == {number}
         services.database.close()
@@ -113,8 +113,8 @@ def test_an_overdue_renewal_goes_before_everything_else(
     install(client, services, simulator, due)
     install(client, services, simulator, other)
     with services.database.write() as session:
-        session.execute(update(Domain).values(looked_at=db_now(-3 * 86400)))
-        session.execute(update(Domain).where(Domain.name == due).values(looked_at=db_now(-7 * 3600)))
+        session.execute(update(Domain).values(last_checked_at=db_now(-3 * 86400)))
+        session.execute(update(Domain).where(Domain.name == due).values(last_checked_at=db_now(-7 * 3600)))
         times = {"not_before": db_now(-61 * 86400), "not_after": db_now(29 * 86400)}
         session.execute(update(Certificate).where(Certificate.domain == due).values(**times))
     change(services, Quota, call_limit=1)
@@ -197,9 +197,9 @@ def test_a_certificate_that_was_given_up_is_left_to_the_operator(
     new = simulator.renew(old)
     simulator.clear_faults()
     for _ in range(2):
-        change(services, Domain, looked_at=None)
+        change(services, Domain, last_checked_at=None)
         reconcile(services)
-    (dead,) = [job for job in jobs(services, "install") if job.state == "dead"]
+    (dead,) = [job for job in jobs(services, "fetch_certificate") if job.state == "dead"]
     assert dead.args["certificate_id"] == new
     assert installed(services) == {old}
 
@@ -212,7 +212,7 @@ def test_a_good_certificate_below_one_that_was_given_up_is_found(
     simulator.rates(wrong_key=1)
     simulator.renew(old)
     simulator.clear_faults()
-    change(services, Domain, looked_at=None)
+    change(services, Domain, last_checked_at=None)
     reconcile(services)
     assert installed(services) == {old}
     reconcile(services)
@@ -237,8 +237,8 @@ def test_a_domain_whose_answer_cannot_be_used_does_not_stand_in_the_way(
     old = install(client, services, simulator, domain)
     new = simulator.renew(old)
     with services.database.write() as session:
-        session.execute(update(Domain).where(Domain.name == bad).values(looked_at=db_now(-3 * 86400)))
-        session.execute(update(Domain).where(Domain.name == domain).values(looked_at=db_now(-2 * 86400)))
+        session.execute(update(Domain).where(Domain.name == bad).values(last_checked_at=db_now(-3 * 86400)))
+        session.execute(update(Domain).where(Domain.name == domain).values(last_checked_at=db_now(-2 * 86400)))
     simulator.fault(method="GET", path_template=LIST, action="status", status=200, body="{}")
     reconcile(services)
     assert looks(simulator) == [bad]
@@ -259,7 +259,7 @@ def test_a_suppressed_webhook_is_created_anew_and_what_was_missed_is_caught_up_w
         simulator.control("POST", "/events", {"name": "domain.create", "request_identifier": f"filler-{number}"})
     wait_until(lambda: simulator.api("GET", "/webhooks")[0]["suppressed_at"], "the webhook is suppressed")
     (hook,) = simulator.api("GET", "/webhooks")
-    change(services, Domain, looked_at=db_now(-60))
+    change(services, Domain, last_checked_at=db_now(-60))
     with services.database.write() as session:
         times = {"not_before": db_now(-60.1 * 86400), "not_after": db_now(29.9 * 86400)}
         session.execute(update(Certificate).where(Certificate.id == old).values(**times))

@@ -15,9 +15,9 @@ from sqlalchemy import func, select, update
 
 from app.db.clock import db_now
 from app.db.models import Certificate, Delivery, Job
-from app.deliveries.delivery import want_delivered
-from app.deliveries.redelivery import BATCH, Wish, redeliver
-from app.destinations.base import Bundle, DestinationConfig, Receipt, Version
+from app.deliveries.delivery import enqueue_delivery
+from app.deliveries.redelivery import BATCH, RedeliveryRequest, redeliver
+from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, Version
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.services import Services
 from app.web.context import WebContext
@@ -66,7 +66,7 @@ def test_a_destination_is_added_to_a_thousand_certificates_by_one_command(
 
 def test_an_interrupted_run_is_gone_on_with(app: Flask, added: Services) -> None:
     add_lineages(added, 250)
-    steps = redeliver(added, Wish("mail"), actor="operator:tests")
+    steps = redeliver(added, RedeliveryRequest("mail"), actor="operator:tests")
     assert next(steps).owed == BATCH
     assert len(states(added)) == BATCH
     assert "To be delivered to mail: 150" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
@@ -141,12 +141,12 @@ class Careless:
     fingerprints: list[str] = field(default_factory=list)
     config: ClassVar = DestinationConfig(name="careless")
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         if not self.held:
             self.meanwhile()
         self.held.append(bundle.version.certificate_id)
         self.fingerprints.append(bundle.fingerprint)
-        return Receipt("delivered", "taken")
+        return DeliveryResult("delivered", "taken")
 
     def current(self, slot: str) -> Version | None:
         raise NotImplementedError
@@ -158,18 +158,18 @@ class Careless:
 def test_a_newer_certificate_is_put_back_that_an_older_one_has_overtaken(services: Services) -> None:
     add_lineages(services, 1, each=2)  # 10, and its successor 11
     with services.database.write() as session:  # which is not installed yet
-        session.execute(update(Certificate).where(Certificate.id == 11).values(lineage_id=None, installed_at=None))
+        session.execute(update(Certificate).where(Certificate.id == 11).values(lineage_id=None, fetched_at=None))
 
     def newer_comes() -> None:
         with services.database.write() as session:
-            session.execute(update(Certificate).where(Certificate.id == 11).values(lineage_id=1, installed_at=db_now()))
+            session.execute(update(Certificate).where(Certificate.id == 11).values(lineage_id=1, fetched_at=db_now()))
             session.add(Delivery(certificate_id=11, destination="careless", state="delivered"))
         careless.held.append(11)
 
     careless = Careless(newer_comes)
     services = replace(services, destinations={"careless": careless})
     with services.database.write() as session:
-        want_delivered(services, session, 10, "careless")
+        enqueue_delivery(services, session, 10, "careless")
     drain(services)
     assert careless.held == [11, 10, 11]
     assert states(services, "careless") == {10: "delivered", 11: "delivered"}
@@ -181,12 +181,12 @@ def test_a_certificate_that_is_reissued_during_its_delivery_is_delivered_again(s
     def reissued() -> None:
         with services.database.write() as session:
             session.execute(update(Certificate).values(fingerprint="ab" * 32))
-            want_delivered(services, session, 10, "careless")
+            enqueue_delivery(services, session, 10, "careless")
 
     careless = Careless(reissued)
     services = replace(services, destinations={"careless": careless})
     with services.database.write() as session:
-        want_delivered(services, session, 10, "careless")
+        enqueue_delivery(services, session, 10, "careless")
     drain(services)
     assert careless.fingerprints[-1] == "ab" * 32
     assert states(services, "careless") == {10: "delivered"}
@@ -197,7 +197,7 @@ def test_a_key_that_is_not_kept_is_fetched_again(
 ) -> None:
     number = install(client, added, simulator, domain)
     with added.database.write() as session:
-        session.execute(update(Certificate).values(sealed_key=None))
+        session.execute(update(Certificate).values(encrypted_key=None))
     simulator.reset_calls()
     run(app, "certificates", "redeliver", "--destination", "mail", str(number))
     drain(added)
@@ -230,7 +230,7 @@ def test_what_waits_for_its_next_attempt_begins_at_once(app: Flask, added: Servi
     add_lineages(added, 2)
     run(app, "certificates", "redeliver", "--destination", "mail", "--all")
     with added.database.write() as session:
-        session.execute(update(Job).values(due_at=db_now(3600)))
+        session.execute(update(Job).values(run_at=db_now(3600)))
     assert drain(added) == []
     assert "Begun again: 2." in run(app, "deliveries", "retry", "--destination", "mail")
     assert drain(added) == ["deliver", "deliver"]

@@ -61,7 +61,7 @@ def test_a_changed_secret_replaces_ours_and_leaves_others_alone(services: Servic
     simulator.api("POST", "/webhooks", {"url": OTHER})
     register(services)
     old = services.webhook_url
-    given = WebhookSecrets(services.database, services.sealer, given="another-secret-Kx3Vq7Rk2Xz9Jm4Tb8WpLd5nGh")
+    given = WebhookSecrets(services.database, services.encryptor, given="another-secret-Kx3Vq7Rk2Xz9Jm4Tb8WpLd5nGh")
     changed = replace(services, webhook_secrets=given)
     register(changed)
     assert urls(simulator) == [OTHER, old], "every process has to hear of it first"

@@ -105,6 +105,6 @@ def test_the_ssh_example_delivers(tmp_path: Path) -> None:
         given = example("ssh")
         there = machine.config(command=["echo", *given["command"]])
         destination = SshDestination(SshConfig.model_validate(given | there))
-        receipt = destination.deliver(test_files_destination.bundle(1))
-        assert receipt.detail.endswith("command done: sudo systemctl reload nginx")
+        result = destination.deliver(test_files_destination.bundle(1))
+        assert result.detail.endswith("command done: sudo systemctl reload nginx")
         assert held(machine.home / "certificates" / "www.example.com") == whole(1)

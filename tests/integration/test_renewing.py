@@ -10,9 +10,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
 from app.db.clock import db_now
-from app.db.models import Certificate, Delivery, Order, Quota, StoryLine
+from app.db.models import Certificate, Delivery, Order, Quota, TimelineEntry
 from app.jobs.queue import Priority
-from app.renewals.renewal import problem_of
+from app.renewals.renewal import renewal_failure
 from app.services import Services
 from tests.harness import drain, jobs, let_leases_end, make_due
 from tests.simulator_process import Simulator
@@ -25,19 +25,19 @@ DAY = 86400
 @pytest.fixture
 def services(services: Services) -> Services:
     """Policy: whatever is not renewed by DNSimple; a purchase that was lost is waited for a moment only."""
-    more = {"renew_by_us": "overdue", "purchase_settle_seconds": 0.01}
+    more = {"renewal_policy": "overdue", "purchase_settle_seconds": 0.01}
     return replace(services, settings=services.settings.model_copy(update=more))
 
 
 def with_policy(services: Services, policy: str) -> Services:
-    return replace(services, settings=services.settings.model_copy(update={"renew_by_us": policy}))
+    return replace(services, settings=services.settings.model_copy(update={"renewal_policy": policy}))
 
 
 def install(client: FlaskClient, services: Services, simulator: Simulator, domain: str, **more: Any) -> int:
     """Order and install a certificate, without any event."""
     number = int(client.post("/issue_certificate", json={"domain": domain} | more).json["data"]["certificate_id"])
     simulator.wait_until_issued(domain, number)
-    make_due(services, "watch")
+    make_due(services, "poll_issuance")
     drain(services)
     simulator.reset_calls()
     return number
@@ -51,7 +51,7 @@ def age(services: Services, certificate_id: int, *, days_left: float, lifetime: 
 
 def renew(services: Services) -> list[str]:
     with services.database.write() as session:
-        services.queue.enqueue(session, "renew", {}, key="renew", priority=Priority.BACKGROUND)
+        services.queue.enqueue(session, "renew_due", {}, key="renew_due", priority=Priority.BACKGROUND)
     return drain(services)
 
 
@@ -60,7 +60,7 @@ def finish(services: Services, simulator: Simulator, domain: str) -> None:
     for certificate in simulator.certificates(domain):
         if certificate["state"] == "requesting":
             simulator.wait_until_issued(domain, certificate["id"])
-    make_due(services, "watch")
+    make_due(services, "poll_issuance")
     drain(services)
 
 
@@ -86,18 +86,18 @@ def test_a_certificate_without_auto_renewal_is_renewed_and_delivered(
 ) -> None:
     old = install(client, services, simulator, domain, auto_renew=False, san=["shop"])
     age(services, old, days_left=25)
-    assert renew(services) == ["renew", "order"]
+    assert renew(services) == ["renew_due", "advance_order"]
     finish(services, simulator, domain)
     order = renewal_of(services, old)
-    assert order.state == "installed"
+    assert order.state == "fetched"
     with services.database.read() as session:
         new = session.get_one(Certificate, order.certificate_id)
         was = session.get_one(Certificate, old)
         delivered = session.scalars(select(Delivery.state).where(Delivery.certificate_id == new.id)).all()
-        story = session.scalars(select(StoryLine.step).where(StoryLine.order_id == order.id)).all()
+        timeline = session.scalars(select(TimelineEntry.step).where(TimelineEntry.order_id == order.id)).all()
     assert (new.lineage_id, new.names, new.auto_renew) == (was.lineage_id, was.names, False)
     assert delivered == ["delivered"]
-    assert story == ["renewal ordered", "purchased", "requested", "issued", "downloaded", "verified", "delivered"]
+    assert timeline == ["renewal ordered", "purchased", "pending", "issued", "downloaded", "verified", "delivered"]
     assert posts(simulator) == [ORDER, ISSUE]
 
 
@@ -147,7 +147,7 @@ def test_what_dnsimple_has_renewed_already_is_fetched_and_not_bought(
     renew(services)
     finish(services, simulator, domain)
     assert posts(simulator) == []
-    assert (renewal_of(services, old).certificate_id, renewal_of(services, old).state) == (new, "installed")
+    assert (renewal_of(services, old).certificate_id, renewal_of(services, old).state) == (new, "fetched")
 
 
 def test_what_was_installed_meanwhile_ends_the_renewal(
@@ -160,13 +160,15 @@ def test_what_was_installed_meanwhile_ends_the_renewal(
     age(services, old, days_left=40)
     new = simulator.renew(old)
     with services.database.write() as session:
-        services.queue.enqueue(session, "install", {"certificate_id": new, "domain_id": simulator.domain_id(domain)})
+        services.queue.enqueue(
+            session, "fetch_certificate", {"certificate_id": new, "domain_id": simulator.domain_id(domain)}
+        )
     drain(services)
     simulator.reset_calls()
-    make_due(services, "order")
+    make_due(services, "advance_order")
     drain(services)
     assert posts(simulator) == []
-    assert (renewal_of(services, old).certificate_id, renewal_of(services, old).state) == (new, "installed")
+    assert (renewal_of(services, old).certificate_id, renewal_of(services, old).state) == (new, "fetched")
 
 
 def test_one_renewal_is_in_flight_at_a_time(
@@ -190,10 +192,10 @@ def test_a_lost_answer_to_the_renewals_order_buys_nothing_twice(
     simulator.fault(method="POST", path_template=ORDER, when=when, action="reset")
     renew(services)
     for _ in range(3):
-        make_due(services, "order")
+        make_due(services, "advance_order")
         drain(services)
     finish(services, simulator, domain)
-    assert renewal_of(services, old).state == "installed"
+    assert renewal_of(services, old).state == "fetched"
     assert len(simulator.certificates(domain)) == 2
 
 
@@ -209,10 +211,10 @@ def test_a_renewal_that_cannot_be_issued_without_its_number_is_ordered_anew(
     )
     renew(services)
     for _ in range(3):
-        make_due(services, "order")
+        make_due(services, "advance_order")
         drain(services)
     finish(services, simulator, domain)
-    assert renewal_of(services, old).state == "installed"
+    assert renewal_of(services, old).state == "fetched"
     assert sorted(one["state"] for one in simulator.certificates(domain)) == ["issued", "issued", "new"]
 
 
@@ -225,10 +227,10 @@ def test_a_lost_answer_to_the_renewals_issuance_is_settled_by_looking(
     simulator.fault(method="POST", path_template=ISSUE, when=when, action="status", status=502)
     renew(services)
     for _ in range(3):
-        make_due(services, "order")
+        make_due(services, "advance_order")
         drain(services)
     finish(services, simulator, domain)
-    assert renewal_of(services, old).state == "installed"
+    assert renewal_of(services, old).state == "fetched"
     assert len(simulator.certificates(domain)) == 2
 
 
@@ -242,11 +244,11 @@ def test_a_renewal_that_fails_is_noticed_noted_and_tried_again_a_day_later(
     failing = renewal_of(services, old)
     assert failing.certificate_id is not None
     simulator.wait_for_state(domain, failing.certificate_id, "failed")
-    make_due(services, "watch")
+    make_due(services, "poll_issuance")
     drain(services)
     assert renewal_of(services, old).state == "failed"
     with services.database.read() as session:
-        assert "DNSimple says that the certificate is failed" in (problem_of(session, old) or "")
+        assert "DNSimple says that the certificate is failed" in (renewal_failure(session, old) or "")
     simulator.outcome(domain, "issued")
     renew(services)
     assert renewals(services) == 1
@@ -254,7 +256,7 @@ def test_a_renewal_that_fails_is_noticed_noted_and_tried_again_a_day_later(
         session.execute(update(Order).where(Order.id == failing.id).values(updated_at=db_now(-1.3 * DAY)))
     renew(services)
     finish(services, simulator, domain)
-    assert renewal_of(services, old).state == "installed"
+    assert renewal_of(services, old).state == "fetched"
     assert renewals(services) == 2
 
 
@@ -266,10 +268,10 @@ def test_a_renewal_of_a_short_certificate_is_given_up_while_there_is_time_for_an
     simulator.outcome(domain, "requesting")
     renew(services)
     order = renewal_of(services, old)
-    for hours, state in ((11, "requested"), (13, "failed")):
+    for hours, state in ((11, "pending"), (13, "failed")):
         with services.database.write() as session:
             session.execute(update(Order).where(Order.id == order.id).values(created_at=db_now(-3600 * hours)))
-        make_due(services, "watch")
+        make_due(services, "poll_issuance")
         drain(services)
         assert renewal_of(services, old).state == state
 
@@ -285,7 +287,7 @@ def test_renewals_are_background_and_bounded_by_the_quota(
     renew(services)
     assert renewals(services) == 2
     order_id = renewal_of(services, numbers[0]).id
-    (job,) = [job for job in jobs(services, "order") if job.args["order_id"] == order_id]
+    (job,) = [job for job in jobs(services, "advance_order") if job.args["order_id"] == order_id]
     assert job.priority == Priority.BACKGROUND
 
 
@@ -295,10 +297,10 @@ def test_a_renewals_job_is_taken_up_after_its_worker_died(
     old = install(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=10)
     with services.database.write() as session:
-        services.queue.enqueue(session, "renew", {}, key="renew")
+        services.queue.enqueue(session, "renew_due", {}, key="renew_due")
     (claim,) = services.queue.claim(1, worker_id="dies")
-    assert claim.kind == "renew"
+    assert claim.kind == "renew_due"
     let_leases_end(services)
     drain(services)
     finish(services, simulator, domain)
-    assert renewal_of(services, old).state == "installed"
+    assert renewal_of(services, old).state == "fetched"

@@ -16,8 +16,8 @@ from flask import Flask
 from sqlalchemy import delete, select, update
 
 from app import create_app
-from app.crypto.encryption import KeyNotHeldError, SealBrokenError, Sealer, key_id_of, sealed_under
-from app.crypto.keyring import KeyFile, sealing_key_id
+from app.crypto.encryption import DecryptionError, Encryptor, KeyNotHeldError, key_id_of, key_id_of_ciphertext
+from app.crypto.keyring import KeyFile, encryption_key_id
 from app.crypto.webhook_secrets import SPREAD_SECONDS
 from app.db.clock import db_now
 from app.db.models import Certificate, WebhookSecret
@@ -42,7 +42,7 @@ def pem(number: int) -> str:
 
 def add_certificates(services: Services, count: int = COUNT) -> None:
     with services.database.write() as session:
-        under = sealing_key_id(session)
+        under = encryption_key_id(session)
         for number in range(1, count + 1):
             session.add(
                 Certificate(
@@ -52,14 +52,14 @@ def add_certificates(services: Services, count: int = COUNT) -> None:
                     state="issued",
                     common_name="customer.example",
                     names=["customer.example"],
-                    sealed_key=services.sealer.seal(pem(number), certificate_id=number, under=under),
+                    encrypted_key=services.encryptor.encrypt(pem(number), certificate_id=number, under=under),
                 )
             )
 
 
-def sealed(services: Services) -> dict[int, bytes]:
+def encrypted(services: Services) -> dict[int, bytes]:
     with services.database.read() as session:
-        found = session.execute(select(Certificate.id, Certificate.sealed_key).order_by(Certificate.id)).all()
+        found = session.execute(select(Certificate.id, Certificate.encrypted_key).order_by(Certificate.id)).all()
     return {number: blob for number, blob in found if blob is not None}
 
 
@@ -74,19 +74,19 @@ def again(services: Services) -> Services:
 
 def assert_all_open(services: Services, count: int = COUNT) -> None:
     fresh = again(services)
-    found = sealed(fresh)
+    found = encrypted(fresh)
     assert len(found) == count
-    assert {sealed_under(blob) for blob in found.values()} == set(keys_of(services)), (
+    assert {key_id_of_ciphertext(blob) for blob in found.values()} == set(keys_of(services)), (
         "under one key, the one in the file"
     )
     for number, blob in found.items():
-        assert fresh.sealer.open(blob, certificate_id=number) == pem(number)
+        assert fresh.encryptor.decrypt(blob, certificate_id=number) == pem(number)
     fresh.database.close()
 
 
 def test_everything_is_sealed_anew_and_the_old_key_is_dropped(app: Flask, services: Services) -> None:
     add_certificates(services)
-    old = services.sealer.key_id
+    old = services.encryptor.key_id
     secret = services.webhook_secrets.current()
     output = run(app, "keys", "rotate")
     assert f"Took {old} out of" in output
@@ -109,7 +109,7 @@ def copies(services: Services) -> list[Path]:
 
 
 def test_a_given_key_is_taken(app: Flask, services: Services, tmp_path: Path) -> None:
-    key = Sealer.new_key()
+    key = Encryptor.new_key()
     file = tmp_path / "new.key"
     file.write_text(key)
     file.chmod(0o600)
@@ -124,27 +124,27 @@ def test_a_process_that_runs_opens_what_is_sealed_under_the_new_key(app: Flask, 
     running = again(services)
     add_certificates(services, 1)
     run(app, "keys", "rotate")
-    assert running.sealer.open(sealed(services)[1], certificate_id=1) == pem(1)
+    assert running.encryptor.decrypt(encrypted(services)[1], certificate_id=1) == pem(1)
     running.database.close()
 
 
 def test_two_rows_that_are_swapped_do_not_open(services: Services) -> None:
     add_certificates(services, 2)
-    one, two = sealed(services).values()
+    one, two = encrypted(services).values()
     with services.database.write() as session:
         for number, blob in ((1, two), (2, one)):
-            session.execute(update(Certificate).where(Certificate.id == number).values(sealed_key=blob))
-    for number, blob in sealed(services).items():
-        with pytest.raises(SealBrokenError, match="belongs to another"):
-            services.sealer.open(blob, certificate_id=number)
-    assert list(key_rotation.unreadable(services)) == [1, 2]
+            session.execute(update(Certificate).where(Certificate.id == number).values(encrypted_key=blob))
+    for number, blob in encrypted(services).items():
+        with pytest.raises(DecryptionError, match="belongs to another"):
+            services.encryptor.decrypt(blob, certificate_id=number)
+    assert list(key_rotation.undecryptable(services)) == [1, 2]
 
 
 @pytest.mark.parametrize("commit", range(1, 8))
 def test_a_rotation_killed_at_any_commit_is_taken_up(app: Flask, services: Services, commit: int) -> None:
     """The switch, the webhook's secret, three batches and a last look, the drop."""
     add_certificates(services)
-    first = services.sealer.key_id
+    first = services.encryptor.key_id
     services.database.close()
     kill_at = f"""
 import sys
@@ -172,7 +172,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "DNSIMPLE_BASE_URL": settings.dnsimple_base_url,
         "PUBLIC_URL": settings.public_url,
         "DATABASE_URL": f"{settings.database_url}",
-        "VAR_DIR": str(settings.var_dir),
+        "DATA_DIR": str(settings.data_dir),
     }
 
 
@@ -185,7 +185,9 @@ def test_what_is_sealed_while_it_goes_on_is_not_lost(app: Flask, services: Servi
         nonlocal number
         while not ending.is_set():
             with running.database.write() as session:
-                blob = running.sealer.seal(pem(number + 1), certificate_id=number + 1, under=sealing_key_id(session))
+                blob = running.encryptor.encrypt(
+                    pem(number + 1), certificate_id=number + 1, under=encryption_key_id(session)
+                )
                 session.add(
                     Certificate(
                         id=number + 1,
@@ -194,7 +196,7 @@ def test_what_is_sealed_while_it_goes_on_is_not_lost(app: Flask, services: Servi
                         state="issued",
                         common_name="d",
                         names=[],
-                        sealed_key=blob,
+                        encrypted_key=blob,
                     )
                 )
             number += 1
@@ -214,13 +216,13 @@ def test_what_is_sealed_while_it_goes_on_is_not_lost(app: Flask, services: Servi
 
 def test_a_rotation_waits_until_every_worker_can_open_with_the_new_key(app: Flask, services: Services) -> None:
     add_certificates(services, 1)
-    first = services.sealer.key_id
+    first = services.encryptor.key_id
     with services.database.write() as session:
         session.add(WorkerRow(id="wrk_other", host="other-host", pid=7, key_ids=[first]))
     output = run(app, "keys", "rotate", "--wait", "0", status=1)
     assert "other-host (7)" in output
     with services.database.read() as session:
-        assert sealing_key_id(session) == first, "nothing was switched"
+        assert encryption_key_id(session) == first, "nothing was switched"
     with services.database.write() as session:
         session.execute(update(WorkerRow).values(key_ids=keys_of(services)))
     assert "Going on with" in run(app, "keys", "rotate")
@@ -229,7 +231,7 @@ def test_a_rotation_waits_until_every_worker_can_open_with_the_new_key(app: Flas
 
 def test_a_worker_that_is_silent_is_not_waited_for(app: Flask, services: Services) -> None:
     with services.database.write() as session:
-        session.add(WorkerRow(id="wrk_dead", host="dead-host", pid=7, key_ids=[], heard_at=db_now(-60)))
+        session.add(WorkerRow(id="wrk_dead", host="dead-host", pid=7, key_ids=[], last_heartbeat_at=db_now(-60)))
     run(app, "keys", "rotate", "--wait", "0")
 
 
@@ -237,11 +239,11 @@ def test_a_running_worker_tells_that_it_has_read_the_new_key(services: Services)
     worker = Worker(again(services))
     worker._say_alive()
     file = services.settings.kek_file
-    new = Sealer.new_key()
+    new = Encryptor.new_key()
     file.write_text(f"{new}\n{file.read_text()}")
-    assert key_rotation.workers_without(services, key_id_of(new)) != []
+    assert key_rotation.workers_missing_key(services, key_id_of(new)) != []
     worker._say_alive()
-    assert key_rotation.workers_without(services, key_id_of(new)) == []
+    assert key_rotation.workers_missing_key(services, key_id_of(new)) == []
 
 
 def test_two_rotations_at_once_are_refused(app: Flask, services: Services) -> None:
@@ -251,14 +253,14 @@ def test_two_rotations_at_once_are_refused(app: Flask, services: Services) -> No
 
 def test_a_key_that_is_needed_is_not_dropped(app: Flask, services: Services) -> None:
     add_certificates(services, 1)
-    assert "is needed by 1" in run(app, "keys", "drop", services.sealer.key_id, status=1)
+    assert "is needed by 1" in run(app, "keys", "drop", services.encryptor.key_id, status=1)
     assert "Every key is needed" in run(app, "keys", "drop")
 
 
 def test_a_key_in_the_environment_says_how_to_rotate_it(
     simulator: Simulator, database_url: str, tmp_path: Path
 ) -> None:
-    settings = make_settings(database_url, simulator.url, tmp_path, key_encryption_key=Sealer.new_key())
+    settings = make_settings(database_url, simulator.url, tmp_path, key_encryption_key=Encryptor.new_key())
     app = create_app(settings)
     claim_installation(app.extensions["certcourier"].services)
     assert "NEW OLD" in run(app, "keys", "rotate", status=1)
@@ -268,9 +270,9 @@ def test_a_key_in_the_environment_says_how_to_rotate_it(
 @pytest.fixture
 def by_variable(services: Services, simulator: Simulator) -> Iterator[tuple[Flask, str]]:
     """The same installation with its key in KEY_ENCRYPTION_KEY; two of them."""
-    old, new = services.settings.kek_file.read_text().strip(), Sealer.new_key()
+    old, new = services.settings.kek_file.read_text().strip(), Encryptor.new_key()
     given = {"key_encryption_key": f"{new} {old}", "webhook_secret": None}
-    url, folder = f"{services.settings.database_url}", services.settings.var_dir
+    url, folder = f"{services.settings.database_url}", services.settings.data_dir
     app = create_app(make_settings(url, simulator.url, folder, **given))
     yield app, new
     app.extensions["certcourier"].services.database.close()
@@ -279,12 +281,12 @@ def by_variable(services: Services, simulator: Simulator) -> Iterator[tuple[Flas
 def test_keys_from_the_environment_are_rotated_too(services: Services, by_variable: tuple[Flask, str]) -> None:
     add_certificates(services)
     app, new = by_variable
-    by_hand = "save it where the backups' keys are, then take it out of KEY_ENCRYPTION_KEY on every host"
-    assert by_hand in run(app, "keys", "rotate")
-    assert by_hand in run(app, "keys", "status", status=1)
-    assert by_hand in run(app, "keys", "drop", status=1)
-    fresh = Sealer(new)
-    assert [fresh.open(blob, certificate_id=number) for number, blob in sealed(services).items()] == [
+    manual_steps = "save it where the backups' keys are, then take it out of KEY_ENCRYPTION_KEY on every host"
+    assert manual_steps in run(app, "keys", "rotate")
+    assert manual_steps in run(app, "keys", "status", status=1)
+    assert manual_steps in run(app, "keys", "drop", status=1)
+    fresh = Encryptor(new)
+    assert [fresh.decrypt(blob, certificate_id=number) for number, blob in encrypted(services).items()] == [
         pem(number) for number in range(1, COUNT + 1)
     ]
 
@@ -296,7 +298,7 @@ def lose_key(services: Services) -> Services:
 
 
 def test_a_lost_key_is_noticed_at_the_start_with_the_remedy(services: Services) -> None:
-    lost = services.sealer.key_id
+    lost = services.encryptor.key_id
     with pytest.raises(PermanentError, match=f"sealed under key {lost}.*keys replace --lost.*refetch"):
         claim_installation(lose_key(services))
 
@@ -325,7 +327,9 @@ def test_after_a_lost_key_everything_is_fetched_again(
     assert app.test_client().post(path, json=event(number, simulator.domain_id(domain))).status_code == 200
     drain(services)
     with services.database.read() as session:
-        before = services.sealer.open(session.get_one(Certificate, number).sealed_key or b"", certificate_id=number)
+        before = services.encryptor.decrypt(
+            session.get_one(Certificate, number).encrypted_key or b"", certificate_id=number
+        )
     later = create_app(lose_key(services).settings)
     assert "fetch 1 private key:" in run(later, "keys", "replace", "--lost")
     moved: Services = later.extensions["certcourier"].services
@@ -338,7 +342,9 @@ def test_after_a_lost_key_everything_is_fetched_again(
     drain(moved)
     assert [call["path_template"].rpartition("/")[2] for call in simulator.calls()] == ["private_key"]
     with moved.database.read() as session:
-        after = moved.sealer.open(session.get_one(Certificate, number).sealed_key or b"", certificate_id=number)
+        after = moved.encryptor.decrypt(
+            session.get_one(Certificate, number).encrypted_key or b"", certificate_id=number
+        )
     assert after == before
     assert later.test_client().post(path, json=event(number, 1)).status_code == 200, "DNSimple's URL still works"
     assert moved.webhook_secrets.current() != secret
@@ -356,13 +362,13 @@ def test_a_key_that_does_not_belong_to_its_certificate_is_not_put_on_record(
         path = f"/dnsimple/events/{services.webhook_secrets.current()}"
         app.test_client().post(path, json=event(number, simulator.domain_id(domain)))
     drain(services)
-    before = sealed(services)
+    before = encrypted(services)
     with services.database.write() as session:  # as if DNSimple answered with another certificate's key
         leaf = session.get_one(Certificate, numbers[1]).leaf_pem
         session.execute(update(Certificate).where(Certificate.id == numbers[0]).values(leaf_pem=leaf))
     run(app, "certificates", "refetch", str(numbers[0]), "--no-wait")
     drain(services)
-    assert sealed(services) == before
+    assert encrypted(services) == before
     assert "does not belong" in run(app, "jobs", "list", "--state", "dead")
 
 
@@ -374,7 +380,7 @@ def test_a_refetch_wants_ids_or_all(app: Flask) -> None:
 def test_a_host_without_the_key_leaves_the_job_to_others(services: Services) -> None:
     add_certificates(services, 1)
     with pytest.raises(KeyNotHeldError, match="is not held here"):
-        Sealer(Sealer.new_key()).open(sealed(services)[1], certificate_id=1)
+        Encryptor(Encryptor.new_key()).decrypt(encrypted(services)[1], certificate_id=1)
 
 
 def test_a_webhook_secret_that_went_with_the_key_is_replaced(services: Services, simulator: Simulator) -> None:
@@ -383,10 +389,10 @@ def test_a_webhook_secret_that_went_with_the_key_is_replaced(services: Services,
     with services.database.write() as session:
         session.execute(delete(WebhookSecret))
     old = services.webhook_secrets.current()
-    lost = Sealer(Sealer.new_key())
+    lost = Encryptor(Encryptor.new_key())
     with services.database.write() as session:
         row = session.scalars(select(WebhookSecret)).one()
-        row.sealed = lost.seal_for(f"webhook secret:{row.digest}", old)
+        row.encrypted = lost.encrypt_for(f"webhook secret:{row.digest}", old)
         services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
     drain(services)
     with services.database.write() as session:  # every process has heard of the new one

@@ -13,28 +13,28 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.db.database import Database
-from app.db.group_commit import SharedCommits
+from app.db.group_commit import GroupCommit
 from app.db.models import Event, Fact
-from app.events.ingestion import IncomingEvent, Intake
+from app.events.ingestion import EventIngestion, IncomingEvent
 from app.services import Services
 from tests.harness import ACCOUNT, jobs
 
 
 def test_each_event_is_recorded_once_and_each_caller_told_so(services: Services) -> None:
-    intake, commits = Intake(services), []
+    ingestion, commits = EventIngestion(services), []
     event.listen(services.database.engine, "commit", lambda _: commits.append(1))
     events = [
         IncomingEvent(f"event-{number % 100}", "certificate.issue", ACCOUNT, 1000 + number % 50, 7)
         for number in range(300)
     ]
     with ThreadPoolExecutor(64) as pool:
-        outcomes = list(pool.map(intake.record, events))
+        outcomes = list(pool.map(ingestion.record, events))
     assert outcomes.count("queued") == 100
     assert outcomes.count("duplicate") == 200
     assert len(commits) < 150
     with services.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Event)) == 100
-    installs = jobs(services, "install")
+    installs = jobs(services, "fetch_certificate")
     assert sorted(job.args["certificate_id"] for job in installs) == list(range(1000, 1050))
 
 
@@ -67,7 +67,7 @@ def facts(database: Database) -> set[str]:
 
 def test_what_comes_while_one_commits_is_committed_together(database: Database) -> None:
     gate = Gate()
-    shared = SharedCommits(database, gate.put)
+    shared = GroupCommit(database, gate.put)
     with ThreadPoolExecutor(10) as pool:
         first = pool.submit(shared.submit, "first")
         assert gate.begun.wait(10)
@@ -83,7 +83,7 @@ def test_what_comes_while_one_commits_is_committed_together(database: Database) 
 
 def test_ones_fault_is_not_anothers(database: Database) -> None:
     gate = Gate()
-    shared = SharedCommits(database, gate.put)
+    shared = GroupCommit(database, gate.put)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(shared.submit, "first")
         assert gate.begun.wait(10)
@@ -108,7 +108,7 @@ def test_when_the_database_fails_everybody_is_told_and_nothing_is_there(database
             session.execute(text("SELECT no_such_function()"))
         return list(names)
 
-    shared = SharedCommits(database, fail)
+    shared = GroupCommit(database, fail)
     with ThreadPoolExecutor(8) as pool:
         for future in [pool.submit(shared.submit, f"name{number}") for number in range(8)]:
             with pytest.raises(DBAPIError):
@@ -120,7 +120,7 @@ def test_when_the_database_fails_everybody_is_told_and_nothing_is_there(database
 
 
 def test_a_child_process_has_a_writer_of_its_own(database: Database) -> None:
-    shared = SharedCommits(database, put)
+    shared = GroupCommit(database, put)
     shared.submit("parent")
     child = os.fork()
     if child == 0:
@@ -136,7 +136,7 @@ def test_two_processes_worth_of_batches_never_wait_for_each_other_in_a_circle(se
         return  # its writers take turns
     with services.database.write() as session:
         session.execute(text("SET deadlock_timeout = '10ms'"))
-    intakes = [Intake(services) for _ in range(4)]
+    intakes = [EventIngestion(services) for _ in range(4)]
     with ThreadPoolExecutor(64) as pool:
         outcomes = [
             pool.submit(

@@ -15,20 +15,20 @@ import pytest
 from sqlalchemy import select, update
 
 from app.db.clock import db_now
-from app.db.models import Certificate, Delivery, Job, Lineage, Run
-from app.deliveries.delivery import want_delivered
+from app.db.models import Certificate, Delivery, HookRun, Job, Lineage
+from app.deliveries.delivery import enqueue_delivery
 from app.destinations.base import (
     Bundle,
     Change,
+    DeliveryResult,
     Destination,
     DestinationConfig,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.command import CommandConfig, CommandDestination
 from app.destinations.files.destination import FilesConfig, FilesDestination
-from app.operations.job_retry import revive
+from app.operations.job_retry import retry_job
 from app.services import Services
 from app.web.dashboard.search import is_failing
 from app.worker.worker import run_job
@@ -41,9 +41,9 @@ CHANGES = 100
 class Hook:
     """Shares runs, each of which notes which certificates it was told of, and which were in place just then."""
 
-    def __init__(self, *, after: tuple[str, ...] = ("web",), pause_seconds: float | None = 0.0) -> None:
+    def __init__(self, *, after: tuple[str, ...] = ("web",), min_interval_seconds: float | None = 0.0) -> None:
         self.config = DestinationConfig(name="hook", after=after)
-        self.pause_seconds = pause_seconds
+        self.min_interval_seconds = min_interval_seconds
         self.runs: list[list[int]] = []
         self.meanwhile: Callable[[], None] = lambda: None
         self.broken = False
@@ -55,8 +55,8 @@ class Hook:
             raise DestinationUnavailableError("exited with 1")
         return "done"
 
-    def deliver(self, bundle: Bundle) -> Receipt:
-        return Receipt("delivered", self.run([bundle.change]))
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
+        return DeliveryResult("delivered", self.run([bundle.change]))
 
     def current(self, slot: str) -> Version | None:
         raise NotImplementedError
@@ -98,13 +98,13 @@ def owe(services: Services, *numbers: int, to: Sequence[str] = ("web", "hook"), 
             certificate = Certificate(
                 id=number, account_id=1010, domain=name, state="issued", common_name=name, names=[name],
                 lineage_id=lineage.id, fingerprint=f"{number:064x}", leaf_pem=f"leaf {number}\n",
-                chain_pem="chain\n", not_before=START + timedelta(days=number), installed_at=START,
-                sealed_key=services.sealer.seal(f"key {number}\n", certificate_id=number),
+                chain_pem="chain\n", not_before=START + timedelta(days=number), fetched_at=START,
+                encrypted_key=services.encryptor.encrypt(f"key {number}\n", certificate_id=number),
             )  # fmt: skip
             session.add(certificate)
             session.flush()
             for destination in to:
-                want_delivered(services, session, number, destination)
+                enqueue_delivery(services, session, number, destination)
 
 
 def states(services: Services, destination: str = "hook") -> dict[int, str]:
@@ -117,7 +117,7 @@ def detail(services: Services, certificate_id: int, destination: str = "hook") -
     with services.database.read() as session:
         query = select(Delivery).filter_by(certificate_id=certificate_id, destination=destination)
         delivery = session.scalars(query).one()
-        return delivery.waits_for or delivery.detail or ""
+        return delivery.blocked_by or delivery.detail or ""
 
 
 def test_a_hook_runs_at_once_when_the_files_are_there_and_not_before(
@@ -135,12 +135,12 @@ def test_a_hook_runs_at_once_when_the_files_are_there_and_not_before(
 def test_a_hook_whose_turn_comes_too_early_waits_without_counting_an_attempt(services: Services, hook: Hook) -> None:
     owe(services, 1)
     with services.database.write() as session:  # as if it were the first of the two to be claimed
-        session.execute(update(Job).where(Job.key == "deliver:1:hook").values(due_at=db_now(-60)))
+        session.execute(update(Job).where(Job.key == "deliver:1:hook").values(run_at=db_now(-60)))
     (claim,) = services.queue.claim(1, worker_id="test")
     run_job(services, claim)
     assert hook.runs == []
     waiting = next(job for job in jobs(services) if job.key == "deliver:1:hook")
-    assert (waiting.state, waiting.attempts, waiting.postponed) == ("ready", 0, 1)
+    assert (waiting.state, waiting.attempts, waiting.snoozes) == ("ready", 0, 1)
     assert detail(services, 1) == "waits for web, where this certificate is pending"
     with services.database.read() as session:
         assert not session.scalars(select(Delivery).where(is_failing())).all()  # it only waits for its turn
@@ -163,7 +163,7 @@ def test_a_hook_waits_for_files_that_failed_and_runs_when_they_were_retried(
     (tmp_path / "web").unlink()
     (dead,) = [job.id for job in jobs(services) if job.state == "dead"]
     with services.database.write() as session:
-        assert revive(services, session, dead, actor="tests")
+        assert retry_job(services, session, dead, actor="tests")
     drain(services)
     assert states(services) == {1: "delivered"}
     assert hook.runs == [[1]]
@@ -179,8 +179,8 @@ def test_a_hook_that_was_given_up_gets_its_certificate_when_it_is_retried(servic
     hook.broken, hook.runs = False, []
     (dead,) = [job.id for job in jobs(services) if job.state == "dead"]
     with services.database.write() as session:
-        assert revive(services, session, dead, actor="tests")
-        assert not revive(services, session, dead, actor="tests")
+        assert retry_job(services, session, dead, actor="tests")
+        assert not retry_job(services, session, dead, actor="tests")
     drain(services)
     assert states(services) == {1: "delivered"}
     assert hook.runs == [[1]]
@@ -210,7 +210,7 @@ def test_all_that_are_in_place_share_one_run_and_those_that_are_not_wait_for_the
     owe(services, *range(1, 21))
     with services.database.write() as session:  # 16 to 20 are not in place yet
         session.execute(
-            update(Job).where(Job.key.in_([f"deliver:{n}:web" for n in range(16, 21)])).values(due_at=db_now(3600))
+            update(Job).where(Job.key.in_([f"deliver:{n}:web" for n in range(16, 21)])).values(run_at=db_now(3600))
         )
     for _ in range(15):
         (claim,) = services.queue.claim(1, worker_id="test")
@@ -244,14 +244,14 @@ def test_what_comes_into_place_while_a_run_goes_on_is_served_by_the_next(service
 
 
 def test_the_next_run_waits_for_the_pause(services: Services, hook: Hook) -> None:
-    hook.pause_seconds = 3600.0
+    hook.min_interval_seconds = 3600.0
     owe(services, 1)
     drain(services)
     owe(services, 2, 3)
     drain(services)
     assert hook.runs == [[1]]
     with services.database.write() as session:
-        session.execute(update(Run).values(started_at=db_now(-3600)))
+        session.execute(update(HookRun).values(started_at=db_now(-3600)))
     make_due(services)
     drain(services)
     assert hook.runs == [[1], [2, 3]]
@@ -301,7 +301,7 @@ def test_a_run_whose_process_was_killed_is_made_again_by_whoever_looks_next(serv
     assert hook.runs == [[1, 2], [1, 2]]
     assert set(states(services).values()) == {"delivered"}
     with services.database.read() as session:
-        assert session.scalars(select(Run.state).order_by(Run.id)).all() == ["abandoned", "succeeded"]
+        assert session.scalars(select(HookRun.state).order_by(HookRun.id)).all() == ["abandoned", "succeeded"]
 
 
 def test_a_maker_that_was_thought_dead_changes_nothing_when_it_wakes(services: Services, hook: Hook) -> None:
@@ -321,14 +321,14 @@ def test_a_maker_that_was_thought_dead_changes_nothing_when_it_wakes(services: S
     run_job(services, claim)
     assert states(services) == {1: "pending"}  # its own run came to nothing, the other one failed
     with services.database.read() as session:
-        assert session.scalars(select(Run.state).order_by(Run.id)).all() == ["abandoned", "failed"]
+        assert session.scalars(select(HookRun.state).order_by(HookRun.id)).all() == ["abandoned", "failed"]
     make_due(services)
     drain(services)
     assert states(services) == {1: "delivered"}
 
 
 def test_a_hook_for_each_certificate_runs_for_each(services: Services, hook: Hook) -> None:
-    hook.pause_seconds = None
+    hook.min_interval_seconds = None
     owe(services, 1, 2, 3)
     drain(services)
     assert sorted(hook.runs) == [[1], [2], [3]]
@@ -347,7 +347,12 @@ def test_many_changes_by_two_workers_make_a_few_runs_and_each_certificate_is_in_
         "ids = [line['certificate_id'] for line in told]\n"
         "pathlib.Path(sys.argv[1], f'{os.getpid()}').write_text(json.dumps([ids, missing]))\n"
     )
-    config = {"name": "hook", "after": "web", "command": ["python3", "-c", program, str(noted)], "pause_seconds": 1}
+    config = {
+        "name": "hook",
+        "after": "web",
+        "command": ["python3", "-c", program, str(noted)],
+        "min_interval_seconds": 1,
+    }
     hook = CommandDestination(CommandConfig.model_validate(config))
     workers = [with_destinations(make_services(settings(database_url, tmp_path)), tmp_path, hook) for _ in range(2)]
     owe(workers[0], *range(1, CHANGES + 1))

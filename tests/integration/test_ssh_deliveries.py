@@ -15,7 +15,7 @@ from app.services import Services
 from config import Settings
 from tests.harness import drain, jobs, make_settings
 from tests.integration.test_gone_destinations import renewed, states
-from tests.integration.test_installing import order, tell
+from tests.integration.test_installing import order, record_step
 from tests.simulator_process import Simulator
 from tests.ssh_server import SshServer, ssh_server
 
@@ -41,7 +41,7 @@ def test_certificates_and_their_renewals_arrive_and_a_changed_host_key_is_told(
 ) -> None:
     check_destinations(services)
     first = order(client, simulator, domain)["certificate_id"]
-    tell(client, simulator, domain, first)
+    record_step(client, simulator, domain, first)
     drain(services)
     slot = machine.home / "certificates" / f"www.{domain}"
     assert states(client, first)["far"] == ("delivered", f"127.0.0.1:{slot}")

@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 from pydantic import ValidationError
 
-from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError, Receipt
+from app.destinations.base import Bundle, DeliveryResult, DestinationRefusedError, DestinationUnavailableError
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.destinations.ssh.destination import SshConfig, SshDestination
 from app.destinations.ssh.remote_slot import FILES
@@ -51,7 +51,7 @@ def slot(config: dict[str, Any]) -> Path:
     return Path(config["path"]) / SLOT
 
 
-def push(config: dict[str, Any], given: Bundle, **more: Any) -> Receipt:
+def push(config: dict[str, Any], given: Bundle, **more: Any) -> DeliveryResult:
     return SshDestination(SshConfig.model_validate(config | more)).deliver(given)
 
 
@@ -72,8 +72,8 @@ def leftovers(slot: Path) -> list[str]:
 
 
 def test_the_four_files_are_there_after_a_first_delivery(config: dict[str, Any], slot: Path) -> None:
-    receipt = push(config, bundle(1))
-    assert receipt == Receipt("delivered", f"127.0.0.1:{slot}")
+    result = push(config, bundle(1))
+    assert result == DeliveryResult("delivered", f"127.0.0.1:{slot}")
     assert held(slot) == whole(1)
     assert leftovers(slot) == []
 
@@ -119,8 +119,8 @@ def test_an_empty_slot_holds_nothing(config: dict[str, Any]) -> None:
 
 def test_an_older_certificate_never_replaces_a_newer_one(config: dict[str, Any], slot: Path) -> None:
     push(config, bundle(2))
-    receipt = push(config, bundle(1), command=("touch", str(slot / "commanded")))
-    assert receipt.outcome == "superseded"
+    result = push(config, bundle(1), command=("touch", str(slot / "commanded")))
+    assert result.outcome == "superseded"
     assert held(slot) == whole(2)
     assert not (slot / "commanded").exists()
 
@@ -245,9 +245,9 @@ def test_a_writer_that_was_taken_for_dead_cannot_flip_any_more(
 
 def test_a_command_knows_what_was_delivered_and_needs_no_quoting(config: dict[str, Any], slot: Path) -> None:
     script = 'echo "$CERTCOURIER_LINEAGE $CERTCOURIER_FINGERPRINT $CERTCOURIER_PATH"; printf "<%s>" "$@"; cat'
-    receipt = push(config, bundle(1), command=("sh", "-c", script, "sh", "a b", "$(id)", "';x", "*"))
+    result = push(config, bundle(1), command=("sh", "-c", script, "sh", "a b", "$(id)", "';x", "*"))
     about = f"www.example.com {bundle(1).fingerprint} {slot}"
-    assert receipt.detail == f"127.0.0.1:{slot}; command done: {about} <a b><$(id)><';x><*>"
+    assert result.detail == f"127.0.0.1:{slot}; command done: {about} <a b><$(id)><';x><*>"
 
 
 def test_a_command_that_fails_is_a_delivery_that_is_retried_and_then_runs_again(
@@ -268,9 +268,9 @@ def test_a_command_that_is_killed_or_missing_is_a_failure(config: dict[str, Any]
 
 
 def test_of_a_long_output_the_end_is_kept(config: dict[str, Any]) -> None:
-    receipt = push(config, bundle(1), command=("sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end"))
-    assert receipt.detail.endswith("xxx end")
-    assert len(receipt.detail) < 2500
+    result = push(config, bundle(1), command=("sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end"))
+    assert result.detail.endswith("xxx end")
+    assert len(result.detail) < 2500
 
 
 def test_a_command_that_does_not_end_is_given_up(config: dict[str, Any], slot: Path) -> None:

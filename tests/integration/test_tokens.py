@@ -68,7 +68,7 @@ def add_order(services: Services, domain: str, certificate_id: int) -> str:
                 name="",
                 san=[],
                 signature_algorithm="ECDSA",
-                state="requested",
+                state="pending",
                 certificate_id=certificate_id,
                 **common,
             )

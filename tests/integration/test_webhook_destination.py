@@ -119,7 +119,7 @@ def bundle(number: int, slot: str = "www.example.com") -> Bundle:
 
 def test_a_first_delivery_is_signed_and_says_what_is_there(config: dict[str, Any], far: Heard) -> None:
     given = bundle(1)
-    receipt = hook(config).deliver(given)
+    result = hook(config).deliver(given)
     (heard,) = far.messages()
     leaf = x509.load_pem_x509_certificate(given.leaf_pem.encode())
     assert heard["path"] == "/certificates?tenant=7"
@@ -141,8 +141,8 @@ def test_a_first_delivery_is_signed_and_says_what_is_there(config: dict[str, Any
         "certificate": given.leaf_pem,
         "chain": given.chain_pem,
     }
-    assert receipt.outcome == "delivered"
-    assert heard["headers"]["webhook-id"] in receipt.detail
+    assert result.outcome == "delivered"
+    assert heard["headers"]["webhook-id"] in result.detail
 
 
 def test_the_private_key_is_not_sent(config: dict[str, Any], far: Heard) -> None:
@@ -221,14 +221,14 @@ def test_a_sealed_key_is_opened_by_its_receiver_alone(
     file.write_text(json.dumps(key.as_dict(private=False)))
     hook(config, seal_key_to=file).deliver(given)
     (heard,) = far.messages()
-    sealed = heard["message"]["data"]["private_key_jwe"]
-    opened = jwe.decrypt_compact(sealed, key, algorithms=JWE_ALGORITHMS)
+    encrypted = heard["message"]["data"]["private_key_jwe"]
+    opened = jwe.decrypt_compact(encrypted, key, algorithms=JWE_ALGORITHMS)
     assert opened.plaintext == given.key.reveal().encode()
     assert opened.headers()["kid"] == key.thumbprint()
     assert given.key.reveal().splitlines()[1] not in heard["body"]
     stranger = OKPKey.generate_key("X25519") if key.key_type == "OKP" else ECKey.generate_key("P-256")
     with pytest.raises(Exception, match=r"."):  # each library's own error
-        jwe.decrypt_compact(sealed, stranger, algorithms=JWE_ALGORITHMS)
+        jwe.decrypt_compact(encrypted, stranger, algorithms=JWE_ALGORITHMS)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from app import create_app
 from app.crypto.webhook_secrets import RETRY_WINDOW_SECONDS, SPREAD_SECONDS, WebhookSecrets, digest_of
 from app.db.clock import db_now, read_now
 from app.db.models import Base, Certificate, Domain, Job, Quota, WebhookSecret
-from app.events.ingestion import IncomingEvent, Intake
+from app.events.ingestion import EventIngestion, IncomingEvent
 from app.operations.health import claim_installation
 from app.services import Services, build_services
 from tests.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, drain, event, jobs, make_due, make_settings
@@ -52,7 +52,7 @@ def post(app: Flask, secret: str, body: dict[str, Any] | None = None) -> int:
 
 def other_host(services: Services, **more: Any) -> Services:
     """Another host of the same installation."""
-    url, folder = f"{services.settings.database_url}", services.settings.var_dir
+    url, folder = f"{services.settings.database_url}", services.settings.data_dir
     return build_services(make_settings(url, services.settings.dnsimple_base_url, folder, **more))
 
 
@@ -152,7 +152,7 @@ def test_a_secret_of_an_earlier_version_is_kept(services: Services) -> None:
     """It stood in `webhook.secret`, and DNSimple knows its URL."""
     with services.database.write() as session:
         session.query(WebhookSecret).delete()
-    file = services.settings.var_dir / "webhook.secret"
+    file = services.settings.data_dir / "webhook.secret"
     file.write_text("Yx3Vq7Rk2Xz9Jm4Tb8WpLd5nGhYc6Sf1Qv0Ea-Uo_wN\n")
     file.chmod(0o600)
     assert other_host(services, webhook_secret=None).webhook_secrets.current() == file.read_text().strip()
@@ -194,7 +194,7 @@ def statements(services: Services) -> Iterator[list[str]]:
 
 def test_a_flood_of_wrong_secrets_costs_one_look_a_second(services: Services) -> None:
     now = 100.0
-    secrets = WebhookSecrets(services.database, services.sealer, given=None, clock=lambda: now)
+    secrets = WebhookSecrets(services.database, services.encryptor, given=None, clock=lambda: now)
     looked = statements(services)
     seen = next(looked)
     for number in range(1000):
@@ -211,7 +211,7 @@ def test_a_flood_of_wrong_secrets_costs_one_look_a_second(services: Services) ->
 @pytest.fixture
 def guarded(services: Services, simulator: Simulator) -> Iterator[Flask]:
     """Events are taken from 192.0.2.0/24 alone; 127.0.0.1 is a trusted proxy."""
-    url, folder = f"{services.settings.database_url}", services.settings.var_dir
+    url, folder = f"{services.settings.database_url}", services.settings.data_dir
     more = {"webhook_networks": "192.0.2.0/24,2001:db8::/32", "trusted_proxies": "127.0.0.1"}
     app = create_app(make_settings(url, simulator.url, folder, **more))
     yield app
@@ -258,26 +258,26 @@ def test_a_flood_of_forged_events_wastes_a_small_share_of_the_quota(
         limited.reset_calls()
         drain(flooded)
         assert len(limited.calls()) <= WASTED + 5  # what is asked for together is paid for together
-        assert {job.state for job in jobs(flooded, "install")} == {"done", "ready"}
+        assert {job.state for job in jobs(flooded, "fetch_certificate")} == {"done", "ready"}
         flooded.dnsimple.domain(domain)  # everybody else goes on
         flooded.database.close()
 
 
 def test_a_flood_makes_no_jobs_without_end(services: Services) -> None:
-    intake = Intake(services, most_waiting=50)
+    ingestion = EventIngestion(services, most_waiting=50)
     outcomes = []
     for number in range(80):
-        intake._counted_at = -1e9  # as a second later
-        outcomes.append(intake.record(IncomingEvent(f"r{number}", "certificate.issue", ACCOUNT, 100 + number, 7)))
-    assert outcomes == ["queued"] * 50 + ["crowded"] * 30
+        ingestion._counted_at = -1e9  # as a second later
+        outcomes.append(ingestion.record(IncomingEvent(f"r{number}", "certificate.issue", ACCOUNT, 100 + number, 7)))
+    assert outcomes == ["queued"] * 50 + ["overloaded"] * 30
     assert len(jobs(services)) == 50
 
 
 def test_an_unknown_certificate_is_given_up_after_days_without_a_call(services: Services) -> None:
-    Intake(services).record(IncomingEvent("r", "certificate.issue", ACCOUNT, 1, 7))
+    EventIngestion(services).record(IncomingEvent("r", "certificate.issue", ACCOUNT, 1, 7))
     with services.database.write() as session:
         session.add(Domain(id=7, account_id=ACCOUNT, name="customer.example"))
-        session.execute(update(Job).values(postponed=73))
+        session.execute(update(Job).values(snoozes=73))
     drain(services)
     assert [job.state for job in jobs(services)] == ["done"]
 
@@ -294,14 +294,14 @@ def test_what_is_found_by_looking_does_not_wait_behind_a_flood(
     with services.database.write() as session:
         session.execute(update(Quota).values(unknown_left=0))
         session.add(Domain(id=domain_id, account_id=ACCOUNT, name=domain))
-    Intake(services).record(IncomingEvent("r", "certificate.issue", ACCOUNT, number, domain_id))
+    EventIngestion(services).record(IncomingEvent("r", "certificate.issue", ACCOUNT, number, domain_id))
     drain(services)
-    assert [job.state for job in jobs(services, "install")] == ["ready"]
+    assert [job.state for job in jobs(services, "fetch_certificate")] == ["ready"]
     with services.database.write() as session:
         services.queue.enqueue(session, "reconcile", {}, key="reconcile")
     drain(services)
     with services.database.read() as session:
-        assert session.get_one(Certificate, number).installed_at is not None
+        assert session.get_one(Certificate, number).fetched_at is not None
 
 
 def test_an_event_that_is_replayed_after_its_certificate_is_installed_costs_no_call(
@@ -324,7 +324,7 @@ def test_processes_that_start_at_once_agree_on_a_current_secret(services: Servic
         with services.database.write() as session:
             session.execute(delete(WebhookSecret))
         given = f"{number}{WEBHOOK_SECRET}"
-        starting = [WebhookSecrets(services.database, services.sealer, given=given) for _ in range(8)]
+        starting = [WebhookSecrets(services.database, services.encryptor, given=given) for _ in range(8)]
         with ThreadPoolExecutor(len(starting)) as pool:
             found = set(pool.map(WebhookSecrets.current_digest, starting))
         assert found == {digest_of(given)}

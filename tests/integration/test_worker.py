@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.db.models import Fact
-from app.destinations.base import Bundle, DestinationConfig, Receipt, Version
+from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, Version
 from app.jobs.queue import Claim
 from app.operations.health import check_destinations
 from app.services import Services
@@ -78,7 +78,7 @@ class Hanging:
     config: ClassVar = DestinationConfig(name="hanging", timeout_seconds=0.05)
     let_go: threading.Event = field(default_factory=threading.Event)
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         raise NotImplementedError
 
     def current(self, slot: str) -> Version | None:

@@ -113,7 +113,7 @@ def test_every_answer_to_a_generated_request_is_one_that_the_document_promises(
     headers = {"Authorization": f"Bearer {token}"}
     order = add_order(services, REAL_DOMAIN, REAL_ID)
     with services.database.write() as session:  # a worker, or /readyz is right to say 503
-        session.add(Worker(id="w", host="h", pid=1, heard_at=db_now(86400)))
+        session.add(Worker(id="w", host="h", pid=1, last_heartbeat_at=db_now(86400)))
     schema = schemathesis.openapi.from_wsgi("/openapi.json", app, headers=headers)
     answers: Counter[str] = Counter()
 

@@ -65,7 +65,7 @@ def write_destination(folder: Path, **fields: Any) -> Path:
 
 def open_destination(file: Path) -> Destination:
     """As a process of its own would have it."""
-    return load_destinations(file, var_dir=file.parent)["far"]
+    return load_destinations(file, data_dir=file.parent)["far"]
 
 
 def start_delivery(file: Path, bundle: Bundle) -> subprocess.Popen[str]:
@@ -131,8 +131,8 @@ def main() -> None:
     version = Version(datetime.fromisoformat(described.pop("not_before")), described.pop("certificate_id"))
     key = PrivateKeyPem(described.pop("key"))
     names = tuple(described.pop("names"))
-    receipt = open_destination(Path(sys.argv[1])).deliver(Bundle(version=version, key=key, names=names, **described))
-    print(receipt.outcome)
+    result = open_destination(Path(sys.argv[1])).deliver(Bundle(version=version, key=key, names=names, **described))
+    print(result.outcome)
 
 
 if __name__ == "__main__":

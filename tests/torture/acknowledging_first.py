@@ -4,16 +4,16 @@ import threading
 from runpy import run_path
 from unittest.mock import patch
 
-from app.events.ingestion import IncomingEvent, Intake, Outcome
+from app.events.ingestion import EventIngestion, IncomingEvent, Outcome
 
 globals().update(run_path("gunicorn.conf.py"))
 
-_record = Intake.record
+_record = EventIngestion.record
 
 
-def _later(intake: Intake, event: IncomingEvent) -> Outcome:
-    threading.Timer(0.5, _record, (intake, event)).start()
+def _later(ingestion: EventIngestion, event: IncomingEvent) -> Outcome:
+    threading.Timer(0.5, _record, (ingestion, event)).start()
     return "queued"
 
 
-patch.object(Intake, "record", _later).start()
+patch.object(EventIngestion, "record", _later).start()

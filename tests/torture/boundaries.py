@@ -75,7 +75,7 @@ class Life:
         client = app.test_client()
         with services.database.read() as session:
             known = session.scalar(select(ApiToken.id).where(ApiToken.name == self.domain))
-        token_file = self.settings.var_dir / f"{self.domain}.token"
+        token_file = self.settings.data_dir / f"{self.domain}.token"
         if known is None:
             token_file.write_text(create_token(services, self.domain, ("issue", "read"))[1])
         client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token_file.read_text()}"
@@ -113,7 +113,7 @@ class Life:
 
     def _acknowledged(self, what: str) -> Path:
         """Exists once the client, or DNSimple, has heard that it need not ask again."""
-        return self.settings.var_dir / f"{self.domain}.{what}"
+        return self.settings.data_dir / f"{self.domain}.{what}"
 
     def _was_acknowledged(self, what: str) -> bool:
         return self._acknowledged(what).exists()
@@ -128,10 +128,10 @@ class Life:
             events = session.scalars(select(Event.certificate_id).where(Event.certificate_id.in_(bought))).all()
             owed = session.scalars(select(Job).where(Job.finished_at.is_(None))).all()
         newest = next((one.leaf_pem for one in installed if bought and one.id == bought[-1]), None)
-        served = Path(self.settings.var_dir) / "certificates" / f"www.{self.domain}" / "cert.pem"
+        served = Path(self.settings.data_dir) / "certificates" / f"www.{self.domain}" / "cert.pem"
         checks = {
             "bought once": len(bought) == 2,
-            "all installed": sorted(one.id for one in installed if one.installed_at) == bought,
+            "all installed": sorted(one.id for one in installed if one.fetched_at) == bought,
             "one lineage": len({one.lineage_id for one in installed}) == 1,
             "each delivered once": [one.certificate_id for one in deliveries if one.state == "delivered"] == bought,
             "each event on record once": sorted(number or 0 for number in events) == bought,

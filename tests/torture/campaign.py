@@ -127,10 +127,10 @@ def _stack(plan: Plan, url: str, folder: Path, simulator: Simulator) -> Stack:
     settings: dict[str, object] = {
         "job_lease_seconds": 4,
         "purchase_settle_seconds": 5,  # longer than "slow" holds a call back
-        "watch_seconds": "1,2,4",
-        "dnsimple_connect_timeout": 2,
-        "dnsimple_read_timeout": 2,
-        "request_patience_seconds": 5,
+        "issuance_poll_seconds": "1,2,4",
+        "dnsimple_connect_timeout_seconds": 2,
+        "dnsimple_read_timeout_seconds": 2,
+        "order_wait_seconds": 5,
     }
     stack = Stack(url, folder, simulator, **settings)
     if plan.plant is not None:
@@ -185,14 +185,14 @@ def _let_it_rest(stack: Stack, simulator: Simulator, database: Database, crowd: 
     _wait_for_rest(simulator, database, crowd)
     queue = Queue(database)
     with database.write() as session:
-        session.execute(update(Domain).values(looked_at=None))
+        session.execute(update(Domain).values(last_checked_at=None))
 
     def looked_at_all() -> bool:
         with database.write() as session:
             queue.enqueue(session, "reconcile", {}, key="reconcile")
         _wait_for_rest(simulator, database, crowd)
         with database.read() as session:
-            return not session.scalar(select(func.count()).select_from(Domain).where(Domain.looked_at.is_(None)))
+            return not session.scalar(select(func.count()).select_from(Domain).where(Domain.last_checked_at.is_(None)))
 
     wait_until(looked_at_all, "every domain looked at", _SETTLE_SECONDS)
     _wait_for_rest(simulator, database, crowd)

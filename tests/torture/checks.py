@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sqlalchemy import inspect, select, text
 
 from app.db.database import Database
-from app.db.models import Certificate, Delivery, Event, Job, Order, StoryLine
+from app.db.models import Certificate, Delivery, Event, Job, Order, TimelineEntry
 from app.worker.periodic import SCHEDULE
 from tests.simulator_process import Simulator
 from tests.torture.crowd import Crowd
@@ -24,7 +24,7 @@ from tests.torture.reader import Reader
 
 _STOP_GRACE_SECONDS = 1.0
 # Periodic jobs lose nothing by dying: the next slot's job does their work.
-_MAY_DIE = {"install", *(every.kind for every in SCHEDULE)}
+_MAY_DIE = {"fetch_certificate", *(every.kind for every in SCHEDULE)}
 # "PRIVATE KEY" in base64, at each of the three places where it may begin.
 _ENCODED = (b"UFJJVkFURSBLRV", b"BSSVZBVEUgS0VZ", b"QUklWQVRFIEtFW")
 
@@ -87,7 +87,7 @@ class Evidence:
             "orders refused": len(self.crowd.refused),
             "events acknowledged": len(self.crowd.heard),
             "certificates at DNSimple": bought,
-            "certificates installed": sum(one.installed_at is not None for one in self.certificates.values()),
+            "certificates installed": sum(one.fetched_at is not None for one in self.certificates.values()),
             "calls to DNSimple": len(self.simulator.calls()),
             "looks at published pairs": self.reader.looks,
             "versions published": self.reader.flips,
@@ -107,7 +107,7 @@ def find_violations(evidence: Evidence) -> dict[str, list[str]]:
 def _lost_orders(evidence: Evidence) -> Iterator[str]:
     known = {order.id: order for order in evidence.orders.values()}
     yield from (number for number in evidence.crowd.accepted.values() if number not in known)
-    yield from (f"{order.id} {order.state}" for order in known.values() if order.state not in {"installed", "failed"})
+    yield from (f"{order.id} {order.state}" for order in known.values() if order.state not in {"fetched", "failed"})
 
 
 def _failed_for_nothing(evidence: Evidence) -> Iterator[str]:
@@ -137,12 +137,12 @@ def _not_in_place(evidence: Evidence) -> Iterator[str]:
 
 def _unusable_installed(evidence: Evidence) -> Iterator[str]:
     unusable = {one["id"] for documents in evidence.at_dnsimple.values() for one in documents if not one["usable"]}
-    yield from (str(number) for number, one in evidence.certificates.items() if one.installed_at and number in unusable)
+    yield from (str(number) for number, one in evidence.certificates.items() if one.fetched_at and number in unusable)
 
 
 def _done_twice(evidence: Evidence) -> Iterator[str]:
     with evidence.database.read() as session:
-        told = session.execute(select(StoryLine.certificate_id, StoryLine.step)).all()
+        told = session.execute(select(TimelineEntry.certificate_id, TimelineEntry.step)).all()
         delivered = session.execute(select(Delivery.certificate_id, Delivery.destination)).all()
     steps = Counter((number, step) for number, step in told)
     deliveries = Counter((number, name) for number, name in delivered)
@@ -176,7 +176,7 @@ def _died_for_nothing(evidence: Evidence) -> Iterator[str]:
     # An installation is given up after "some hours" of a minute. That is no loss if a newer certificate has come since,
     # or if it was found again by looking.
     lost = {evidence.newest_usable(domain) for domain in evidence.orders}
-    lost -= {one.id for one in evidence.certificates.values() if one.installed_at}
+    lost -= {one.id for one in evidence.certificates.values() if one.fetched_at}
     for job in dead:
         if job.kind not in _MAY_DIE or job.args.get("certificate_id") in lost - {None}:
             yield f"{job.kind} {job.args}: {job.last_error}"

@@ -62,8 +62,8 @@ class Crowd:
     def hurry(self) -> None:
         """Bring forward what waits, and end the pause after a 401: a campaign lasts minutes, not days."""
         with self._database.write() as session:
-            waiting = update(Job).where(Job.state == "ready", Job.due_at > db_now(1))
-            session.execute(waiting.values(due_at=db_now()))
+            waiting = update(Job).where(Job.state == "ready", Job.run_at > db_now(1))
+            session.execute(waiting.values(run_at=db_now()))
             session.execute(update(Quota).where(Quota.blocked_token.is_not(None)).values(blocked_until=db_now(-1)))
 
     def _repeat(self, work: Callable[[], None], pause: float) -> None:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from app.events.ingestion import IncomingEvent, Intake, Outcome
+from app.events.ingestion import EventIngestion, IncomingEvent, Outcome
 from app.orders import issuance
 from config import Settings
 from tests.harness import TOKEN, make_settings
@@ -52,13 +52,13 @@ def torture_settings(database_url: str, simulator: Simulator, folder: Path) -> S
 
 def acknowledge_first() -> None:
     """The bug that everybody builds once: the event is answered, and committed a moment later."""
-    record = Intake.record
+    record = EventIngestion.record
 
-    def later(intake: Intake, event: IncomingEvent) -> Outcome:
-        threading.Timer(0.02, record, (intake, event)).start()
+    def later(ingestion: EventIngestion, event: IncomingEvent) -> Outcome:
+        threading.Timer(0.02, record, (ingestion, event)).start()
         return "queued"
 
-    patch.object(Intake, "record", later).start()
+    patch.object(EventIngestion, "record", later).start()
 
 
 def test_acknowledging_before_the_commit_is_found(database_url: str, simulator: Simulator, tmp_path: Path) -> None:

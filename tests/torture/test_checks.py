@@ -27,7 +27,7 @@ def test_a_database_without_a_private_key_holds_none(database: Database) -> None
         ("jobs", Job(kind="prune", args={}, last_error=f"cannot use {KEY}")),
         ("jobs", Job(kind="prune", args={"key": KEY})),
         ("facts", Fact(name="note", value=base64.b64encode(KEY.encode()).decode())),
-        ("webhook_secrets", WebhookSecret(digest="x", sealed=KEY.encode())),
+        ("webhook_secrets", WebhookSecret(digest="x", encrypted=KEY.encode())),
     ],
     ids=["text", "json", "base64", "bytes"],
 )

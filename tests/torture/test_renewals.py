@@ -32,7 +32,7 @@ def test_a_renewal_survives_a_kill_at_every_commit(
     database_url: str, simulator: Simulator, tmp_path: Path, when: When
 ) -> None:
     settings = torture_settings(database_url, simulator, tmp_path)
-    settings = settings.model_copy(update={"renew_by_us": "without_auto_renew"})
+    settings = settings.model_copy(update={"renewal_policy": "without_auto_renew"})
     found: dict[int, list[str]] = {}
     killed = 0
     for commit in count(1):
@@ -94,7 +94,7 @@ def _goes_on(settings: Settings, simulator: Simulator, domain: str, old: int) ->
     services.database.close()
     checks = {
         "one order": len(placed) == 1,
-        "installed": order.state == "installed",
+        "fetched": order.state == "fetched",
         "bought once": [one["state"] for one in simulator.certificates(domain)] == ["issued", "issued"],
         "one lineage": len({one.lineage_id for one in certificates}) == 1,
         "both delivered": deliveries == ["delivered", "delivered"],

@@ -14,7 +14,7 @@ import responses
 
 from app.dnsimple import errors
 from app.dnsimple.adapter import Answer, DNSimple, Purpose
-from app.dnsimple.purposes import OpenGate, RateLimit
+from app.dnsimple.purposes import RateLimit, UnlimitedBudget
 from app.errors import CertcourierError, OutcomeUnknownError, PermanentError, RetryableError
 
 TOKEN = "a-very-secret-token"
@@ -352,7 +352,7 @@ def test_a_token_that_is_none_is_refused_without_being_repeated(token: str) -> N
     assert token.strip() == "" or token not in str(caught.value)
 
 
-class Listener(OpenGate):
+class Listener(UnlimitedBudget):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -363,8 +363,8 @@ class Listener(OpenGate):
 
 
 def test_the_gate_hears_of_status_and_quota_alone(mocked: responses.RequestsMock) -> None:
-    gate = Listener()
-    dnsimple = DNSimple(account_id=1010, token=TOKEN, gate=gate)
+    budget = Listener()
+    dnsimple = DNSimple(account_id=1010, token=TOKEN, budget=budget)
     limits = {
         "X-RateLimit-Limit": "4800",
         "X-RateLimit-Remaining": "4799",
@@ -374,8 +374,8 @@ def test_the_gate_hears_of_status_and_quota_alone(mocked: responses.RequestsMock
     answer(mocked, get, json={"data": CERTIFICATE}, headers=limits)
     get(dnsimple)
     answer(mocked, get, status=404, headers=limits | {"X-RateLimit-Limit": "many"})
-    failure(dnsimple.spending(Purpose.UNKNOWN), get)
-    (first_purpose, first, nothing), (second_purpose, second, error) = gate.heard
+    failure(dnsimple.with_purpose(Purpose.UNKNOWN), get)
+    (first_purpose, first, nothing), (second_purpose, second, error) = budget.heard
     path = "/{account}/domains/{domain}/certificates/{certificate}"
     assert (first_purpose, first.method, first.path, first.status, nothing) == ("background", "GET", path, 200, None)
     assert first.rate_limit == RateLimit(4800, 4799, 3600.0)

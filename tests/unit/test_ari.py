@@ -13,7 +13,7 @@ from app.renewals.ari_client import (
     Authority,
     AuthorityUnavailableError,
     NotOfThisAuthorityError,
-    RenewalInfo,
+    RenewalInfoResponse,
     certificate_identifier,
 )
 
@@ -34,7 +34,7 @@ yNQwCgYIKoZIzj0EAwIDRwAwRAIge09+S5TZAlw5tgtiVvuERV6cT4mfutXIlwTb
 """
 
 
-def ask(**answer: Any) -> RenewalInfo:
+def ask(**answer: Any) -> RenewalInfoResponse:
     with responses.RequestsMock() as mock:
         mock.get(f"{URL}/key.serial", **answer)
         return Authority(URL + "/").ask("key.serial")
@@ -47,7 +47,7 @@ def test_a_certificate_is_named_as_in_the_rfcs_example() -> None:
 def test_window_explanation_and_pause_are_read() -> None:
     document = WINDOW | {"explanationURL": "https://ca.example/incident"}
     info = ask(json=document, headers={"Retry-After": "21600"})
-    assert info == RenewalInfo(START, END, "https://ca.example/incident", 21600.0)
+    assert info == RenewalInfoResponse(START, END, "https://ca.example/incident", 21600.0)
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_a_window_is_early_when_nobody_renews_in_it(
     birth = datetime(2027, 1, 1, tzinfo=UTC)
     at = [birth + timedelta(days=days) for days in (start, end, 60, now, 58, 62)]
     before = (at[4], at[5]) if known_before else None
-    assert is_early(RenewalInfo(at[0], at[1], None, 60.0), before, at[2], at[3]) is early
+    assert is_early(RenewalInfoResponse(at[0], at[1], None, 60.0), before, at[2], at[3]) is early

@@ -99,7 +99,7 @@ def test_a_program_that_reads_nothing_is_told_anyway() -> None:
 def test_one_run_for_all_gets_each_certificate_as_a_line() -> None:
     program = "import os, sys; print(os.environ['CERTCOURIER_COUNT'], *sys.stdin.read().split(chr(10)), sep='|')"
     destination = python(program)
-    assert destination.pause_seconds == 2.0
+    assert destination.min_interval_seconds == 2.0
     said = destination.run([change(1, {"folder": Path("/certs/www.customer1.example")}), change(2)])
     count, *lines = said.partition(": ")[2].split("|")
     assert count == "2"
@@ -127,7 +127,7 @@ def test_a_run_for_each_gets_it_in_its_environment_and_nothing_of_ours(monkeypat
     monkeypatch.setenv("DNSIMPLE_API_TOKEN", "our token")
     monkeypatch.setenv("DATABASE_URL", "our database")
     destination = CommandDestination(CommandConfig(name="hook", command=("env",), run_for="each"))
-    assert destination.pause_seconds is None
+    assert destination.min_interval_seconds is None
     places = {
         "folder": Path("/c/www"),
         "fullchain": Path("/c/www/fullchain.pem"),
@@ -155,10 +155,10 @@ def test_a_run_for_each_gets_it_in_its_environment_and_nothing_of_ours(monkeypat
 def test_the_key_is_in_nothing_that_a_program_gets() -> None:
     program = "import os, sys; print(dict(os.environ), sys.stdin.read())"
     for run_for in ("all", "each"):
-        receipt = python(program, run_for=run_for).deliver(bundle(1))
-        assert receipt.outcome == "delivered"
-        assert "www.example.com" in receipt.detail
-        assert "key 1" not in receipt.detail
+        result = python(program, run_for=run_for).deliver(bundle(1))
+        assert result.outcome == "delivered"
+        assert "www.example.com" in result.detail
+        assert "key 1" not in result.detail
 
 
 @pytest.mark.parametrize(

@@ -33,16 +33,16 @@ def test_all_that_is_missing_is_named_at_once() -> None:
 def test_settings_come_from_the_environment_and_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DNSIMPLE_API_TOKEN=abc\nDNSIMPLE_ACCOUNT_ID=7\nPORT=\n")
     monkeypatch.setenv("PUBLIC_URL", "https://certs.example.com/")
-    monkeypatch.setenv("WATCH_SECONDS", "1, 2.5,3")
+    monkeypatch.setenv("ISSUANCE_POLL_SECONDS", "1, 2.5,3")
     settings = load_settings()
     assert settings.dnsimple_account_id == 7
     assert settings.public_url == "https://certs.example.com"
-    assert settings.watch_seconds == (1.0, 2.5, 3.0)
+    assert settings.issuance_poll_seconds == (1.0, 2.5, 3.0)
     assert settings.port == 4567
 
 
 def test_everything_has_its_place_in_the_var_folder() -> None:
-    settings = load_settings(**GOOD, var_dir="/srv/certcourier")
+    settings = load_settings(**GOOD, data_dir="/srv/certcourier")
     assert settings.database_url == "sqlite:////srv/certcourier/certcourier.db"
     assert settings.kek_file == Path("/srv/certcourier/key-encryption.key")
 
@@ -157,8 +157,8 @@ def test_a_webhook_secret_of_256_random_bits_is_taken() -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "forever", "1.5", "٣"])
 def test_a_policy_for_keys_that_is_none_is_refused(value: str) -> None:
-    with pytest.raises(ConfigurationError, match="KEEP_PRIVATE_KEYS"):
-        load_settings(**GOOD, keep_private_keys=value)
+    with pytest.raises(ConfigurationError, match="PRIVATE_KEY_RETENTION"):
+        load_settings(**GOOD, private_key_retention=value)
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,10 @@ def test_a_policy_for_keys_that_is_none_is_refused(value: str) -> None:
         ("destinations_file", "nowhere.toml"),
         ("webhook_secret", "short"),
         ("webhook_secret", "with/slash" * 5),
-        ("history_days", 2),
+        ("retention_days", 2),
         ("port", 70000),
-        ("watch_seconds", "1,x"),
-        ("watch_seconds", "0"),
+        ("issuance_poll_seconds", "1,x"),
+        ("issuance_poll_seconds", "0"),
         ("log_format", "xml"),
         ("web_workers", 2),
     ],
@@ -213,15 +213,15 @@ def test_plain_http_is_for_this_machine_alone() -> None:
 def test_a_mistyped_path_of_sqlite_makes_no_folders(tmp_path: Path) -> None:
     mistyped = tmp_path / "vra" / "certcourier.db"
     with pytest.raises(ConfigurationError, match=r"DATABASE_URL: the folder .*vra does not exist"):
-        load_settings(**GOOD, var_dir=tmp_path / "var", database_url=f"sqlite:///{mistyped}")
+        load_settings(**GOOD, data_dir=tmp_path / "var", database_url=f"sqlite:///{mistyped}")
     assert not mistyped.parent.exists()
 
 
 def test_a_setting_of_the_wrong_kind_is_explained_in_plain_words() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load_settings(**GOOD, port="many", log_level="loud", keep_removed_keys="perhaps")
+        load_settings(**GOOD, port="many", log_level="loud", keep_keys_removed_at_dnsimple="perhaps")
     assert str(caught.value).splitlines() == [
         "  PORT: must be a whole number",
-        "  KEEP_REMOVED_KEYS: must be true or false",
+        "  KEEP_KEYS_REMOVED_AT_DNSIMPLE: must be true or false",
         "  LOG_LEVEL: must be 'debug', 'info', 'warning' or 'error'",
     ]

@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def load(tmp_path: Path, text: str) -> list[str]:
     file = tmp_path / "destinations.toml"
     file.write_text(text)
-    return list(load_destinations(file, var_dir=tmp_path))
+    return list(load_destinations(file, data_dir=tmp_path))
 
 
 def test_without_a_file_there_is_one_of_files(tmp_path: Path) -> None:
-    assert list(load_destinations(None, var_dir=tmp_path)) == ["files"]
+    assert list(load_destinations(None, data_dir=tmp_path)) == ["files"]
 
 
 def test_several_of_a_kind_are_allowed(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def loaded_after(text: str, tmp_path: Path) -> set[str]:
     file.write_text(text)
     script = (
         "import sys, pathlib, app, app.worker.worker, app.destinations.registry as registry;"
-        f"registry.load_destinations(pathlib.Path({str(file)!r}), var_dir=pathlib.Path({str(tmp_path)!r}));"
+        f"registry.load_destinations(pathlib.Path({str(file)!r}), data_dir=pathlib.Path({str(tmp_path)!r}));"
         f"print(*({set(LIBRARIES.values())!r} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)

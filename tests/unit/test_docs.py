@@ -115,11 +115,11 @@ def test_the_examples_of_destinations_work(tmp_path: Path) -> None:
     assert len(examples) >= 2
     file = tmp_path / "destinations.toml"
     file.write_text(examples[0])
-    first = load_destinations(file, var_dir=tmp_path)
+    first = load_destinations(file, data_dir=tmp_path)
     for example in examples:
         file.write_text(example)
         entries = tomllib.loads(example)
-        destinations = load_destinations(file, var_dir=tmp_path) if "destination" in entries else first
+        destinations = load_destinations(file, data_dir=tmp_path) if "destination" in entries else first
         endpoints = load_endpoints(file, destinations)
         if "destination" in entries:
             assert list(destinations) == [entry["name"] for entry in entries["destination"]]

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from app.certificates.verification import VerificationError, VerifiedCertificate, verify
-from app.crypto.encryption import KeyNotHeldError, SealBrokenError, Sealer
+from app.crypto.encryption import DecryptionError, Encryptor, KeyNotHeldError
 from app.domain_names import InvalidFieldError, covers, parse_domain, resolve_names
-from app.events.ingestion import LARGEST_ID, NotAnEventError, parse_event
+from app.events.ingestion import LARGEST_ID, InvalidEventError, parse_event
 from tests.x509 import Authority
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
@@ -66,7 +66,7 @@ BODY = st.one_of(
 def test_any_body_is_an_event_or_is_refused(body: bytes) -> None:
     try:
         read = parse_event(body)
-    except NotAnEventError as error:
+    except InvalidEventError as error:
         told = str(error)
     else:
         told = ""
@@ -118,8 +118,8 @@ def test_any_names_are_resolved_inside_the_domain_or_are_refused(domain: str, na
         assert covers(names.names, each)
 
 
-SEALER = Sealer(base64.b64encode(b"k" * 32).decode())
-SEALED = SEALER.seal("the key", certificate_id=7)
+SEALER = Encryptor(base64.b64encode(b"k" * 32).decode())
+SEALED = SEALER.encrypt("the key", certificate_id=7)
 
 
 @fuzz
@@ -134,21 +134,21 @@ SEALED = SEALER.seal("the key", certificate_id=7)
     )
 )
 def test_nothing_but_the_sealed_key_itself_opens(blob: bytes) -> None:
-    with pytest.raises((SealBrokenError, KeyNotHeldError)):
-        SEALER.open(blob, certificate_id=7)
+    with pytest.raises((DecryptionError, KeyNotHeldError)):
+        SEALER.decrypt(blob, certificate_id=7)
 
 
 @fuzz
 @given(st.text(), st.integers(1, LARGEST_ID), st.integers(1, LARGEST_ID))
 def test_any_text_opens_as_itself_and_for_its_certificate_alone(text: str, number: int, other: int) -> None:
     try:
-        blob = SEALER.seal(text, certificate_id=number)
+        blob = SEALER.encrypt(text, certificate_id=number)
     except UnicodeEncodeError:  # half a surrogate pair: no text at all
         return
-    assert SEALER.open(blob, certificate_id=number) == text
+    assert SEALER.decrypt(blob, certificate_id=number) == text
     if other != number:
-        with pytest.raises(SealBrokenError):
-            SEALER.open(blob, certificate_id=other)
+        with pytest.raises(DecryptionError):
+            SEALER.decrypt(blob, certificate_id=other)
 
 
 ISSUED = Authority().issue("www.customer.example", "customer.example")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.metrics import Meters
+from app.metrics import ProcessMetrics
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "prometheus"
 PAGE = FOLDER.parent / "metrics.md"
@@ -23,7 +23,7 @@ def documented() -> set[str]:
 
 def series() -> set[str]:
     """What Prometheus will have: histograms as three series."""
-    histograms = {metric.name for metric in Meters().registry.collect() if metric.type == "histogram"}
+    histograms = {metric.name for metric in ProcessMetrics().registry.collect() if metric.type == "histogram"}
     parts = {f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum")}
     return (documented() - histograms) | parts
 

@@ -10,17 +10,17 @@ import pytest
 
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.time_limits import TimeLimits
 
 AT_ONCE = 4
 
-DONE = Receipt("delivered", "there")
+DONE = DeliveryResult("delivered", "there")
 
 
 class Place:
@@ -29,7 +29,7 @@ class Place:
     def __init__(self, config: str, timeout_seconds: float = 30.0) -> None:
         self.config = DestinationConfig(name=config, timeout_seconds=timeout_seconds, at_once=AT_ONCE)
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         raise NotImplementedError
 
     def current(self, slot: str) -> Version | None:
@@ -46,7 +46,7 @@ class Hang:
         self.began = threading.Semaphore(0)
         self.let_go = threading.Event()
 
-    def __call__(self) -> Receipt:
+    def __call__(self) -> DeliveryResult:
         self.began.release()
         self.let_go.wait()
         return DONE
@@ -67,7 +67,7 @@ def test_what_ends_in_time_gives_its_result_or_its_error() -> None:
     limits = TimeLimits()
     assert limits.run(Place("quick"), lambda: DONE) is DONE
 
-    def refuse() -> Receipt:
+    def refuse() -> DeliveryResult:
         raise DestinationRefusedError("not here")
 
     with pytest.raises(DestinationRefusedError, match="not here"):
@@ -96,7 +96,7 @@ def test_a_destination_has_few_places_and_a_slow_one_lets_nobody_wait(hang: Hang
     now = 0.0
     limits, place = TimeLimits(lambda: now), Place("slow")
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        running: list[Future[Receipt]] = [pool.submit(limits.run, place, hang) for _ in range(AT_ONCE)]
+        running: list[Future[DeliveryResult]] = [pool.submit(limits.run, place, hang) for _ in range(AT_ONCE)]
         for _ in running:
             hang.began.acquire()
         now = 2.0

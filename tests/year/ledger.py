@@ -8,7 +8,7 @@ from datetime import datetime
 
 from cryptography import x509
 
-from app.destinations.base import Bundle, Destination, DestinationConfig, Receipt, Version
+from app.destinations.base import Bundle, DeliveryResult, Destination, DestinationConfig, Version
 
 
 @dataclass(slots=True)
@@ -37,13 +37,13 @@ class Ledger:
     def config(self) -> DestinationConfig:
         return self.real.config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
-        receipt = self.real.deliver(bundle)
-        if receipt.outcome == "delivered":
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
+        result = self.real.deliver(bundle)
+        if result.outcome == "delivered":
             leaf = x509.load_pem_x509_certificate(bundle.leaf_pem.encode())
             with self.lock:
                 self._write(bundle, leaf.not_valid_before_utc, leaf.not_valid_after_utc)
-        return receipt
+        return result
 
     def current(self, slot: str) -> Version | None:
         return self.real.current(slot)

@@ -21,7 +21,7 @@ from typing import Any, cast
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app import create_app
-from app.certificates.account_import import look_at_import, start_import
+from app.certificates.account_import import import_progress, start_import
 from app.db.clock import move_ahead, read_now
 from app.operations.health import claim_installation
 from app.services import Services
@@ -37,7 +37,7 @@ from tests.year.ledger import Ledger
 DAY = 86_400.0
 FIRST_STRIDES = (150.0, 1800.0)
 # What the worker does every few minutes is done once a step; its windows of time are those hours, too.
-PERIODIC = (Every("register_webhook", 3600), Every("renew", 3600), Every("reconcile", 3600), Every("prune", 86_400))
+PERIODIC = (Every("register_webhook", 3600), Every("renew_due", 3600), Every("reconcile", 3600), Every("prune", 86_400))
 WITHOUT_AUTO_RENEW = 0.3
 RATES = {
     "event-dropped": 0.1,
@@ -161,10 +161,10 @@ class Year:
     def _settings(self) -> Settings:
         more = {
             "public_url": f"http://127.0.0.1:{self._port}",
-            "renew_by_us": "overdue",
+            "renewal_policy": "overdue",
             "log_level": "error",
             "reconcile_percent": self._plan.reconcile_percent,
-            "dnsimple_read_timeout": 10.0,
+            "dnsimple_read_timeout_seconds": 10.0,
         }
         return make_settings(new_sqlite_database(self._folder), self._simulator.url, self._folder / "var", **more)
 
@@ -200,7 +200,7 @@ class Year:
                 self._collect()
                 delivered = sum(slot.renewals for slot in self._ledger.slots.values())
                 self._say(f"day {day}: {len(self._ledger.slots)} certificates, {delivered} renewals")
-        assert look_at_import(self._services, run_id).is_finished
+        assert import_progress(self._services, run_id).is_finished
         self._collect()
         faults = self._simulator.control("GET", "/faults")
         self._thrown: dict[str, int] = faults["thrown"]

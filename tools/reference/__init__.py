@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tools.reference import alarms, commands, destinations, events, http, jobs, metrics, problems, settings
+from tools.reference import alerts, commands, destinations, events, http, jobs, metrics, problems, settings
 
 PAGES: dict[str, Callable[[], str]] = {
     "settings": settings.page,
@@ -19,5 +19,5 @@ PAGES: dict[str, Callable[[], str]] = {
     "destinations": destinations.page,
     "jobs": jobs.page,
     "metrics": metrics.page,
-    "alarms": alarms.page,
+    "alerts": alerts.page,
 }

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import Metric
 
 from app.db.migrations import upgrade
-from app.metrics import Meters
-from app.operations.metrics_collectors import Figures
+from app.metrics import ProcessMetrics
+from app.operations.metrics_collectors import MetricsCollector
 from app.services import build_services
 from config import load_settings
 from tools.reference import markdown
@@ -38,7 +38,7 @@ def _figures() -> list[Metric]:
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(
             _env_file=None,
-            var_dir=Path(folder),
+            data_dir=Path(folder),
             database_url=f"sqlite:///{folder}/reference.db",
             dnsimple_api_token="none",  # noqa: S106, opens nothing
             dnsimple_account_id=1010,
@@ -49,7 +49,7 @@ def _figures() -> list[Metric]:
         services = build_services(settings)
         upgrade(services.database)
         try:
-            return Figures(services).collect()
+            return MetricsCollector(services).collect()
         finally:
             services.database.close()
 
@@ -60,7 +60,7 @@ def _row(metric: Metric) -> tuple[str, str, str, str]:
 
 
 def _counted() -> Iterator[tuple[str, str, str, str]]:
-    registry: CollectorRegistry = Meters().registry
+    registry: CollectorRegistry = ProcessMetrics().registry
     for collector in registry._collector_to_names:
         if isinstance(collector, (Counter, Histogram)):
             (metric,) = collector.describe()

@@ -19,9 +19,9 @@ from pydantic import Field
 from app.destinations.aws.client import SLOT_TAG, VERSION_TAG, Aws, AwsConfig, Region
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.secret_document import fill
@@ -65,7 +65,7 @@ class AcmDestination:
     def config(self) -> AcmConfig:
         return self._config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         fill("{slot}", bundle.slot)
         receipts = []
         with self._turns.setdefault(bundle.slot, threading.Lock()):
@@ -73,9 +73,9 @@ class AcmDestination:
                 with self._aws.told(region, bundle.slot):
                     receipts.append(self._deliver(region, bundle))
         outcome: Literal["delivered", "superseded"] = (
-            "delivered" if any(receipt.outcome == "delivered" for receipt in receipts) else "superseded"
+            "delivered" if any(result.outcome == "delivered" for result in receipts) else "superseded"
         )
-        return Receipt(outcome, "; ".join(receipt.detail for receipt in receipts))
+        return DeliveryResult(outcome, "; ".join(result.detail for result in receipts))
 
     def current(self, slot: str) -> Version | None:
         """The oldest of all regions, None when one has none."""
@@ -91,7 +91,7 @@ class AcmDestination:
     def check(self) -> None:
         self._aws.check()
 
-    def _deliver(self, region: str, bundle: Bundle) -> Receipt:
+    def _deliver(self, region: str, bundle: Bundle) -> DeliveryResult:
         client, serial = self._aws.client(region), _serial(bundle)
         found = self._find(region, bundle.slot, bundle.names)
         if not found:
@@ -100,11 +100,13 @@ class AcmDestination:
             found = self._find(region, bundle.slot, bundle.names)  # another process may have been first at once
         newest = max(max(item.version, item.announced or item.version) for item in found)
         if newest > bundle.version:
-            return Receipt("superseded", f"{found[0].arn} holds certificate {newest.certificate_id}, which is newer")
+            return DeliveryResult(
+                "superseded", f"{found[0].arn} holds certificate {newest.certificate_id}, which is newer"
+            )
         for item in found:  # one; or several, when two were imported first at the same instant: none grows old
             if item.serial != serial or item.announced != bundle.version:
                 self._replace(client, item.arn, bundle, serial)
-        return Receipt("delivered", ", ".join(item.arn for item in found))
+        return DeliveryResult("delivered", ", ".join(item.arn for item in found))
 
     def _replace(self, client: Any, arn: str, bundle: Bundle, serial: int) -> None:
         version = [{"Key": VERSION_TAG, "Value": version_text(bundle.version)}]

@@ -16,9 +16,9 @@ from pydantic import Field
 from app.destinations.aws.client import SLOT_TAG, Aws, AwsConfig, Region
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.secret_document import MOST_RACES, SlotTemplate, fill, secret_document
@@ -51,14 +51,14 @@ class SecretsManagerDestination:
     def config(self) -> SecretsManagerConfig:
         return self._config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         name, region = fill(self._config.secret_name, bundle.slot), self._config.region
         with self._aws.told(region, name):
             client = self._aws.client(region)
             for _ in range(MOST_RACES):
-                receipt = self._try(client, name, bundle)
-                if receipt is not None:
-                    return receipt
+                result = self._try(client, name, bundle)
+                if result is not None:
+                    return result
         raise DestinationUnavailableError(f"{region}, {name}: others write there all the time; trying again later")
 
     def current(self, slot: str) -> Version | None:
@@ -70,7 +70,7 @@ class SecretsManagerDestination:
     def check(self) -> None:
         self._aws.check()
 
-    def _try(self, client: Any, name: str, bundle: Bundle) -> Receipt | None:
+    def _try(self, client: Any, name: str, bundle: Bundle) -> DeliveryResult | None:
         """None when somebody else was faster: then what is there has to be looked at again."""
         version_id = _version_id(bundle)
         document = json.dumps(secret_document(bundle))
@@ -78,20 +78,20 @@ class SecretsManagerDestination:
         if secret is None:
             if not self._create(client, name, bundle.slot, version_id, document):
                 return None
-            return Receipt("delivered", f"{self._config.region}, {name}")
+            return DeliveryResult("delivered", f"{self._config.region}, {name}")
         self._own(secret, name, bundle.slot)
         current = _current_id(secret)
         held = _version_of(current)
         if current == version_id:
-            return Receipt("delivered", f"{self._config.region}, {name}")
+            return DeliveryResult("delivered", f"{self._config.region}, {name}")
         if held is not None and held > bundle.version:
-            return Receipt("superseded", f"{name} holds certificate {held.certificate_id}, which is newer")
+            return DeliveryResult("superseded", f"{name} holds certificate {held.certificate_id}, which is newer")
         client.put_secret_value(
             SecretId=name, ClientRequestToken=version_id, SecretString=document, VersionStages=[_COMING]
         )
         if not _move_current(client, name, current, version_id):
             return None
-        return Receipt("delivered", f"{self._config.region}, {name}")
+        return DeliveryResult("delivered", f"{self._config.region}, {name}")
 
     def _create(self, client: Any, name: str, slot: str, version_id: str, document: str) -> bool:
         tags = self._config.tags | {SLOT_TAG: slot}

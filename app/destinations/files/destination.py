@@ -22,10 +22,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.files.atomic_write import fsync_folder, link, locked, replace, write
@@ -100,7 +100,7 @@ class FilesDestination:
     def config(self) -> FilesConfig:
         return self._config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         slot = self._folder(bundle.slot)
         try:
             ownership = self._ownership()
@@ -157,10 +157,10 @@ class FilesDestination:
                 own.give(folder, own.folder_mode)
         fsync_folder(self._root)
 
-    def _deliver(self, slot: Path, bundle: Bundle, ownership: Ownership) -> Receipt:
+    def _deliver(self, slot: Path, bundle: Bundle, ownership: Ownership) -> DeliveryResult:
         held = _current(slot)
         if held is not None and held > bundle.version:
-            return Receipt("superseded", f"{slot} holds certificate {held.certificate_id}, which is newer")
+            return DeliveryResult("superseded", f"{slot} holds certificate {held.certificate_id}, which is newer")
         version = slot / "versions" / version_text(bundle.version)
         _clear_leftovers(slot)
         if not self._holds(version, bundle):
@@ -169,7 +169,7 @@ class FilesDestination:
             _give_version(version, self._layout.files, ownership)
         self._flip(slot, version, ownership)
         self._drop_old(slot, version)
-        return Receipt("delivered", str(slot))
+        return DeliveryResult("delivered", str(slot))
 
     def _holds(self, version: Path, bundle: Bundle) -> bool:
         try:

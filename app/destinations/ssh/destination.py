@@ -17,10 +17,10 @@ from pydantic import AfterValidator, Field
 
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.private_files import read_private_file
@@ -108,7 +108,7 @@ class SshDestination:
     def config(self) -> SshConfig:
         return self._config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         return self._run(self._deliver(bundle))
 
     def current(self, slot: str) -> Version | None:
@@ -147,17 +147,19 @@ class SshDestination:
             reason = error.reason if isinstance(error, asyncssh.Error) else error.strerror or type(error).__name__
             raise DestinationUnavailableError(f"{where}: {reason}") from None
 
-    async def _deliver(self, bundle: Bundle) -> Receipt:
+    async def _deliver(self, bundle: Bundle) -> DeliveryResult:
         async with self._connected() as connection:
             slot = self._slot(await connection.start_sftp_client(), bundle.slot)
             newer = await slot.put(bundle, keep=self._config.keep_versions)
             if newer is not None:
-                return Receipt("superseded", f"the slot holds certificate {newer.certificate_id}, which is newer")
+                return DeliveryResult(
+                    "superseded", f"the slot holds certificate {newer.certificate_id}, which is newer"
+                )
             where = f"{self._config.host}:{self._config.path / bundle.slot}"
             if self._config.command is None:
-                return Receipt("delivered", where)
+                return DeliveryResult("delivered", where)
             output = await self._command(connection, bundle)
-            return Receipt("delivered", f"{where}; command done{': ' + output if output else ''}")
+            return DeliveryResult("delivered", f"{where}; command done{': ' + output if output else ''}")
 
     async def _current(self, slot: str) -> Version | None:
         async with self._connected() as connection:

@@ -14,11 +14,11 @@ from pydantic import Field, field_validator, model_validator
 
 from app.destinations.base import (
     Bundle,
+    DeliveryResult,
     DestinationConfig,
     DestinationGoneError,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Receipt,
     Version,
 )
 from app.destinations.webhook.http_client import Poster, Resolve, resolve, seconds_to_wait
@@ -99,10 +99,10 @@ class WebhookDestination:
     def config(self) -> WebhookConfig:
         return self._config
 
-    def deliver(self, bundle: Bundle) -> Receipt:
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
         known = self.current(bundle.slot)
         if known is not None and known > bundle.version:
-            return Receipt("superseded", f"certificate {known.certificate_id}, which is newer, was acknowledged")
+            return DeliveryResult("superseded", f"certificate {known.certificate_id}, which is newer, was acknowledged")
         config, now = self._config, self._clock()
         seal_to = read_public_key(config.seal_key_to, self._field("seal_key_to")) if config.seal_key_to else None
         body = payload(bundle, now=now, seal_to=seal_to)
@@ -130,7 +130,7 @@ class WebhookDestination:
         with self._lock:
             held = self._acknowledged.get(bundle.slot, bundle.version)
             self._acknowledged[bundle.slot] = max(held, bundle.version)
-        return Receipt("delivered", f"{said} to message {identifier}")
+        return DeliveryResult("delivered", f"{said} to message {identifier}")
 
     def current(self, slot: str) -> Version | None:
         """What was last acknowledged, as far as this process knows."""

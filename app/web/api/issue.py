@@ -16,8 +16,8 @@ from app.certificates.queries import find_order, wait_until_issued
 from app.dnsimple.adapter import Deadline
 from app.domain_names import InvalidFieldError
 from app.orders.idempotency import StoredAnswer, remember_answer
-from app.orders.issuance import step_ahead
-from app.orders.placement import Placed, submit
+from app.orders.issuance import advance_inline
+from app.orders.placement import PlacedOrder, submit_order
 from app.web.api.schemas import IssueRequest, order_document
 from app.web.auth import client, requires
 from app.web.context import current, services
@@ -46,11 +46,11 @@ def issue_certificate() -> Response:
     order = IssueRequest.model_validate(_fields()).order()
     check_order(client().domains, order.domain)
     key, prefer = _idempotency_key(), _preference()
-    patience = Deadline.after(services().settings.request_patience_seconds)
+    patience = Deadline.after(services().settings.order_wait_seconds)
     inline = not prefer.respond_async and current().waiting.acquire(blocking=False)
     try:
         hold_seconds = patience.remaining() + services().queue.lease_seconds if inline else None
-        placed = submit(
+        placed = submit_order(
             services(),
             order,
             client_id=client().id,
@@ -66,11 +66,13 @@ def issue_certificate() -> Response:
             current().waiting.release()
 
 
-def _take_steps(placed: Placed, key: str | None, prefer: Preference, patience: Deadline, *, inline: bool) -> Response:
+def _take_steps(
+    placed: PlacedOrder, key: str | None, prefer: Preference, patience: Deadline, *, inline: bool
+) -> Response:
     """From here on the order is on record, and no answer may say otherwise."""
     try:
         if placed.claim is not None:
-            step_ahead(services(), placed.claim, patience)
+            advance_inline(services(), placed.claim, patience)
         if inline and prefer.wait:
             wait_until_issued(services(), placed.order_id, Deadline.after(prefer.wait))
         return _answer(placed, key, _applied(prefer, inline=inline))
@@ -155,7 +157,7 @@ def _replayed(stored: StoredAnswer) -> Response:
     return answer
 
 
-def _answer(placed: Placed, key: str | None, applied: str | None) -> Response:
+def _answer(placed: PlacedOrder, key: str | None, applied: str | None) -> Response:
     found = find_order(services(), placed.order_id)
     assert found is not None  # noqa: S101, it was committed above and orders are not deleted
     order, certificate, _ = found

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from app.operations.metrics_collectors import Figures
+from app.operations.metrics_collectors import MetricsCollector
 from app.web.auth import requires
 from app.web.context import services
 
@@ -29,7 +29,7 @@ class _Collected(Collector):
 @requires("read")
 def metrics() -> Response:
     """Everything in Prometheus' text format."""
-    figures: Figures = current_app.extensions.setdefault("certcourier-figures", Figures(services()))
+    collector: MetricsCollector = current_app.extensions.setdefault("certcourier-figures", MetricsCollector(services()))
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected([*figures.collect(), *services().meters.collect()]))
+    registry.register(_Collected([*collector.collect(), *services().metrics.collect()]))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -27,7 +27,7 @@ _MODELS: list[type[BaseModel]] = [
     schemas.OrderDetail,
     schemas.CertificateDocument,
     schemas.CertificateDetail,
-    schemas.AlarmDocument,
+    schemas.AlertDocument,
 ]
 
 
@@ -84,7 +84,7 @@ def openapi_document() -> dict[str, Any]:
             "/certificates/{certificate_id}": {
                 "get": _one("showCertificate", "certificate_id", "integer", "One certificate", "CertificateDetail")
             },
-            "/alarms": {"get": _alarms()},
+            "/alerts": {"get": _alerts()},
             "/dnsimple/events/{secret}": {"post": _event()},
             "/healthz": {"get": _health("healthz", "Whether this process answers", {"200": _status("Yes.")})},
             "/readyz": {"get": _health("readyz", "Whether orders and events will be worked on", _READY)},
@@ -251,7 +251,7 @@ def _one(operation: str, parameter: str, kind: str, summary: str, model: str) ->
     }
 
 
-def _alarms() -> dict[str, Any]:
+def _alerts() -> dict[str, Any]:
     return {
         "operationId": "listAlarms",
         "summary": "What is wrong now",

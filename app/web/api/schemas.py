@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.db.models import Alarm, Certificate, EndpointSeen, Order, StoryLine
+from app.db.models import Alert, Certificate, DeliveryState, EndpointCheck, Order, OrderState, TimelineEntry
 from app.domain_names import OrderRequest
 
 
@@ -55,9 +55,9 @@ class DeliveryDocument(BaseModel):
     """What became of a certificate at one destination."""
 
     destination: str
-    state: Literal["pending", "delivered", "superseded", "failed"]
+    state: DeliveryState
     detail: str | None = Field(description="Where it is, or why the last attempt failed.")
-    waits_for: str | None = Field(description="What keeps it from being tried at this moment.")
+    blocked_by: str | None = Field(description="What keeps it from being tried at this moment.")
     delivered_at: datetime | None
 
 
@@ -79,14 +79,14 @@ class EndpointDocument(BaseModel):
     since: datetime
     detail: str | None = Field(description="What was seen the last time.")
     seen_fingerprint: str | None = Field(description="SHA-256 of the leaf that was served the last time.")
-    checked_at: datetime | None
+    last_checked_at: datetime | None
 
 
 class OrderDocument(BaseModel):
     """An order. `state` is the certificate's state in DNSimple's words, `order_state` how far we are."""
 
     order_id: str
-    order_state: Literal["accepted", "purchasing", "purchased", "issuing", "requested", "issued", "installed", "failed"]
+    order_state: OrderState
     certificate_id: int | None = Field(description="DNSimple's ID, as soon as it is bought.")
     renews_certificate_id: int | None = Field(None, description="Of a renewal that we make: what it replaces.")
     domain: str
@@ -105,7 +105,7 @@ class OrderDetail(OrderDocument):
     """An order with its story and its certificate's deliveries."""
 
     deliveries: list[DeliveryDocument]
-    story: list[StepDocument]
+    timeline: list[StepDocument]
 
 
 class CertificateDocument(BaseModel):
@@ -124,7 +124,7 @@ class CertificateDocument(BaseModel):
     key_algorithm: str | None
     not_before: datetime | None
     not_after: datetime | None
-    installed_at: datetime | None
+    fetched_at: datetime | None
     created_at: datetime
     deliveries: list[DeliveryDocument]
 
@@ -135,24 +135,24 @@ class CertificateDetail(CertificateDocument):
     certificate_pem: str | None
     chain_pem: str | None
     endpoints: list[EndpointDocument] = Field(description="Empty once a newer certificate of the lineage took over.")
-    story: list[StepDocument]
+    timeline: list[StepDocument]
 
 
-class AlarmDocument(BaseModel):
+class AlertDocument(BaseModel):
     """Something that is wrong now."""
 
     id: int | None = Field(description="Null for what the web server itself has just found: no worker is at work.")
     kind: str
     subject: str = Field(description="Which certificate, endpoint, job or worker; with `kind` it names the problem.")
     since: datetime
-    last_told: datetime | None = Field(description="When a message about it was last put on its way.")
+    last_notified_at: datetime | None = Field(description="When a message about it was last put on its way.")
     detail: str
     remedy: str = Field(description="What to do.")
 
 
-def alarm_document(alarm: Alarm) -> dict[str, Any]:
-    """An alarm as JSON."""
-    return AlarmDocument.model_validate(alarm, from_attributes=True).model_dump(mode="json")
+def alert_document(alert: Alert) -> dict[str, Any]:
+    """An alert as JSON."""
+    return AlertDocument.model_validate(alert, from_attributes=True).model_dump(mode="json")
 
 
 def order_document(order: Order, certificate: Certificate | None) -> dict[str, Any]:
@@ -160,11 +160,11 @@ def order_document(order: Order, certificate: Certificate | None) -> dict[str, A
     return OrderDocument(**_order_fields(order, certificate)).model_dump(mode="json")
 
 
-def order_detail(order: Order, certificate: Certificate | None, story: list[StoryLine]) -> dict[str, Any]:
+def order_detail(order: Order, certificate: Certificate | None, timeline: list[TimelineEntry]) -> dict[str, Any]:
     """An order with everything that happened to it, as JSON."""
     deliveries = _deliveries(certificate) if certificate else []
     fields = _order_fields(order, certificate)
-    return OrderDetail(**fields, deliveries=deliveries, story=_story(story)).model_dump(mode="json")
+    return OrderDetail(**fields, deliveries=deliveries, timeline=_timeline(timeline)).model_dump(mode="json")
 
 
 def certificate_document(certificate: Certificate) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def certificate_document(certificate: Certificate) -> dict[str, Any]:
 
 
 def certificate_detail(
-    certificate: Certificate, story: list[StoryLine], endpoints: list[EndpointSeen]
+    certificate: Certificate, timeline: list[TimelineEntry], endpoints: list[EndpointCheck]
 ) -> dict[str, Any]:
     """A certificate with its PEM texts and everything that happened to it, as JSON."""
     return CertificateDetail(
@@ -181,7 +181,7 @@ def certificate_detail(
         certificate_pem=certificate.leaf_pem,
         chain_pem=certificate.chain_pem,
         endpoints=[EndpointDocument.model_validate(seen, from_attributes=True) for seen in endpoints],
-        story=_story(story),
+        timeline=_timeline(timeline),
     ).model_dump(mode="json")
 
 
@@ -219,7 +219,7 @@ def _certificate_fields(certificate: Certificate) -> dict[str, Any]:
         "key_algorithm": certificate.key_algorithm,
         "not_before": certificate.not_before,
         "not_after": certificate.not_after,
-        "installed_at": certificate.installed_at,
+        "fetched_at": certificate.fetched_at,
         "created_at": certificate.created_at,
         "deliveries": _deliveries(certificate),
     }
@@ -229,5 +229,5 @@ def _deliveries(certificate: Certificate) -> list[DeliveryDocument]:
     return [DeliveryDocument.model_validate(delivery, from_attributes=True) for delivery in certificate.deliveries]
 
 
-def _story(lines: list[StoryLine]) -> list[StepDocument]:
+def _timeline(lines: list[TimelineEntry]) -> list[StepDocument]:
     return [StepDocument.model_validate(line, from_attributes=True) for line in lines]

@@ -19,7 +19,7 @@ def receive_event(secret: str) -> Response:
     """Record one event of DNSimple. The path's secret is the only proof of its sender: events are not signed."""
     if not _is_allowed(request) or not current().services.webhook_secrets.accepts(secret):
         abort(404)
-    outcome = current().intake.record(parse_event(request.get_data(cache=False)))
+    outcome = current().ingestion.record(parse_event(request.get_data(cache=False)))
     g.logged = True  # by "event received", with the same request_id
     return jsonify({"data": {"outcome": outcome}})
 

@@ -5,4 +5,4 @@ from __future__ import annotations
 from app.web.dashboard import actions, certificates, login, views
 from app.web.dashboard.blueprint import blueprint
 
-__all__ = ["actions", "blueprint", "certificates", "login", "pages"]
+__all__ = ["actions", "blueprint", "certificates", "login", "views"]

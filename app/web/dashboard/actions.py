@@ -28,7 +28,7 @@ class Action:
 
 def of(certificate: Certificate, *, has_successor: bool) -> list[Action]:
     """Those that make sense for this one."""
-    if certificate.installed_at is None or has_successor:
+    if certificate.fetched_at is None or has_successor:
         return []
     renewal = url_for("dashboard.renew", certificate_id=certificate.id)
     refetching_key = url_for("dashboard.refetch", certificate_id=certificate.id)
@@ -44,7 +44,7 @@ def refetch(certificate_id: int) -> Any:
     """Fetch the private key from DNSimple again; a job does it."""
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-        key_refetch.want_refetched(services(), session, [certificate_id], actor=who().actor)
+        key_refetch.enqueue_key_refetch(services(), session, [certificate_id], actor=who().actor)
     return _back(certificate_id, "refetched")
 
 
@@ -54,7 +54,7 @@ def renew(certificate_id: int) -> Any:
     """Order its renewal now; a job does it, and nothing is ordered while one is in flight."""
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-        order_id = renewal.renew_now(services(), session, certificate_id, actor=who().actor, wished_by=who().name)
+        order_id = renewal.renew_now(services(), session, certificate_id, actor=who().actor, requested_by=who().name)
     return _back(certificate_id, "renewed" if order_id is not None else "renewing")
 
 
@@ -64,15 +64,17 @@ def redeliver(certificate_id: int) -> Any:
     """Deliver it again to a destination, from what is on record."""
     with services().database.read() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-    wish = redelivery.Wish(request.form.get("destination", ""), certificate_id=certificate_id, again=True)
-    redelivery.count_lineages(services(), wish)  # refuses a wish that cannot be met
-    for _ in redelivery.redeliver(services(), wish, actor=who().actor):
+    wanted = redelivery.RedeliveryRequest(
+        request.form.get("destination", ""), certificate_id=certificate_id, again=True
+    )
+    redelivery.count_lineages(services(), wanted)  # refuses what cannot be done
+    for _ in redelivery.redeliver(services(), wanted, actor=who().actor):
         pass
     return _back(certificate_id, "redelivered")
 
 
 def _require(certificate: Certificate | None) -> Certificate:
-    if certificate is None or certificate.installed_at is None:
+    if certificate is None or certificate.fetched_at is None:
         abort(404, "There is no installed certificate with this ID.")
     return certificate
 

@@ -11,13 +11,13 @@ from pydantic import BaseModel, Field
 from app.certificates import lineages, queries
 from app.certificates.states import CERTIFICATE_STATES
 from app.db.clock import read_now
-from app.db.models import Certificate, EndpointSeen, Event, StoryLine
+from app.db.models import Certificate, EndpointCheck, Event, TimelineEntry
 from app.events.ingestion import LARGEST_ID
 from app.web.context import current, services
 from app.web.dashboard import actions, search
 from app.web.dashboard.blueprint import blueprint, render
 from app.web.dashboard.login import page, who
-from app.web.dashboard.search import Wanted
+from app.web.dashboard.search import CertificateFilter
 from app.web.dashboard.views import LIMIT, cursor, done, next_page
 
 _EXPIRING = (3, 7, 14, 30)
@@ -33,10 +33,10 @@ class CertificateQuery(BaseModel):
     destination: str = Field("", max_length=63)
     failing: str = Field("", pattern="^1?$")
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> CertificateFilter:
         """The use case's request."""
         days = int(self.expiring) if self.expiring else None
-        return Wanted(self.q, self.state, days, failing=bool(self.failing), destination=self.destination)
+        return CertificateFilter(self.q, self.state, days, failing=bool(self.failing), destination=self.destination)
 
 
 @blueprint.get("/certificates")
@@ -65,7 +65,7 @@ def certificates() -> Response:
 @page(by_domain=True)
 def certificate(certificate_id: int) -> Response:
     """One certificate with everything that happened to it."""
-    found, story, endpoints = _find(certificate_id)
+    found, timeline, endpoints = _find(certificate_id)
     current().reads.note(services(), who().actor, certificate_id)
     events = queries.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS)
     with services().database.read() as session:
@@ -74,7 +74,7 @@ def certificate(certificate_id: int) -> Response:
         "certificate.html",
         certificate=found,
         replaced=bool(replaced),
-        story=_story(story, events),
+        timeline=_timeline(timeline, events),
         endpoints=endpoints,
         now=now,
         done=done(),
@@ -83,7 +83,7 @@ def certificate(certificate_id: int) -> Response:
     )
 
 
-def _find(certificate_id: int) -> tuple[Certificate, list[StoryLine], list[EndpointSeen]]:
+def _find(certificate_id: int) -> tuple[Certificate, list[TimelineEntry], list[EndpointCheck]]:
     known = certificate_id <= LARGEST_ID
     found = queries.find_certificate(services(), certificate_id, domains=who().domains) if known else None
     if found is None:
@@ -91,7 +91,7 @@ def _find(certificate_id: int) -> tuple[Certificate, list[StoryLine], list[Endpo
     return found
 
 
-def _story(lines: list[StoryLine], events: list[Event]) -> list[dict[str, Any]]:
+def _timeline(lines: list[TimelineEntry], events: list[Event]) -> list[dict[str, Any]]:
     """Steps and events in the order of their times; an event that a step tells of is told once."""
     told_by_step = {(line.at, line.detail) for line in lines if line.step == "event received"}
     told: list[tuple[datetime, dict[str, Any]]] = [

@@ -12,9 +12,9 @@ from app.db.models import Certificate
 from app.operations.job_retry import instead_of_retrying
 from app.web.dashboard.search import MOST
 
-_GOOD = {"ok", "issued", "installed", "delivered", "served", "done", "queued", "succeeded"}
+_GOOD = {"ok", "issued", "fetched", "delivered", "served", "done", "queued", "succeeded"}
 _BAD = {"failed", "dead", "rejected", "stale", "unreachable", "cancelled by dnsimple", "refunded", "problem"}
-_BUSY = {"pending", "running", "ready", "requesting", "requested", "purchased", "purchasing", "issuing", "accepted",
+_BUSY = {"pending", "running", "ready", "requesting", "purchased", "purchasing", "accepted",
          "new", "submitting", "renewing", "warning"}  # fmt: skip
 _SIGNS = {"good": "✓", "bad": "✕", "busy": "◷", "quiet": "-"}
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))

@@ -11,7 +11,16 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from app.certificates.queries import Page
-from app.db.models import AuditEntry, Certificate, Delivery, DisabledDestination, Event, Job, StoryLine
+from app.db.models import (
+    AuditEntry,
+    Certificate,
+    Delivery,
+    DeliveryState,
+    Event,
+    Job,
+    SuspendedDestination,
+    TimelineEntry,
+)
 from app.services import Services
 from app.web.dashboard.search import at_most, is_failing
 
@@ -38,7 +47,7 @@ class DestinationHealth:
     failing: int
     last_delivered_at: datetime | None
     newest_failure: Delivery | None
-    disabled: DisabledDestination | None
+    suspended: SuspendedDestination | None
 
 
 def list_events(services: Services, *, after: int | None, limit: int) -> Page[Event]:
@@ -54,7 +63,7 @@ def list_audit(services: Services, *, after: int | None, limit: int) -> Page[Aud
 def list_jobs(services: Services, *, after: int | None, limit: int) -> Jobs:
     """`after` goes on with the dead ones."""
     dead = select(Job).where(Job.state == "dead").order_by(Job.id.desc())
-    ready = select(Job).where(Job.finished_at.is_(None), Job.state == "ready").order_by(Job.priority, Job.due_at)
+    ready = select(Job).where(Job.state == "ready").order_by(Job.priority, Job.run_at)
     ended = select(Job).where(Job.finished_at.is_not(None), Job.state != "dead").order_by(Job.finished_at.desc())
     page = _page(services, dead, Job.id, after, limit)
     with services.database.read() as session:
@@ -66,10 +75,10 @@ def list_jobs(services: Services, *, after: int | None, limit: int) -> Jobs:
         )
 
 
-def newest_steps(services: Services, limit: int) -> Sequence[StoryLine]:
+def newest_steps(services: Services, limit: int) -> Sequence[TimelineEntry]:
     """What happened last, whatever it happened to."""
     with services.database.read() as session:
-        return session.scalars(select(StoryLine).order_by(StoryLine.id.desc()).limit(limit)).all()
+        return session.scalars(select(TimelineEntry).order_by(TimelineEntry.id.desc()).limit(limit)).all()
 
 
 def failing_deliveries(services: Services, limit: int) -> Sequence[tuple[Delivery, str]]:
@@ -89,18 +98,18 @@ def destinations_health(services: Services) -> list[DestinationHealth]:
     """All that are configured, in their order."""
     newest = select(Delivery.destination, Delivery.delivered_at).order_by(Delivery.id.desc()).limit(_NEWEST).subquery()
     with services.database.read() as session:
-        disabled = {row.destination: row for row in session.scalars(select(DisabledDestination))}
+        suspended = {row.destination: row for row in session.scalars(select(SuspendedDestination))}
         by_name = select(newest.c.destination, func.max(newest.c.delivered_at)).group_by(newest.c.destination)
         latest: dict[str, datetime | None] = dict(session.execute(by_name).all())
         return [
             DestinationHealth(
                 name=name,
                 kind=str(getattr(destination.config, "kind", "")),
-                waiting=at_most(session, _of(name).where(Delivery.state == "pending")),
+                waiting=at_most(session, _of(name).where(Delivery.state == DeliveryState.PENDING)),
                 failing=at_most(session, _of(name).where(is_failing())),
                 last_delivered_at=latest.get(name),
                 newest_failure=_newest_failure(session, name),
-                disabled=disabled.get(name),
+                suspended=suspended.get(name),
             )
             for name, destination in services.destinations.items()
         ]

@@ -94,7 +94,7 @@ def _form(status: int = 200, **values: Any) -> Response:
 def _demo_token() -> Path | None:
     """Where `make run` has put a token, as long as DNSimple is simulated on this machine."""
     settings = services().settings
-    file = settings.var_dir / "demo.token"
+    file = settings.data_dir / "demo.token"
     simulated = urlsplit(settings.dnsimple_base_url).hostname in {"localhost", "127.0.0.1", "::1"}
     return file if simulated and file.is_file() else None
 

@@ -13,7 +13,19 @@ from sqlalchemy.orm import Session
 from app.alerts.rules import KINDS
 from app.auth.scopes import only
 from app.db.clock import read_now
-from app.db.models import Alarm, Certificate, Delivery, DisabledDestination, Event, Fact, Job, Order, Quota, Worker
+from app.db.models import (
+    Alert,
+    Certificate,
+    Delivery,
+    DeliveryState,
+    Event,
+    Fact,
+    Job,
+    Order,
+    Quota,
+    SuspendedDestination,
+    Worker,
+)
 from app.operations.health import WORKER_SILENT
 from app.operations.metrics_collectors import UNFINISHED
 from app.services import Services
@@ -22,7 +34,7 @@ from app.web.dashboard.search import at_most, is_failing
 _LOW_QUOTA = 0.1
 _EXAMPLES = 3
 _MILD = {"quota_low", "quota_stopped", "webhook_lost"}
-# What a kind of alarm is about: concerns about the same are told once.
+# What a kind of alert is about: concerns about the same are told once.
 _SUBJECTS = {
     "issuance_failed": "orders",
     "delivery_failing": "deliveries",
@@ -67,7 +79,7 @@ class QuotaState:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Overview:
     """How things stand. Rows are counted to 1,001 at most. What a limited token may not see is left out."""
 
     now: datetime
@@ -82,28 +94,28 @@ class Standing:
     workers: Sequence[Worker] = ()
     dead_jobs: int = 0
     unfinished_jobs: int = 0
-    disabled: Sequence[DisabledDestination] = ()
-    alarms: Sequence[Concern] = ()
+    suspended: Sequence[SuspendedDestination] = ()
+    alerts: Sequence[Concern] = ()
     limited: bool = False
 
 
-def look_around(services: Services, domains: Sequence[str] | None = None) -> Standing:
+def load_overview(services: Services, domains: Sequence[str] | None = None) -> Overview:
     """How everything stands, or that of a reader's domains."""
     with services.database.read() as session:
         now = read_now(session)
         counts = _counts(session, domains)
         if domains is not None:
-            return Standing(now, *counts, limited=True)
+            return Overview(now, *counts, limited=True)
         return _standing(services, session, now, counts)
 
 
-def concerns(standing: Standing, late_renewals: int) -> list[Concern]:
-    """The worst first. What an alarm tells of is not told again, but what has yet to become one is told at once."""
-    told = {alarm.kind for alarm in standing.alarms}
-    found = [*standing.alarms, *_about_certificates(standing, late_renewals)]
-    if not standing.limited:
-        found += _about_machinery(standing)
-    kept = [concern for concern in found if concern.kind not in told or concern in standing.alarms]
+def concerns(overview: Overview, late_renewals: int) -> list[Concern]:
+    """The worst first. What an alert tells of is not told again, but what has yet to become one is told at once."""
+    told = {alert.kind for alert in overview.alerts}
+    found = [*overview.alerts, *_about_certificates(overview, late_renewals)]
+    if not overview.limited:
+        found += _about_machinery(overview)
+    kept = [concern for concern in found if concern.kind not in told or concern in overview.alerts]
     return sorted(kept, key=lambda concern: concern.level != "problem")
 
 
@@ -131,7 +143,7 @@ def _counts(session: Session, domains: Sequence[str] | None) -> tuple[int, int, 
     certificates = select(Certificate.id).where(*only(domains, Certificate.domain))
     orders = select(Order.id).where(Order.state.in_(UNFINISHED), *only(domains, Order.domain))
     failing = select(Delivery.id).where(is_failing(), *_of(domains))
-    given_up = failing.where(Delivery.state == "failed")
+    given_up = failing.where(Delivery.state == DeliveryState.FAILED)
     return (
         at_most(session, certificates),
         at_most(session, orders),
@@ -146,38 +158,38 @@ def _of(domains: Sequence[str] | None) -> list[ColumnElement[bool]]:
     return [Delivery.certificate_id.in_(select(Certificate.id).where(*only(domains, Certificate.domain)))]
 
 
-def _standing(services: Services, session: Session, now: datetime, counts: tuple[int, int, int, int]) -> Standing:
+def _standing(services: Services, session: Session, now: datetime, counts: tuple[int, int, int, int]) -> Overview:
     webhook = session.get(Fact, "webhook_id")
     checking = session.scalar(select(Job).where(Job.key == "register_webhook"))
-    return Standing(
+    return Overview(
         now,
         *counts,
         quota=quota_state(services, session, now),
         webhook_id=webhook.value if webhook else None,
         webhook_problem=checking.last_error if checking else None,
         last_event_at=session.scalar(select(func.max(Event.received_at))),
-        workers=session.scalars(select(Worker).order_by(Worker.heard_at.desc()).limit(100)).all(),
+        workers=session.scalars(select(Worker).order_by(Worker.last_heartbeat_at.desc()).limit(100)).all(),
         dead_jobs=at_most(session, select(Job.id).where(Job.state == "dead")),
         unfinished_jobs=at_most(session, select(Job.id).where(Job.finished_at.is_(None))),
-        disabled=session.scalars(select(DisabledDestination).order_by(DisabledDestination.destination)).all(),
-        alarms=list(_alarms(session)),
+        suspended=session.scalars(select(SuspendedDestination).order_by(SuspendedDestination.destination)).all(),
+        alerts=list(_alerts(session)),
     )
 
 
-def _about_certificates(standing: Standing, late_renewals: int) -> Iterator[Concern]:
-    if standing.given_up:
+def _about_certificates(overview: Overview, late_renewals: int) -> Iterator[Concern]:
+    if overview.given_up:
         remedy = "put right what its line names, then retry its job under Jobs"
         yield Concern(
             "deliveries",
             "problem",
-            standing.given_up,
-            _number(standing.given_up, "delivery was", "deliveries were") + " given up",
+            overview.given_up,
+            _number(overview.given_up, "delivery was", "deliveries were") + " given up",
             "",
             remedy,
         )
-    if standing.failing > standing.given_up:
+    if overview.failing > overview.given_up:
         detail, remedy = "what fails is tried again by itself", "see what the destination says"
-        count = standing.failing - standing.given_up
+        count = overview.failing - overview.given_up
         yield Concern(
             "deliveries", "warning", count, _number(count, "delivery is", "deliveries are") + " failing", detail, remedy
         )
@@ -192,8 +204,8 @@ def _about_certificates(standing: Standing, late_renewals: int) -> Iterator[Conc
         )
 
 
-def _about_machinery(standing: Standing) -> Iterator[Concern]:
-    quota = standing.quota
+def _about_machinery(overview: Overview) -> Iterator[Concern]:
+    quota = overview.quota
     if quota is not None and quota.token_rejected:
         remedy = "set a valid DNSIMPLE_API_TOKEN, then restart web and worker"
         yield Concern("quota", "problem", 1, "DNSimple rejects our token", "all calls are stopped", remedy)
@@ -203,22 +215,22 @@ def _about_machinery(standing: Standing) -> Iterator[Concern]:
     elif quota is not None and quota.remaining < quota.limit * _LOW_QUOTA:
         detail = f"{quota.remaining} of {quota.limit} calls are left in this window"
         yield Concern("quota", "warning", 1, "the quota is nearly spent", detail, "what waits goes on at its reset")
-    if not any(standing.now - worker.heard_at < WORKER_SILENT for worker in standing.workers):
+    if not any(overview.now - worker.last_heartbeat_at < WORKER_SILENT for worker in overview.workers):
         yield Concern("workers", "problem", 1, "no worker is at work", "nothing gets on", "start `flask worker`")
-    if standing.dead_jobs:
+    if overview.dead_jobs:
         remedy = "mend what its line names, then retry it"
         yield Concern(
             "jobs",
             "problem",
-            standing.dead_jobs,
-            _number(standing.dead_jobs, "job was", "jobs were") + " given up",
+            overview.dead_jobs,
+            _number(overview.dead_jobs, "job was", "jobs were") + " given up",
             "",
             remedy,
         )
-    if standing.webhook_problem:
+    if overview.webhook_problem:
         remedy = "see `flask doctor --only webhook`"
-        yield Concern("webhook", "warning", 1, "the webhook cannot be checked", standing.webhook_problem, remedy)
-    for row in standing.disabled:
+        yield Concern("webhook", "warning", 1, "the webhook cannot be checked", overview.webhook_problem, remedy)
+    for row in overview.suspended:
         title = f"{row.destination} wants no deliveries"
         yield Concern("destinations", "warning", 1, title, row.reason, "enable it once the other side wants them again")
 
@@ -227,20 +239,20 @@ def _number(count: int, one: str, many: str) -> str:
     return one if count == 1 else many
 
 
-def _alarms(session: Session) -> Iterator[Concern]:
-    """Open alarms, one concern for each kind with some of what it is about."""
-    is_open = and_(Alarm.resolved_at.is_(None), Alarm.dismissed_at.is_(None), Alarm.gone_at.is_(None))
+def _alerts(session: Session) -> Iterator[Concern]:
+    """Open alerts, one concern for each kind with some of what it is about."""
+    is_open = and_(Alert.resolved_at.is_(None), Alert.silenced_at.is_(None), Alert.cleared_at.is_(None))
     for kind, meaning in KINDS.items():
-        rows = select(Alarm).where(is_open, Alarm.kind == kind)
-        newest = session.scalars(rows.order_by(Alarm.id.desc()).limit(_EXAMPLES)).all()
+        rows = select(Alert).where(is_open, Alert.kind == kind)
+        newest = session.scalars(rows.order_by(Alert.id.desc()).limit(_EXAMPLES)).all()
         if newest:
             count = len(newest) if len(newest) < _EXAMPLES else at_most(session, rows)
             yield Concern(
-                kind=_SUBJECTS.get(kind, "alarms"),
+                kind=_SUBJECTS.get(kind, "alerts"),
                 level="warning" if kind in _MILD else "problem",
                 count=count,
                 title=meaning.one if count == 1 else meaning.many.format("").strip(),
                 detail="",
                 remedy=newest[0].remedy,
-                examples=[f"{alarm.subject}: {alarm.detail}" for alarm in newest],
+                examples=[f"{alert.subject}: {alert.detail}" for alert in newest],
             )

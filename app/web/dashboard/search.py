@@ -16,7 +16,7 @@ from app.certificates.lineages import newest_of_lineage
 from app.certificates.queries import GIVEN_UP, Page
 from app.certificates.states import check_certificate_state
 from app.db.clock import read_now
-from app.db.models import Certificate, Delivery
+from app.db.models import Certificate, Delivery, DeliveryState
 from app.domain_names import InvalidFieldError
 from app.events.ingestion import LARGEST_ID
 from app.services import Services
@@ -27,7 +27,7 @@ _FINGERPRINT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CertificateFilter:
     """What is looked for. `text`: the beginning of a domain, a name, a certificate's ID or its fingerprint."""
 
     text: str = ""
@@ -39,7 +39,7 @@ class Wanted:
 
 def is_failing() -> ColumnElement[bool]:
     """A delivery that was tried in vain: given up, or to be tried again."""
-    return and_(Delivery.state.in_(["pending", "failed"]), Delivery.detail.is_not(None))
+    return and_(Delivery.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]), Delivery.detail.is_not(None))
 
 
 def at_most(session: Session, query: Select[Any], most: int = MOST) -> int:
@@ -48,7 +48,12 @@ def at_most(session: Session, query: Select[Any], most: int = MOST) -> int:
 
 
 def search(
-    services: Services, wanted: Wanted, *, after: str | None, limit: int, domains: Sequence[str] | None = None
+    services: Services,
+    wanted: CertificateFilter,
+    *,
+    after: str | None,
+    limit: int,
+    domains: Sequence[str] | None = None,
 ) -> Page[Certificate]:
     """One page. `after` is `next_after` of the page before.
 
@@ -69,7 +74,7 @@ def search(
 
 def _by_id(
     session: Session,
-    wanted: Wanted,
+    wanted: CertificateFilter,
     chosen: list[ColumnElement[bool]],
     after: list[Any] | None,
     *,
@@ -84,7 +89,7 @@ def _by_id(
 
 def _by_domain(
     session: Session,
-    wanted: Wanted,
+    wanted: CertificateFilter,
     text: str,
     after: list[Any] | None,
     *,
@@ -103,7 +108,7 @@ def _by_domain(
 
 def _by_expiry(
     session: Session,
-    wanted: Wanted,
+    wanted: CertificateFilter,
     text: str,
     after: list[Any] | None,
     *,
@@ -123,8 +128,8 @@ def _by_expiry(
     return _page(session, query, limit, lambda row: [row.not_after.isoformat() if row.not_after else "", row.id])
 
 
-def _query(wanted: Wanted, domains: Sequence[str] | None) -> Select[Certificate]:
-    lean = [defer(column) for column in (Certificate.leaf_pem, Certificate.chain_pem, Certificate.sealed_key)]
+def _query(wanted: CertificateFilter, domains: Sequence[str] | None) -> Select[Certificate]:
+    lean = [defer(column) for column in (Certificate.leaf_pem, Certificate.chain_pem, Certificate.encrypted_key)]
     query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries), *lean)
     query = query.where(*only(domains, Certificate.domain))
     if wanted.state:

@@ -18,14 +18,14 @@ from app.domain_names import InvalidFieldError
 from app.events.ingestion import LARGEST_ID
 from app.operations import job_retry
 from app.operations.health import WORKER_SILENT
-from app.renewals.forecast import WEEKS, Outlook
+from app.renewals.forecast import WEEKS, RenewalForecast
 from app.web.api.certificates import ListQuery
 from app.web.context import current, services
 from app.web.dashboard import lists
 from app.web.dashboard.blueprint import blueprint, render
 from app.web.dashboard.login import page, who
 from app.web.dashboard.overview import concerns as concerns_of
-from app.web.dashboard.overview import look_around
+from app.web.dashboard.overview import load_overview
 
 LIMIT = 50
 _SHORT = 20
@@ -46,13 +46,13 @@ DONE = {
 def overview() -> Response:
     """What needs attention first, then how things stand and what is to come."""
     domains = who().domains
-    standing = look_around(services(), domains)
+    overview = load_overview(services(), domains)
     outlook = current().outlooks.get(domains)
     return render(
         "overview.html",
-        standing=standing,
-        now=standing.now,
-        concerns=concerns_of(standing, outlook.late),
+        overview=overview,
+        now=overview.now,
+        concerns=concerns_of(overview, outlook.late),
         weeks=_weeks(outlook),
         most=max(outlook.days.values(), default=0),
         failing=lists.failing_deliveries(services(), 5) if domains is None else (),
@@ -88,7 +88,7 @@ def order(order_id: str) -> Response:
     found = queries.find_order(services(), order_id[:40], domains=who().domains)
     if found is None:
         abort(404, "There is no order with this ID.")
-    return render("order.html", order=found[0], certificate=found[1], story=found[2], now=_now())
+    return render("order.html", order=found[0], certificate=found[1], timeline=found[2], now=_now())
 
 
 @blueprint.get("/events")
@@ -112,7 +112,7 @@ def jobs() -> Response:
 def retry_job(job_id: int) -> Any:
     """Let a dead job start afresh."""
     with services().database.write() as session:
-        revived = job_id <= LARGEST_ID and job_retry.revive(services(), session, job_id, actor=who().actor)
+        revived = job_id <= LARGEST_ID and job_retry.retry_job(services(), session, job_id, actor=who().actor)
     return redirect(url_for("dashboard.jobs", done="retried" if revived else "gone"), 303)
 
 
@@ -129,7 +129,7 @@ def destinations() -> Response:
 @page(scope="admin")
 def enable_destination(name: str) -> Any:
     """Deliver again to one that wanted no deliveries."""
-    if suspension.enable(services(), name, actor=who().actor) is None:
+    if suspension.resume(services(), name, actor=who().actor) is None:
         abort(404, "No destination of this name is disabled.")
     return redirect(url_for("dashboard.destinations", done="enabled"), 303)
 
@@ -138,9 +138,9 @@ def enable_destination(name: str) -> Any:
 @page()
 def dnsimple() -> Response:
     """The quota, the webhook and the workers."""
-    standing = look_around(services())
+    overview = load_overview(services())
     silent = WORKER_SILENT
-    return render("dnsimple.html", standing=standing, now=standing.now, silent=silent)
+    return render("dnsimple.html", overview=overview, now=overview.now, silent=silent)
 
 
 @blueprint.get("/audit")
@@ -195,7 +195,7 @@ def _now() -> Any:
         return read_now(session)
 
 
-def _weeks(outlook: Outlook) -> list[list[dict[str, Any]]]:
+def _weeks(outlook: RenewalForecast) -> list[list[dict[str, Any]]]:
     """Calendar weeks from Monday on, today's first; what is late counts for no day."""
     monday = outlook.today - timedelta(days=outlook.today.weekday())
     days = [monday + timedelta(days=at) for at in range(7 * WEEKS)]

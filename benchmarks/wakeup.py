@@ -10,7 +10,7 @@ from statistics import median
 
 from app.db.database import Database
 from app.jobs.queue import Queue
-from app.jobs.wakeup import doorbell_for
+from app.jobs.wakeup import wakeup_for
 from tests import databases
 
 COMMITS = 50
@@ -36,30 +36,30 @@ def report() -> str:
 
 
 def _delays(database: Database) -> list[float]:
-    queue, doorbell, found = Queue(database), doorbell_for(database), []
-    doorbell.wait(0.1)
+    queue, wakeup, found = Queue(database), wakeup_for(database), []
+    wakeup.wait(0.1)
     for number in range(COMMITS):
-        while doorbell.wait(0.1):
+        while wakeup.wait(0.1):
             pass
         heard: list[float] = []
-        listener = threading.Thread(target=lambda kept=heard: doorbell.wait(5) and kept.append(time.perf_counter()))
+        listener = threading.Thread(target=lambda kept=heard: wakeup.wait(5) and kept.append(time.perf_counter()))
         listener.start()
         with database.write() as session:
             queue.enqueue(session, "benchmark", {"n": number}, delay=0)
         committed = time.perf_counter()
         listener.join()
         found.append((heard[0] - committed) * 1000)
-    doorbell.close()
+    wakeup.close()
     return found
 
 
 def _idle_cost(database: Database) -> float:
     """Per cent of one core."""
-    doorbell = doorbell_for(database)
-    doorbell.wait(0.1)
+    wakeup = wakeup_for(database)
+    wakeup.wait(0.1)
     before, end = time.thread_time(), time.monotonic() + IDLE_SECONDS
     while time.monotonic() < end:
-        doorbell.wait(1.0)
+        wakeup.wait(1.0)
     used = time.thread_time() - before
-    doorbell.close()
+    wakeup.close()
     return 100 * used / IDLE_SECONDS

@@ -28,7 +28,7 @@ EVENTS = f"/dnsimple/events/{WEBHOOK_SECRET}"
 
 
 @dataclass
-class Intake:
+class EventIngestion:
     """By server and number of connections, a run for each round."""
 
     database: str
@@ -49,9 +49,9 @@ def new_database(kind: str, folder: Path) -> Iterator[str]:
     databases.drop_postgres_database(url)
 
 
-def measure(kind: str) -> Intake:
+def measure(kind: str) -> EventIngestion:
     """Interleaved: in each round each server has its turn. No worker runs: what is measured is the intake."""
-    result = Intake(kind)
+    result = EventIngestion(kind)
     options = {"any_domain": True, "issue_delay": 0.0, "rate_limit": 10**9}
     with (
         tempfile.TemporaryDirectory() as name,
@@ -105,12 +105,12 @@ def _bare_commits(url: str, threads: int) -> float:
     return sum(counts) / SECONDS
 
 
-def report(results: list[Intake]) -> str:
+def report(results: list[EventIngestion]) -> str:
     """A Markdown table for each database."""
     return "\n\n".join(_report(result) for result in results)
 
 
-def _report(result: Intake) -> str:
+def _report(result: EventIngestion) -> str:
     rows = [
         f"| webhook intake, {result.database} | goal | " + " | ".join(f"{n} connections" for n in CONNECTIONS) + " |",
         "|---|---|" + "---|" * len(CONNECTIONS),
@@ -136,7 +136,7 @@ def _report(result: Intake) -> str:
     return "\n".join(rows)
 
 
-def _shares(result: Intake, connections: int) -> list[float]:
+def _shares(result: EventIngestion, connections: int) -> list[float]:
     """Round by round, so that a slow moment of the machine is a slow moment of all."""
     ours, noop = result.runs["Certcourier", connections], result.runs["no-op", connections]
     return [

@@ -17,12 +17,12 @@ def page() -> str:
     groups: list[dict[str, Any]] = yaml.safe_load(_RULES.read_text())["groups"]
     parts = [part for group in groups for rule in group["rules"] for part in _parts(rule)]
     return markdown.page(
-        "Alarms",
-        "[What to do when alarmed](../howto/alarmed.md) says where to begin.",
+        "Alerts",
+        "[What to do when alerted](../howto/respond-to-alerts.md) says where to begin.",
         "## Of Certcourier itself",
-        "What `flask alarms list` shows and messages tell. When each is raised, and what to do, is told in "
-        "[operations](../operations.md#alarms).",
-        markdown.table(("Kind", "Says"), [(f"`{kind}`", alarm.one) for kind, alarm in KINDS.items()]),
+        "What `flask alerts list` shows and messages tell. When each is raised, and what to do, is told in "
+        "[operations](../operations.md#alerts).",
+        markdown.table(("Kind", "Says"), [(f"`{kind}`", alert.one) for kind, alert in KINDS.items()]),
         "## Of Prometheus",
         "The rules of [`alerts.yml`](../prometheus/alerts.yml).",
         *parts,

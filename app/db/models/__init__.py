@@ -1,0 +1,45 @@
+"""The tables. DNSimple is the truth about a certificate; these are the truth about what we still owe."""
+
+from app.db.models.access import ApiToken, AuditEntry, DashboardSession, RequestCount
+from app.db.models.alerts import Alert
+from app.db.models.base import AutoId, Base, new_id
+from app.db.models.certificates import Certificate, Domain, ImportedDomain, ImportRun, Lineage, RenewalInfo
+from app.db.models.deliveries import Delivery, EndpointCheck, HookRun, SuspendedDestination
+from app.db.models.events import Event, TimelineEntry, WebhookSecret
+from app.db.models.installation import Fact
+from app.db.models.jobs import Job, Periodic, Quota, Worker
+from app.db.models.orders import IdempotencyKey, Order
+from app.db.models.states import DeliveryState, OrderState
+
+__all__ = [
+    "Alert",
+    "ApiToken",
+    "AuditEntry",
+    "AutoId",
+    "Base",
+    "Certificate",
+    "DashboardSession",
+    "Delivery",
+    "DeliveryState",
+    "Domain",
+    "EndpointCheck",
+    "Event",
+    "Fact",
+    "HookRun",
+    "IdempotencyKey",
+    "ImportRun",
+    "ImportedDomain",
+    "Job",
+    "Lineage",
+    "Order",
+    "OrderState",
+    "Periodic",
+    "Quota",
+    "RenewalInfo",
+    "RequestCount",
+    "SuspendedDestination",
+    "TimelineEntry",
+    "WebhookSecret",
+    "Worker",
+    "new_id",
+]

@@ -1,0 +1,106 @@
+"""Deliveries to destinations, hook runs, suspensions and endpoint checks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.clock import db_now
+from app.db.models.base import AutoId, Base
+from app.db.models.states import DeliveryState, StateColumn
+
+
+class Delivery(Base):
+    """One certificate to one destination.
+
+    `detail` is how it went, or why the last attempt failed; `blocked_by`: what keeps it from being tried now.
+    """
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id"))
+    destination: Mapped[str] = mapped_column(String(63))
+    state: Mapped[DeliveryState] = mapped_column(StateColumn(DeliveryState))
+    detail: Mapped[str | None] = mapped_column(Text)
+    blocked_by: Mapped[str | None] = mapped_column(Text)
+    delivered_at: Mapped[datetime | None]
+    # The run that began when this certificate was in place, for destinations where one run serves many.
+    run_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
+
+    __table_args__ = (
+        UniqueConstraint("certificate_id", "destination"),
+        Index(
+            "ix_deliveries_pending",
+            "destination",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_deliveries_failing",
+            "id",
+            sqlite_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
+            postgresql_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
+        ),
+        Index(None, "state"),
+    )
+
+
+class HookRun(Base):
+    """One run at a destination for all deliveries that waited. `state`: running, succeeded, failed, abandoned.
+
+    It is going on for as long as the job that began it is held with the same token.
+    """
+
+    __tablename__ = "hook_runs"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    destination: Mapped[str] = mapped_column(String(63))
+    # The destination's name while the run is going on, then null: two cannot go on at once.
+    key: Mapped[str | None] = mapped_column(String(63), unique=True)
+    state: Mapped[str] = mapped_column(String(12))
+    detail: Mapped[str | None] = mapped_column(Text)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    token: Mapped[str] = mapped_column(String(32))
+    started_at: Mapped[datetime] = mapped_column(default=db_now())
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "destination", "started_at"), Index(None, "finished_at"))
+
+
+class SuspendedDestination(Base):
+    """A destination whose other side wants no more deliveries, until the operator enables it again."""
+
+    __tablename__ = "suspended_destinations"
+
+    destination: Mapped[str] = mapped_column(String(63), primary_key=True)
+    reason: Mapped[str] = mapped_column(Text)
+    suspended_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class EndpointCheck(Base):
+    """What an endpoint serves for a lineage, compared with the certificate that was delivered for it.
+
+    `state`: delivered (not proven yet), served, stale (another certificate is served), unreachable. While another is
+    served in a time of grace, until `give_up_at`, the state stays as it was.
+    """
+
+    __tablename__ = "endpoint_checks"
+
+    lineage_id: Mapped[int] = mapped_column(ForeignKey("lineages.id"), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(String(63), primary_key=True)
+    certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id"))
+    state: Mapped[str] = mapped_column(String(20))
+    since: Mapped[datetime] = mapped_column(default=db_now())
+    detail: Mapped[str | None] = mapped_column(Text)
+    seen_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    last_checked_at: Mapped[datetime | None]
+    tries: Mapped[int] = mapped_column(default=0)
+    deadline_at: Mapped[datetime | None]
+    next_check_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (Index(None, "endpoint", "next_check_at"), Index(None, "state"))

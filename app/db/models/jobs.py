@@ -1,0 +1,103 @@
+"""Jobs, the workers that run them, and the account's API quota."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.clock import db_now
+from app.db.models.base import AutoId, Base
+
+
+class Job(Base):
+    """Work that we owe. See `app.jobs.queue` for what its columns promise.
+
+    `run_at` is when a ready job may start; `lease_expires_at` when a running one may be taken over.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    args: Mapped[dict[str, Any]]
+    key: Mapped[str | None] = mapped_column(String(120), unique=True)
+    priority: Mapped[int] = mapped_column(default=1)
+    state: Mapped[str] = mapped_column(String(12), default="ready")
+    run_at: Mapped[datetime] = mapped_column(default=db_now())
+    lease_expires_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int] = mapped_column(default=20)
+    snoozes: Mapped[int] = mapped_column(default=0)
+    token: Mapped[str | None] = mapped_column(String(32))
+    worker_id: Mapped[str | None] = mapped_column(String(40))
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_jobs_ready",
+            "priority",
+            "run_at",
+            sqlite_where=text("state = 'ready'"),
+            postgresql_where=text("state = 'ready'"),
+        ),
+        Index(
+            "ix_jobs_running",
+            "lease_expires_at",
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+        Index(
+            "ix_jobs_unfinished",
+            "kind",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+        Index(None, "finished_at"),
+        Index(None, "state"),
+    )
+
+
+class Periodic(Base):
+    """The last time slot for which a periodic job was enqueued, by whichever worker came first."""
+
+    __tablename__ = "periodic"
+
+    kind: Mapped[str] = mapped_column(String(40), primary_key=True)
+    slot: Mapped[int] = mapped_column(BigInteger)
+
+
+class Worker(Base):
+    """A worker process and when it was last heard from."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(default=db_now())
+    last_heartbeat_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+    # The IDs of the key-encryption keys that it holds.
+    key_ids: Mapped[list[str] | None]
+
+
+class Quota(Base):
+    """The account's calls to DNSimple in the present window, as all processes together know them."""
+
+    __tablename__ = "quota"
+
+    account_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    call_limit: Mapped[int]
+    remaining: Mapped[int]
+    in_flight: Mapped[int] = mapped_column(default=0)
+    unknown_left: Mapped[int]
+    window_seconds: Mapped[int]
+    reset_at: Mapped[datetime]
+    blocked_until: Mapped[datetime | None]
+    blocked_reason: Mapped[str | None] = mapped_column(String(100))
+    # Whose wrong token stopped the calls: a digest, so that a process with another token goes on.
+    blocked_token: Mapped[str | None] = mapped_column(String(16))

@@ -1,0 +1,56 @@
+"""The states of an order and of a delivery, spelled once: tables, API, commands, pages and metrics use these."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Dialect, String
+from sqlalchemy.types import TypeDecorator
+
+
+class OrderState(StrEnum):
+    """How far an order is, in the order in which it gets there."""
+
+    ACCEPTED = "accepted"
+    PURCHASING = "purchasing"  # our call is under way; its answer may be lost
+    PURCHASED = "purchased"
+    REQUESTING = "requesting"  # likewise
+    PENDING = "pending"  # DNSimple and the certification authority are issuing the certificate
+    ISSUED = "issued"
+    FETCHED = "fetched"  # certificate and key are retrieved, verified and stored
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to the order."""
+        return self in {OrderState.FETCHED, OrderState.FAILED}
+
+
+class DeliveryState(StrEnum):
+    """How far a certificate is on its way to one destination."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    SUPERSEDED = "superseded"  # a newer certificate of the lineage is there, or about to be
+    FAILED = "failed"  # failed permanently: it is not retried until an operator asks for it
+
+
+class StateColumn[S: StrEnum](TypeDecorator[S]):
+    """A state as text. A state that a newer version has written is read as the text that it is, and left alone."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def __init__(self, states: type[S]) -> None:
+        super().__init__()
+        self.states = states
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
+        try:
+            return None if value is None else self.states(value)
+        except ValueError:
+            return value
