@@ -9,7 +9,7 @@ AT_ONCE ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test check lint types imports security audit fuzz format docs reference lock torture year bench screenshots clean
+.PHONY: help run test check lint types imports security audit fuzz format docs reference lock chaos simulation bench screenshots clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,11 +57,11 @@ lock: $(VENV)/.dev ## Compile requirements*.in into requirements*.txt, every ver
 	for f in requirements requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.12 \
 		--generate-hashes --no-emit-index-url --no-header $$f.in --output-file $$f.txt; done
 
-torture: $(VENV)/.dev ## Kill processes at 1,000 instants while everything else goes wrong too: half an hour
-	$(BIN)/python -m tests.torture --write docs/chaos.md
+chaos: $(VENV)/.dev ## Kill processes at 1,000 instants while everything else goes wrong too: half an hour
+	$(BIN)/python -m tests.chaos --write docs/chaos.md
 
-year: $(VENV)/.dev ## A year of 1,000 certificates while much goes wrong, with the clocks moved ahead
-	nice $(BIN)/python -m tests.year
+simulation: $(VENV)/.dev ## A year of 1,000 certificates while much goes wrong, with the clocks moved ahead
+	nice $(BIN)/python -m tests.simulation
 
 bench: $(VENV)/.dev ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks

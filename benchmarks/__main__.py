@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks import history, ingestion, main_job, renewals, slow_dnsimple, wakeup, wave
-from tests.databases import postgres_server
+from tests.support.databases import postgres_server
 
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 _KINDS = ("SQLite", "PostgreSQL")

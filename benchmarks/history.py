@@ -25,8 +25,8 @@ from app.db.models import Base, Certificate, Delivery, Domain, Event, Job, Linea
 from app.jobs.queue import Queue
 from benchmarks.ingestion import EVENTS, new_database
 from benchmarks.load import Servers, load, spread
-from tests.harness import ACCOUNT, TOKEN
-from tests.simulator_process import Simulator
+from tests.support.harness import ACCOUNT, TOKEN
+from tests.support.simulator_process import Simulator
 
 SMALL, CERTIFICATES = 100, 100_000
 EVENTS_EACH = 10

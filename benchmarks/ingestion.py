@@ -17,9 +17,9 @@ from sqlalchemy import func, insert, select
 from app.db.database import Database
 from app.db.models import Event, Fact
 from benchmarks.load import Load, Servers, load, spread
-from tests import databases
-from tests.harness import TOKEN, WEBHOOK_SECRET
-from tests.simulator_process import Simulator
+from tests.support import databases
+from tests.support.harness import TOKEN, WEBHOOK_SECRET
+from tests.support.simulator_process import Simulator
 
 CONNECTIONS = (1, 16, 64)
 ROUNDS = 3

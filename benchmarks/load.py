@@ -13,7 +13,7 @@ from statistics import median
 
 import requests
 
-from tests.e2e.stack import Stack, wait_until
+from tests.support.stack import Stack, wait_until
 
 _SCRIPT = Path(__file__).with_name("requests.lua")
 

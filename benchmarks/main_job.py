@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from tests import databases
-from tests.e2e.stack import Stack
-from tests.harness import TOKEN
-from tests.simulator_process import Simulator
+from tests.support import databases
+from tests.support.harness import TOKEN
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack
 
 CERTIFICATES = 20
 

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from tests import databases
-from tests.e2e.servers import Caddy, HAProxy, Nginx, Renewals, renew_under_load
-from tests.e2e.stack import Stack
-from tests.harness import TOKEN
-from tests.simulator_process import Simulator
+from tests.support import databases
+from tests.support.harness import TOKEN
+from tests.support.servers import Caddy, HAProxy, Nginx, Renewals, renew_under_load
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack
 
 SERVERS: dict[str, type[Nginx | HAProxy | Caddy]] = {"nginx": Nginx, "HAProxy": HAProxy, "Caddy": Caddy}
 RENEWALS = 10

@@ -9,8 +9,8 @@ from statistics import median
 
 from benchmarks.ingestion import EVENTS, new_database
 from benchmarks.load import Servers, load, spread
-from tests.harness import TOKEN
-from tests.simulator_process import Simulator
+from tests.support.harness import TOKEN
+from tests.support.simulator_process import Simulator
 
 CONNECTIONS = 16
 ROUNDS = 4

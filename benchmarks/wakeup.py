@@ -11,7 +11,7 @@ from statistics import median
 from app.db.database import Database
 from app.jobs.queue import Queue
 from app.jobs.wakeup import wakeup_for
-from tests import databases
+from tests.support import databases
 
 COMMITS = 50
 IDLE_SECONDS = 10.0

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.ingestion import new_database
-from tests.e2e.stack import Stack, wait_until
-from tests.harness import TOKEN
-from tests.simulator_process import Simulator
+from tests.support.harness import TOKEN
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
 
 LIMIT = 2400
 WINDOW = 60.0

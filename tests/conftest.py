@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.db.database import Database
-from tests import databases
+from tests.support import databases
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -9,8 +9,8 @@ from sqlalchemy import select, update
 
 from app.db.database import Database
 from app.db.models import Certificate, Delivery, Job
-from tests.e2e.stack import Stack, wait_until
-from tests.simulator_process import Simulator
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
 
 CUSTOMERS = (
     "bergkristall.example", "northwind-shop.example", "cafe-lumiere.example", "atelier-vogt.example",

@@ -11,12 +11,12 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, expect
 
 from app.db.database import Database
-from tests import databases
 from tests.browser import demo
 from tests.browser.chromium import chromium, find_chromium
-from tests.e2e.stack import ROOT, Stack
-from tests.harness import TOKEN
-from tests.simulator_process import Simulator
+from tests.support import databases
+from tests.support.harness import TOKEN
+from tests.support.simulator_process import Simulator
+from tests.support.stack import ROOT, Stack
 
 IMAGES = ROOT / "docs" / "images"
 _SIZE = {"width": 1280, "height": 860}

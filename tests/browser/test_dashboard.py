@@ -13,12 +13,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.db.database import Database
 from app.db.models import Job
-from tests import databases
 from tests.browser import demo
 from tests.browser.chromium import chromium, find_chromium
-from tests.e2e.stack import Stack
-from tests.harness import TOKEN
-from tests.simulator_process import Simulator
+from tests.support import databases
+from tests.support.harness import TOKEN
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.e2e
 

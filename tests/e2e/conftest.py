@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import Stack
-from tests.harness import TOKEN
-from tests.simulator_process import Simulator
+from tests.support.harness import TOKEN
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack
 
 
 @pytest.fixture

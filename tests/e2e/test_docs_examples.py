@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from config import Settings
-from tests.e2e.checkout import Checkout
-from tests.e2e.stack import ROOT
+from tests.support.checkout import Checkout
+from tests.support.stack import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -14,11 +14,11 @@ from sqlalchemy import update
 
 from app.db.clock import db_now
 from app.db.models import EndpointCheck
-from tests.e2e.stack import Stack, wait_until
-from tests.harness import make_services, make_settings
-from tests.nginx import Nginx
-from tests.receiver import Receiver
-from tests.simulator_process import Simulator
+from tests.support.harness import make_services, make_settings
+from tests.support.nginx import Nginx
+from tests.support.receiver import Receiver
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
 
 pytestmark = pytest.mark.e2e
 

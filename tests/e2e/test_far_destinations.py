@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import Stack, wait_until
-from tests.simulator_process import Simulator
-from tests.standins.deliveries import write_destination
-from tests.standins.gate import Gate
-from tests.standins.vault import root_client, vault_server
+from tests.support.fakes.deliveries import write_destination
+from tests.support.fakes.gate import Gate
+from tests.support.fakes.vault import root_client, vault_server
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import Stack, wait_until
-from tests.simulator_process import Simulator
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -16,11 +16,11 @@ import requests
 
 from app.db.database import Database
 from app.db.migrations import upgrade
-from tests import databases
-from tests.e2e.stack import Stack, wait_until
-from tests.e2e.traffic import EVENTS, Traffic, check_done_once, make_stack
-from tests.harness import event
-from tests.simulator_process import Simulator
+from tests.support import databases
+from tests.support.harness import event
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
+from tests.support.traffic import EVENTS, Traffic, check_done_once, make_stack
 
 pytestmark = pytest.mark.e2e
 

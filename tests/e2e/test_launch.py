@@ -22,7 +22,7 @@ from dotenv import dotenv_values
 
 from config import Settings, load_settings
 from launcher.demo import write_settings
-from tests.e2e.stack import ROOT, free_port, wait_until
+from tests.support.stack import ROOT, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.e2e.stack import Stack, wait_until
-from tests.harness import WEBHOOK_SECRET
-from tests.simulator_process import Simulator
+from tests.support.harness import WEBHOOK_SECRET
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
 
 pytestmark = pytest.mark.e2e
 

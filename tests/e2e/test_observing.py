@@ -14,9 +14,9 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests import databases
-from tests.e2e.stack import Stack, wait_until
-from tests.simulator_process import Simulator
+from tests.support import databases
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -16,10 +16,10 @@ from sqlalchemy import select
 from app.db.database import Database
 from app.db.models import Certificate, Event
 from app.services import build_services
-from tests.e2e.stack import ROOT, Stack, wait_until
-from tests.e2e.traffic import Traffic, check_done_once, make_stack
-from tests.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, make_settings
-from tests.simulator_process import Simulator
+from tests.support.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, make_settings
+from tests.support.simulator_process import Simulator
+from tests.support.stack import ROOT, Stack, wait_until
+from tests.support.traffic import Traffic, check_done_once, make_stack
 
 pytestmark = pytest.mark.e2e
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import new_sqlite_database
-from tests.e2e.servers import Caddy, HAProxy, Nginx, renew_under_load
-from tests.e2e.stack import Stack
-from tests.simulator_process import Simulator
+from tests.support.databases import new_sqlite_database
+from tests.support.servers import Caddy, HAProxy, Nginx, renew_under_load
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.e2e
 

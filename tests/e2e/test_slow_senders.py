@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests import databases
-from tests.e2e.stack import Stack, wait_until
-from tests.harness import WEBHOOK_SECRET, event
-from tests.simulator_process import Simulator
+from tests.support import databases
+from tests.support.harness import WEBHOOK_SECRET, event
+from tests.support.simulator_process import Simulator
+from tests.support.stack import Stack, wait_until
 
 pytestmark = pytest.mark.e2e
 

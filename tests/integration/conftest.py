@@ -15,8 +15,8 @@ from app.auth.tokens import create_token
 from app.operations.health import claim_installation
 from app.services import Services
 from config import Settings
-from tests.harness import TOKEN, make_settings
-from tests.simulator_process import Simulator
+from tests.support.harness import TOKEN, make_settings
+from tests.support.simulator_process import Simulator
 
 _numbers = itertools.count(1)
 

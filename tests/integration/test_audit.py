@@ -14,7 +14,7 @@ from app import audit
 from app.db.database import Database
 from app.db.models import AuditEntry, Fact
 from app.services import Services
-from tests.integration.test_cli import run
+from tests.integration.commands.test_commands import run
 
 
 def write(database: Database, count: int = 5) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulator_process import Simulator
+from tests.support.simulator_process import Simulator
 
 
 class Receiver:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from dnsimple import Client
 
-from tests.simulator_process import ROOT, Simulator
+from tests.support.simulator_process import ROOT, Simulator
 
 AUTHORIZATION = {"Authorization": "Bearer simulated-token"}
 ORDER = "/domains/example.com/certificates/letsencrypt"

@@ -20,7 +20,7 @@ from simulator.scenario import ScenarioError, load
 from tests.simulator.conftest import Receiver
 from tests.simulator.test_api import ORDER, call, issued, leaf, order
 from tests.simulator.test_webhooks import issue, register
-from tests.simulator_process import ROOT, Simulator
+from tests.support.simulator_process import ROOT, Simulator
 
 SEED = {"seed": 7}
 CALLS = {name: kind for name, kind in CATALOGUE.items() if kind.make is not None}

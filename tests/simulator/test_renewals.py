@@ -11,7 +11,7 @@ import pytest
 import requests
 from cryptography import x509
 
-from tests.simulator_process import Simulator
+from tests.support.simulator_process import Simulator
 
 DAY = 86_400
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.simulator.conftest import Receiver
-from tests.simulator_process import Simulator
+from tests.support.simulator_process import Simulator
 
 
 def register(simulator: Simulator, receiver: Receiver) -> int:

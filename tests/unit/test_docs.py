@@ -33,8 +33,8 @@ from simulator.catalogue import catalogue_table
 from simulator.scenario import Scenario
 from simulator.server import create_app, create_world
 from simulator.settings import Settings as SimulatorSettings
-from tests.e2e.checkout import blocks
-from tests.harness import make_settings
+from tests.support.checkout import blocks
+from tests.support.harness import make_settings
 from tools.pictures import PICTURES
 from tools.reference import PAGES
 from tools.reference.commands import all_commands

@@ -19,7 +19,7 @@ from app.certificates.verification import VerificationError, VerifiedCertificate
 from app.crypto.encryption import DecryptionError, Encryptor, KeyNotHeldError
 from app.domain_names import InvalidFieldError, covers, parse_domain, resolve_names
 from app.events.ingestion import LARGEST_ID, InvalidEventError, parse_event
-from tests.x509 import Authority
+from tests.support.x509 import Authority
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzz = settings(

@@ -1,0 +1,275 @@
+"""One budget for all processes: never exceeded, corrected by what DNSimple says, stopped by 429 and 401."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from app.db.clock import db_now
+from app.db.database import Database
+from app.db.models import Quota
+from app.dnsimple.adapter import DNSimple, Purpose
+from app.dnsimple.budget import QuotaExhaustedError, RateBudget, Shares
+from app.dnsimple.errors import (
+    AuthenticationError,
+    DNSimpleError,
+    NotFoundError,
+    NotIssuedYetError,
+    RateLimitedError,
+)
+from app.dnsimple.purposes import Answer, BudgetedCalls, RateLimit
+from tests.support.harness import ACCOUNT, TOKEN
+from tests.support.simulator_process import Simulator
+
+TEMPLATE = "/{account}/domains"
+
+
+def keeper(database: Database, token: str = TOKEN, **shares: float) -> RateBudget:
+    return RateBudget(database, account_id=ACCOUNT, token=token, shares=Shares(**shares), rng=random.Random(1))
+
+
+def answer(limit: int | None = None, remaining: int = 0, seconds_left: float = 3600.0, status: int = 200) -> Answer:
+    seen = RateLimit(limit, remaining, seconds_left) if limit is not None else None
+    return Answer("GET", TEMPLATE, status, 0.1, seen, None)
+
+
+def call(
+    kept: RateBudget,
+    said: Answer,
+    error: DNSimpleError | None = None,
+    purpose: Purpose = Purpose.INTERACTIVE,
+) -> None:
+    kept.admit(purpose)
+    kept.settle(purpose, said, error)
+
+
+def row(database: Database) -> Quota:
+    with database.read() as session:
+        return session.get_one(Quota, ACCOUNT)
+
+
+def change(database: Database, **values: Any) -> None:
+    with database.write() as session:
+        session.execute(update(Quota).values(**values))
+
+
+def admitted(kept: RateBudget, purpose: Purpose, most: int = 1000) -> int:
+    for count in range(most):
+        try:
+            kept.admit(purpose)
+        except QuotaExhaustedError:
+            return count
+    return most
+
+
+def test_the_first_answer_tells_the_limit(database: Database) -> None:
+    call(keeper(database), answer(4800, 4799))
+    assert (row(database).call_limit, row(database).remaining) == (4800, 4799)
+
+
+def test_what_others_have_spent_counts(database: Database) -> None:
+    kept = keeper(database)
+    call(kept, answer(100, 99))
+    call(kept, answer(100, 40))
+    assert row(database).remaining == 40
+    call(kept, answer(100, 80))  # an answer that was overtaken
+    assert row(database).remaining == 39
+
+
+def test_calls_that_are_on_their_way_are_not_promised_again(database: Database) -> None:
+    kept = keeper(database)
+    call(kept, answer(100, 99))
+    for _ in range(10):
+        kept.admit(Purpose.INTERACTIVE)
+    kept.settle(Purpose.INTERACTIVE, answer(100, 50), None)
+    assert row(database).remaining == 50 - 9
+
+
+@pytest.mark.parametrize(
+    "nonsense", [answer(0, 0), answer(100, 101), answer(100, 5, -5), answer(100, 5, 10**9), answer(None)]
+)
+def test_headers_that_make_no_sense_change_nothing(database: Database, nonsense: Answer) -> None:
+    kept = keeper(database)
+    call(kept, answer(100, 99))
+    call(kept, nonsense)
+    assert (row(database).call_limit, row(database).remaining) == (100, 98)
+
+
+def test_the_reserve_is_for_interactive_orders(database: Database) -> None:
+    kept = keeper(database, reserve=10)
+    call(kept, answer(100, 50))
+    assert admitted(kept, Purpose.BACKGROUND) == 40
+    assert admitted(kept, Purpose.INTERACTIVE) == 10
+
+
+def test_the_reserve_shrinks_with_the_time_that_is_left(database: Database) -> None:
+    kept = keeper(database, reserve=10)
+    call(kept, answer(1000, 999))
+    call(kept, answer(1000, 60))
+    with pytest.raises(QuotaExhaustedError, match="kept for orders") as caught:
+        kept.admit(Purpose.BACKGROUND)
+    assert 0.4 * 3600 - 10 <= (caught.value.retry_after or 0) <= 3600 + 60  # 60 are more than a tenth of 60 % of it
+    change(database, reset_at=db_now(1090))
+    assert admitted(kept, Purpose.BACKGROUND) == 30
+    change(database, reset_at=db_now(20))
+    assert admitted(kept, Purpose.BACKGROUND) == 30
+
+
+def test_unknown_things_have_a_small_budget_that_only_waste_uses_up(database: Database) -> None:
+    kept = keeper(database, unknown=5, reserve=0)
+    call(kept, answer(100, 99))
+    for _ in range(20):
+        call(kept, answer(100, 90), purpose=Purpose.UNKNOWN)
+    for _ in range(5):
+        call(kept, answer(100, 70, status=404), NotFoundError("no", status=404), Purpose.UNKNOWN)
+    with pytest.raises(QuotaExhaustedError, match="unknown"):
+        kept.admit(Purpose.UNKNOWN)
+    kept.admit(Purpose.BACKGROUND)
+
+
+def test_what_is_looked_at_again_on_an_events_word_is_never_free(database: Database) -> None:
+    kept = keeper(database, unknown=5, reserve=0)
+    call(kept, answer(100, 99))
+    for _ in range(5):
+        call(kept, answer(100, 90), purpose=Purpose.REPEATED)
+    for purpose in (Purpose.REPEATED, Purpose.UNKNOWN):
+        with pytest.raises(QuotaExhaustedError, match="unknown"):
+            kept.admit(purpose)
+    kept.admit(Purpose.BACKGROUND)
+
+
+def test_an_unknown_certificate_that_is_not_handed_out_is_not_free(database: Database) -> None:
+    kept = keeper(database, unknown=5, reserve=0)
+    call(kept, answer(100, 99))
+    for _ in range(5):
+        call(kept, answer(100, 90, status=428), NotIssuedYetError("not yet", status=428), Purpose.UNKNOWN)
+    with pytest.raises(QuotaExhaustedError, match="unknown"):
+        kept.admit(Purpose.UNKNOWN)
+
+
+def test_calls_that_belong_together_are_paid_for_together(database: Database) -> None:
+    kept = keeper(database, reserve=0)
+    call(kept, answer(100, 3))
+    calls_budget = BudgetedCalls(kept)
+    with calls_budget.reserve(2) as pair:
+        pair.begin()
+        pair.begin()
+    with pytest.raises(QuotaExhaustedError), calls_budget.reserve(2):
+        raise AssertionError("one call is left")
+    assert admitted(kept, Purpose.BACKGROUND) == 1, "what was not sent costs nothing"
+
+
+def test_what_was_paid_for_and_not_sent_is_given_back(database: Database) -> None:
+    kept = keeper(database, reserve=0)
+    call(kept, answer(100, 10))
+    with BudgetedCalls(kept).on_behalf_of(Purpose.UNKNOWN).reserve(2) as pair:
+        pair.begin()
+        pair.end(answer(100, 9), None)
+    assert admitted(kept, Purpose.BACKGROUND) == 9
+    with database.read() as session:
+        assert session.get_one(Quota, ACCOUNT).unknown_left == 5
+
+
+def test_a_new_window_is_a_new_budget(database: Database) -> None:
+    kept = keeper(database, reserve=0)
+    call(kept, answer(100, 1))
+    assert admitted(kept, Purpose.BACKGROUND) == 1
+    change(database, reset_at=db_now(-1))
+    assert admitted(kept, Purpose.BACKGROUND) == 100
+
+
+def test_waiting_lasts_until_the_reset_and_is_spread(database: Database) -> None:
+    kept = keeper(database)
+    call(kept, answer(100, 99))
+    call(kept, answer(100, 0, 600.0))
+    pauses = []
+    for _ in range(20):
+        with pytest.raises(QuotaExhaustedError) as caught:
+            kept.admit(Purpose.INTERACTIVE)
+        pauses.append(caught.value.retry_after or 0)
+    assert min(pauses) >= 600
+    assert max(pauses) <= 600 + 62
+    assert max(pauses) - min(pauses) > 20
+
+
+def test_a_429_stops_everyone_until_the_announced_reset(database: Database) -> None:
+    call(keeper(database), answer(100, 99))
+    call(keeper(database), answer(100, 98, status=429), RateLimitedError("quota exceeded", retry_after=600))
+    with pytest.raises(QuotaExhaustedError, match="quota exceeded") as caught:
+        keeper(database, token="another").admit(Purpose.INTERACTIVE)
+    assert (caught.value.retry_after or 0) >= 599
+    change(database, blocked_until=db_now(-1))
+    keeper(database).admit(Purpose.INTERACTIVE)
+
+
+def test_an_endpoints_own_limit_stops_nobody_else(database: Database) -> None:
+    kept = keeper(database)
+    error = RateLimitedError("endpoint x quota exceeded", retry_after=600, account_wide=False)
+    call(kept, answer(100, 98, status=429), error)
+    kept.admit(Purpose.BACKGROUND)
+
+
+def test_a_401_stops_all_who_use_that_token_and_no_other(database: Database) -> None:
+    call(keeper(database), answer(100, 99))
+    call(keeper(database), answer(None, status=401), AuthenticationError("Authentication failed", status=401))
+    with pytest.raises(QuotaExhaustedError, match="token rejected"):
+        keeper(database).admit(Purpose.INTERACTIVE)
+    renewed = keeper(database, token="a new one")
+    call(renewed, answer(100, 90))
+    assert TOKEN not in str(vars(row(database)))
+    # After a while one call tries the old token again, and a success sets it free.
+    change(database, blocked_until=db_now(-1))
+    call(keeper(database), answer(100, 80))
+    assert row(database).blocked_reason is None
+
+
+def test_a_401_does_not_end_the_stop_that_is_everybodys(database: Database) -> None:
+    kept = keeper(database)
+    kept.admit(Purpose.INTERACTIVE)  # on its way, with a token that is rejected
+    call(keeper(database, token="another"), answer(None, status=429), RateLimitedError("exceeded", retry_after=600))
+    kept.settle(Purpose.INTERACTIVE, answer(None, status=401), AuthenticationError("Authentication failed", status=401))
+    for token in (TOKEN, "another"):
+        with pytest.raises(QuotaExhaustedError, match="quota exceeded"):
+            keeper(database, token=token).admit(Purpose.INTERACTIVE)
+
+
+@pytest.fixture(params=[40])
+def limited(request: pytest.FixtureRequest) -> Iterator[Simulator]:
+    with Simulator(token=TOKEN, any_domain=True, rate_limit=request.param, latency=0.005) as simulator:
+        yield simulator
+
+
+def test_many_threads_of_several_processes_never_exceed_it(database: Database, limited: Simulator) -> None:
+    """Two keepers on one database stand for two processes; somebody else uses the account as well."""
+    clients = [
+        DNSimple(
+            account_id=ACCOUNT, token=TOKEN, base_url=limited.url, pool_size=16, budget=keeper(database, reserve=0)
+        )
+        for _ in range(2)
+    ]
+    stranger = DNSimple(account_id=ACCOUNT, token=TOKEN, base_url=limited.url)
+    clients[0].domain("a.example")
+
+    def work(number: int) -> str:
+        if number == 20:
+            for _ in range(5):
+                stranger.domain("a.example")
+        try:
+            clients[number % 2].domain("a.example")
+        except QuotaExhaustedError:
+            return "waits"
+        return "done"
+
+    with ThreadPoolExecutor(12) as pool:
+        outcomes = list(pool.map(work, range(80)))
+    statuses = [made["status"] for made in limited.calls()]
+    assert 429 not in statuses
+    assert statuses.count(200) <= 40
+    assert outcomes.count("waits") == 80 + 1 + 5 - len(statuses)
+    # Most of it was turned into work: what was on its way when the stranger was noticed is all that may be left.
+    assert len(statuses) >= 40 - 12

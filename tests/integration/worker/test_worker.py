@@ -1,0 +1,97 @@
+"""How a worker starts, and what becomes of a job that it does."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from app.db.models import Fact
+from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, Version
+from app.jobs.queue import Claim
+from app.operations.health import check_destinations
+from app.services import Services
+from app.worker.handlers import HANDLERS, Handler
+from app.worker.worker import run_job
+from tests.support.harness import drain, jobs, make_due
+
+
+def test_a_job_that_fails_after_its_lease_was_lost_is_told_as_lost(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_job(services, Claim(id=4567, kind="no such kind", token="worthless"))
+    told = capsys.readouterr().err
+    assert "job lost" in told
+    assert "job 4567 (no such kind) is no longer ours" in told
+
+
+def test_a_job_that_meets_another_one_is_soon_done_again(
+    services: Services, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two transactions that wait for each other in a circle: PostgreSQL ends one of them, here the job's."""
+    if services.database.is_sqlite:
+        return  # its writers take turns
+    both_have_one, ours, theirs = threading.Barrier(2), Fact(name="ours", value=""), Fact(name="theirs", value="")
+    with services.database.write() as session:
+        session.add_all([ours, theirs])
+        services.queue.enqueue(session, "prune", {})
+
+    def lock(session: Session, first: str, second: str) -> None:
+        session.get_one(Fact, first, with_for_update=True)
+        if not both_have_one.broken:
+            both_have_one.wait(10)
+        session.get_one(Fact, second, with_for_update=True)
+
+    def prune(services: Services, claim: Claim) -> None:
+        with services.queue.finishing(claim) as session:
+            session.execute(text("SET LOCAL deadlock_timeout = '10ms'"))  # it looks first, so it is the one to go
+            lock(session, "ours", "theirs")
+
+    def meet() -> None:
+        with services.database.write() as session:
+            lock(session, "theirs", "ours")
+
+    monkeypatch.setitem(HANDLERS, "prune", Handler(prune))
+    other = threading.Thread(target=meet)
+    other.start()
+    (claim,) = services.queue.claim(1, worker_id="test")
+    run_job(services, claim)
+    other.join()
+    (job,) = jobs(services, "prune")
+    assert (job.state, job.last_error) == ("ready", "deadlock")
+    told = capsys.readouterr().err
+    assert "job will be retried" in told
+    assert "unexpected" not in told
+    both_have_one.abort()
+    make_due(services)
+    assert drain(services) == ["prune"]
+
+
+@dataclass
+class Hanging:
+    """A destination on a disk that does not answer."""
+
+    config: ClassVar = DestinationConfig(name="hanging", timeout_seconds=0.05)
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    def deliver(self, bundle: Bundle) -> DeliveryResult:
+        raise NotImplementedError
+
+    def current(self, slot: str) -> Version | None:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        self.let_go.wait()
+
+
+def test_a_destination_that_hangs_does_not_keep_a_worker_from_starting(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hanging = Hanging()
+    check_destinations(replace(services, destinations={"hanging": hanging, **services.destinations}))
+    hanging.let_go.set()
+    assert "hanging did not finish within 0.05 seconds" in capsys.readouterr().err
