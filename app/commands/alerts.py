@@ -45,7 +45,7 @@ def list_alerts(fail: bool, as_json: bool) -> None:
 
 
 @group.command("silence", epilog="Example: flask alerts silence 17")
-@click.argument("alarm_id", type=int)
+@click.argument("alert_id", type=int)
 def silence_alert(alert_id: int) -> None:
     """Say no more of this problem, as long as it lasts; if it comes back later it is a new one."""
     if not evaluation.silence(current_services(), alert_id, actor=operator()):

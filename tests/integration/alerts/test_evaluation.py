@@ -402,7 +402,7 @@ def test_a_dead_job_is_an_alarm_until_it_is_retried(services: Services, client: 
     )
     watch(services)
     (alert,) = [one for one in client.get("/alerts").json["data"] if one["kind"] == "job_dead"]
-    assert (alert["subject"], alert["detail"]) == ("install certificate_id=7", "key does not fit")
+    assert (alert["subject"], alert["detail"]) == ("fetch_certificate certificate_id=7", "key does not fit")
     write(services, update(Job).where(Job.kind == "fetch_certificate").values(state="done"))
     watch(services)
     assert open_kinds(client) == []
@@ -447,7 +447,7 @@ def test_that_no_worker_is_at_work_is_seen_without_one(client: FlaskClient, serv
 def test_every_problem_has_its_kind(services: Services) -> None:
     """A finder that names a kind without an entry would raise when it is told."""
     source = Path(rules.__file__).read_text()
-    named = {kind for kind in rules.KINDS if f'"{kind}"' in source.partition("def find_problems")[2]}
+    named = {kind for kind in rules.KINDS if f'"{kind}"' in source.partition("def evaluate_rules")[2]}
     assert named | {"endpoint_stale", "endpoint_unreachable"} == set(rules.KINDS)
     assert services.endpoints == {}
 

@@ -129,7 +129,7 @@ def test_a_database_that_is_away_is_a_problem_and_the_other_checks_go_on(simulat
 
 
 def test_tables_that_are_not_current(app: Flask, services: Services) -> None:
-    downgrade(services.database, "0001")
+    downgrade(services.database, "base")
     assert "flask db upgrade" in only(app, "migrations")
 
 

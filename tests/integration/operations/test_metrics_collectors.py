@@ -81,21 +81,21 @@ def test_an_order_is_seen_from_waiting_to_installed(
     drain(services)
     found = scrape(client)
     expected = {
-        'orders{state="requested"}': 0,
-        'orders{state="installed"}': 1,
+        'orders{state="pending"}': 0,
+        'orders{state="fetched"}': 1,
         'orders_installed_within_seconds{le="+Inf"}': 1,
         'deliveries{destination="files",state="delivered"}': 1,
         'events_last_hour{name="certificate.issue",outcome="queued"}': 1,
         'events_total{name="certificate.issue",outcome="queued"}': 1,
         "order_oldest_waiting_seconds": 0,
-        "installs_unannounced_last_day": 0,
+        "fetches_unannounced_last_day": 0,
         'lineages_days_left{le="+Inf"}': 1,
     }
     lines = client.get("/metrics").text.splitlines()
     for line, value in expected.items():
         assert f"certcourier_{line} {value:.1f}" in lines
     calls = {
-        dict(labels)["path"]: value for (name, labels), value in found.items() if name.endswith("call_seconds_count")
+        dict(labels)["path"]: value for (name, labels), value in found.items() if name.endswith("call_duration_seconds_count")
     }
     assert calls["/{account}/domains/{domain}/certificates/{certificate}/download"] == 1
     assert not any(domain in path for path in calls)
@@ -165,7 +165,7 @@ def test_jobs_are_counted_by_kind_and_state(client: FlaskClient, services: Servi
     assert jobs == {"fetch_certificate": 1, "poll_issuance": 1, "prune": 1}
     assert figure(client, "job_oldest_due_seconds", kind="fetch_certificate") == pytest.approx(600, abs=60)
     assert figure(client, "job_oldest_due_seconds", kind="poll_issuance") == 0
-    assert figure(client, "installs_unannounced_last_day") == 1
+    assert figure(client, "fetches_unannounced_last_day") == 1
 
 
 def test_the_quota_is_told_as_it_is_now(client: FlaskClient, services: Services) -> None:
@@ -195,7 +195,7 @@ def test_workers_and_the_webhook_are_told(client: FlaskClient, services: Service
         session.add(Fact(name="webhook_id", value="1"))
     assert figure(client, "workers") == 1
     assert figure(client, "webhook_registered") == 1
-    assert figure(client, "worker_heard_age_seconds") < 60  # type: ignore[operator]
+    assert figure(client, "worker_heartbeat_age_seconds") < 60  # type: ignore[operator]
 
 
 def test_figures_are_read_anew_only_when_they_are_old(services: Services) -> None:
@@ -212,12 +212,12 @@ def test_figures_are_read_anew_only_when_they_are_old(services: Services) -> Non
 _COUNT = """
 import sys
 from pathlib import Path
-from app.meters import Meters
-meters = Meters()
-meters.share(Path(sys.argv[1]))
+from app.metrics import ProcessMetrics
+metrics = ProcessMetrics()
+metrics.share(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
-    meters.event_taken_in("certificate.issue", "queued")
-    meters.request_answered("GET", "/orders", 200, 0.02)
+    metrics.event_taken_in("certificate.issue", "queued")
+    metrics.request_answered("GET", "/orders", 200, 0.02)
 """
 
 
