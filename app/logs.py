@@ -1,4 +1,4 @@
-"""Structured logs for the whole process, our own and the libraries'."""
+"""Structured logging for the whole process, including the libraries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 
 
 def configure_logs(log_format: Literal["json", "text"], level: str) -> None:
-    """Send every log line to standard error: JSON, one object a line, or text for people. Times are UTC."""
+    """Write all logs to standard error, as JSON (one object for each line) or as text. Times are UTC."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         _add_logger_name,
@@ -21,7 +21,7 @@ def configure_logs(log_format: Literal["json", "text"], level: str) -> None:
         shared.append(structlog.processors.format_exc_info)
         renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     else:
-        # A traceback shows no values of variables: they may be keys and tokens.
+        # Plain tracebacks show no values of variables, which may be keys and tokens.
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
@@ -46,21 +46,21 @@ def configure_logs(log_format: Literal["json", "text"], level: str) -> None:
 
 
 class _Lines:
-    """Our own lines go out by one write each. The standard library's handlers would take turns at a lock, which costs
-    a web process of many threads a fifth of the events that it can take in.
+    """Writes each of our own lines in one call. The lock of the standard library's handlers would cost a web process
+    with many threads a fifth of its event throughput.
     """
 
     def __init__(self, name: str = "certcourier") -> None:
         self.name = name
 
     def msg(self, line: str) -> None:
-        """Write it, now."""
+        """Write a line immediately."""
         sys.stderr.write(f"{line}\n")
 
     debug = info = warning = error = critical = msg
 
 
 def _add_logger_name(logger: _Lines, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    record: logging.LogRecord | None = line.get("_record")  # of a library
+    record: logging.LogRecord | None = line.get("_record")  # set for a library's line
     line["logger"] = record.name if record else logger.name
     return line

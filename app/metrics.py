@@ -1,7 +1,7 @@
-"""What only the processes themselves know: requests answered, calls to DNSimple, events taken in.
+"""Metrics that only the processes know: requests answered, calls to DNSimple, events received.
 
-Everything else is read from the database when it is asked for (`app.operations.metrics_collectors`).
-Processes of one host add up in a folder: each writes a file of its own there, and whoever is asked reads them all.
+All other metrics are read from the database on each scrape (`app.operations.metrics_collectors`).
+The processes of one host share a folder: each process writes its own files there, and a scrape adds up all of them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ log = structlog.get_logger("certcourier.metrics")
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 _DAY = 86400
-# Bytes for each kind of metric; a histogram of one set of labels takes about 3,000.
-_ROOM = {"counter": 2**17, "histogram": 2**20}
-# Contract of DNSimple's webhooks, the certificate's events; a name that is new to us counts as `other`.
+# Size in bytes of each process's file; a histogram takes about 3,000 for each set of labels.
+_FILE_SIZES = {"counter": 2**17, "histogram": 2**20}
+# The certificate events of DNSimple's webhook documentation; any other name is counted as `other`.
 CERTIFICATE_EVENTS = {
     "certificate.issue",
     "certificate.reissue",
@@ -44,82 +44,83 @@ CERTIFICATE_EVENTS = {
 
 
 class ProcessMetrics:
-    """Counts in this process alone, until `share` is called. Labels have few values: none comes from outside as is."""
+    """Counts within this process until `share` is called. No label takes a value from outside unchecked."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._folder: Path | None = None
-        self._has_room_in: int | None = None
+        self._reserved_by: int | None = None
         self._lock = threading.Lock()
         self._http = Histogram(
             "certcourier_http_request_duration_seconds",
-            "Time to answer a request, by route and status.",
+            "Duration of HTTP requests, by method, route and status.",
             ("method", "route", "status"),
             buckets=_BUCKETS,
             registry=self.registry,
         )
         self._dnsimple = Histogram(
             "certcourier_dnsimple_call_duration_seconds",
-            "Time of a call to DNSimple; status `none` when no answer came.",
+            "Duration of calls to DNSimple; status `none` if no response was received.",
             ("method", "path", "status"),
             buckets=_BUCKETS,
             registry=self.registry,
         )
         self._events = Counter(
             "certcourier_events",
-            "Events of DNSimple taken in, duplicates too.",
+            "Events received from DNSimple, including duplicates.",
             ("name", "outcome"),
             registry=self.registry,
         )
 
-    def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """`route` is the rule, never the path."""
-        if self._has_room():
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Observe an answered request; `route` is the URL rule, never the path."""
+        if self._reserve_files():
             self._http.labels(method if method in _METHODS else "other", route, str(status)).observe(seconds)
 
-    def dnsimple_called(self, method: str, path: str, status: int | None, seconds: float) -> None:
-        """`path` is the template without values."""
-        if self._has_room():
+    def observe_dnsimple_call(self, method: str, path: str, status: int | None, seconds: float) -> None:
+        """Observe a call to DNSimple; `path` is the template without values."""
+        if self._reserve_files():
             self._dnsimple.labels(method, path, "none" if status is None else str(status)).observe(seconds)
 
-    def event_taken_in(self, name: str, outcome: str) -> None:
-        """`name` is a stranger's text."""
-        if self._has_room():
+    def count_event(self, name: str, outcome: str) -> None:
+        """Count a received event; `name` is untrusted input."""
+        if self._reserve_files():
             self._events.labels(event_label(name), outcome).inc()
 
     def share(self, folder: Path) -> None:
-        """Count in `folder` from now on, together with this host's other processes. Call before the first count.
+        """Share counts with this host's other processes through `folder`. Call before the first count.
 
-        Where that cannot be, each process counts alone: nothing stops working for want of metrics.
+        If the folder cannot be used, the process counts alone: metrics never prevent a start.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _fold(folder)
         except OSError as error:
-            log.warning("metrics are not shared between processes", reason=str(error))
+            log.warning("metrics not shared between processes", reason=str(error))
             return
         # The library decides this when it is imported, from the environment: before our settings are known.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         values.ValueClass = values.MultiProcessValue(_process)
         self._folder = folder
 
-    def _has_room(self) -> bool:
-        """Whether this process's files are whole on the disk, not sparse: writing to a mapped file for which a full
-        disk has no room ends the process. What cannot be counted is not counted.
+    def _reserve_files(self) -> bool:
+        """Allocate this process's files on the disk; False if that fails, and nothing is counted then.
+
+        A write to a sparse memory-mapped file on a full disk would kill the process (SIGBUS).
         """
-        if self._folder is None or self._has_room_in == os.getpid():
+        if self._folder is None or self._reserved_by == os.getpid():
             return True
         try:
             with self._lock:
-                for kind, size in _ROOM.items():
+                for kind, size in _FILE_SIZES.items():
                     _reserve(self._folder / f"{kind}_{_process()}.db", size)
         except OSError:
             return False
-        self._has_room_in = os.getpid()
+        self._reserved_by = os.getpid()
         return True
 
     def collect(self) -> list[Metric]:
-        """What was counted by all processes that share the folder, or by this one alone."""
+        """The totals of all processes that share the folder, or of this process alone."""
         described = {metric.name: metric for metric in self.registry.collect()}
         if self._folder is not None:
             with _locked(self._folder, fcntl.LOCK_SH):
@@ -129,20 +130,20 @@ class ProcessMetrics:
 
 
 def event_label(name: str) -> str:
-    """An event's name as a label: certificates' events by their names, all others as `other`."""
+    """The label value of an event: the name of a certificate event, or `other`."""
     return name if name in CERTIFICATE_EVENTS else "other"
 
 
 def fold_dead_processes(folder: Path) -> None:
-    """Add the counts of processes that have ended to one file of their host: no count is lost, no file left over.
+    """Merge the files of ended processes into one file for each host, without losing a count.
 
-    Another host's file (a container's that is gone) counts as left behind when nothing was counted there for a day.
-    Never raises: gunicorn calls this, and would end.
+    A file of another host (such as a removed container) is merged once it has not changed for a day.
+    Never raises, since an exception in gunicorn's hook would stop gunicorn.
     """
     try:
         _fold(folder)
     except OSError as error:
-        log.warning("counts of processes that have ended stay in their files", reason=str(error))
+        log.warning("metrics files of ended processes not merged", reason=str(error))
 
 
 def _fold(folder: Path) -> None:
@@ -152,10 +153,11 @@ def _fold(folder: Path) -> None:
             host, _, pid = process.rpartition("-")
             if pid == "past" or not pid.isdigit():
                 continue
-            gone = not is_alive(int(pid)) if host == _host() else time.time() - file.stat().st_mtime > _DAY
-            if gone:
-                _reserve(folder / f"{kind}_{_host()}-past.db", _ROOM[kind])
-                past = MmapedDict(str(folder / f"{kind}_{_host()}-past.db"))
+            ended = not is_alive(int(pid)) if host == _host() else time.time() - file.stat().st_mtime > _DAY
+            if ended:
+                total = folder / f"{kind}_{_host()}-past.db"
+                _reserve(total, _FILE_SIZES[kind])
+                past = MmapedDict(str(total))
                 for key, value, _timestamp, _position in MmapedDict.read_all_values_from_file(str(file)):
                     past.write_value(key, past.read_value(key)[0] + value, 0.0)
                 past.close()
@@ -163,7 +165,7 @@ def _fold(folder: Path) -> None:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Make it, whole from its first instant: whoever collects reads every file that is there."""
+    """Create the file, complete as soon as it is visible: a collector reads every file in the folder."""
     if not file.exists():
         new = file.with_suffix(".new")
         with new.open("wb") as opened:
@@ -172,7 +174,7 @@ def _reserve(file: Path, size: int) -> None:
 
 
 def _process() -> str:
-    """Unique among processes that share a folder: containers have process IDs of their own."""
+    """Unique among the processes that share a folder: containers have separate process IDs."""
     return f"{_host()}-{os.getpid()}"
 
 
@@ -182,8 +184,8 @@ def _host() -> str:
 
 
 @contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    """Nobody reads while counts are moved from one file to another: they would be seen twice."""
+def _locked(folder: Path, mode: int) -> Iterator[None]:
+    """Exclude readers while counts move from one file to another, so that none is counted twice."""
     with (folder / "lock").open("a") as file:
-        fcntl.flock(file, how)
+        fcntl.flock(file, mode)
         yield

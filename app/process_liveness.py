@@ -1,4 +1,4 @@
-"""Processes of this machine."""
+"""Whether a process of this host is running."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process has this ID now, anybody's."""
+    """Whether a process with this ID exists, whichever user runs it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -12,7 +12,7 @@ class MeasuredBudget:
 
     def __init__(self, budget: Budget, metrics: ProcessMetrics) -> None:
         self._budget = budget
-        self._meters = metrics
+        self._metrics = metrics
 
     def admit(self, purpose: Purpose, calls: int = 1) -> None:
         """As the other gate says."""
@@ -20,7 +20,7 @@ class MeasuredBudget:
 
     def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
         """Count it, then pass it on."""
-        self._meters.dnsimple_called(answer.method, answer.path, answer.status, answer.seconds)
+        self._metrics.observe_dnsimple_call(answer.method, answer.path, answer.status, answer.seconds)
         self._budget.settle(purpose, answer, error)
 
     def give_back(self, purpose: Purpose, calls: int) -> None:

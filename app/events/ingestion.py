@@ -93,7 +93,7 @@ class EventIngestion:
     def record(self, event: IncomingEvent) -> Outcome:
         """Commit the event and its job together, once for each `request_identifier`; only then acknowledge it."""
         outcome = self._commits.submit(event)
-        self._services.metrics.event_taken_in(event.name, outcome)
+        self._services.metrics.count_event(event.name, outcome)
         log.info(
             "event received",
             outcome=outcome,

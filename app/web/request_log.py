@@ -37,7 +37,7 @@ def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     rule = request.url_rule.rule if request.url_rule else "(no such route)"
     seconds = time.monotonic() - g.started
-    services().metrics.request_answered(request.method, rule, response.status_code, seconds)
+    services().metrics.observe_request(request.method, rule, response.status_code, seconds)
     log.log(
         10 if rule in _QUIET or g.get("logged") else 20,
         "request",

@@ -40,7 +40,7 @@ def job(database: Database) -> Job:
 
 def let_lease_end(database: Database) -> None:
     with database.write() as session:
-        session.execute(update(Job).values(run_at=db_now(-1)))
+        session.execute(update(Job).values(lease_expires_at=db_now(-1)))
 
 
 def test_a_job_is_claimed_once(database: Database, queue: Queue) -> None:

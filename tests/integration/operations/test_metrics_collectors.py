@@ -216,8 +216,8 @@ from app.metrics import ProcessMetrics
 metrics = ProcessMetrics()
 metrics.share(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
-    metrics.event_taken_in("certificate.issue", "queued")
-    metrics.request_answered("GET", "/orders", 200, 0.02)
+    metrics.count_event("certificate.issue", "queued")
+    metrics.observe_request("GET", "/orders", 200, 0.02)
 """
 
 
@@ -254,5 +254,5 @@ def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     metrics = ProcessMetrics()
     metrics.share(tmp_path / "file" / "metrics")
-    metrics.event_taken_in("certificate.issue", "queued")
+    metrics.count_event("certificate.issue", "queued")
     assert [s.value for m in metrics.collect() for s in m.samples if s.name == "certcourier_events_total"] == [1]
