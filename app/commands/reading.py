@@ -45,7 +45,7 @@ _limit_option = click.option("--limit", type=click.IntRange(1, 1000), default=50
 
 @orders.command("list", epilog="Example: flask orders list --state failed")
 @_domain_option
-@click.option("--state", type=click.Choice(ORDER_STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice([state.value for state in ORDER_STATES]), help="Only those in this state.")
 @_limit_option
 @as_json_option
 def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool) -> None:

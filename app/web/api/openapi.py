@@ -253,13 +253,13 @@ def _one(operation: str, parameter: str, kind: str, summary: str, model: str) ->
 
 def _alerts() -> dict[str, Any]:
     return {
-        "operationId": "listAlarms",
+        "operationId": "listAlerts",
         "summary": "What is wrong now",
         "description": "Found anew every minute; empty when all is well.",
         "responses": {
             "200": {
                 "description": "With what to do about each.",
-                "content": _data({"type": "array", "items": _ref("AlarmDocument")}),
+                "content": _data({"type": "array", "items": _ref("AlertDocument")}),
             },
             **_problems(*_CLIENT),
         },

@@ -68,7 +68,7 @@ def test_an_order_is_listed_and_shown_with_its_story(
     assert f"www.{domain}" in run(app, "orders", "list", "--domain", domain.upper(), "--state", "fetched")
     assert run(app, "orders", "list", "--state", "failed") == "No such orders.\n"
     shown = run(app, "orders", "show", order["order_id"])
-    assert [line.split()[1] for line in shown.partition("story\n")[2].splitlines()[1:]][:3] == [
+    assert [line.split()[1] for line in shown.partition("timeline\n")[2].splitlines()[1:]][:3] == [
         "ordered",
         "purchased",
         "pending",

@@ -257,7 +257,7 @@ def test_an_unexpected_error_shows_nothing_of_the_inside(client: FlaskClient, mo
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("inside")
 
-    monkeypatch.setattr("app.web.api.certificates.looking.find_order", fail)
+    monkeypatch.setattr("app.web.api.certificates.queries.find_order", fail)
     answer = client.get("/orders/x")
     assert answer.status_code == 500
     assert answer.headers["X-Request-Id"]
