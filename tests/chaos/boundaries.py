@@ -19,7 +19,7 @@ from app.db.models import ApiToken, Certificate, Delivery, Event, Job
 from app.operations.health import claim_installation
 from app.services import Services
 from config import Settings
-from tests.support.harness import WEBHOOK_SECRET, drain, event, let_leases_end
+from tests.support.harness import WEBHOOK_SECRET, drain, event, let_leases_end, make_settings
 from tests.support.simulator_process import Simulator
 
 type When = Literal["before", "after"]
@@ -160,3 +160,7 @@ def die_at(database: Database, number: int, when: When) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     dialect.do_commit = do_commit
+
+
+def chaos_settings(database_url: str, simulator: Simulator, folder: Path) -> Settings:
+    return make_settings(database_url, simulator.url, folder / "var", log_level="error", purchase_settle_seconds=0.1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from unittest.mock import patch
@@ -12,26 +11,17 @@ import pytest
 
 from app.events.ingestion import EventIngestion, IncomingEvent, Outcome
 from app.orders import issuance
-from config import Settings
-from tests.chaos.boundaries import Life, When
-from tests.support.harness import TOKEN, make_settings
+from tests.chaos.boundaries import Life, When, chaos_settings
 from tests.support.simulator_process import Simulator
 
 pytestmark = pytest.mark.timeout(600)  # some hundred lives, each in a process of its own
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    options = {"any_domain": True, "issue_delay": 0.0, "rate_limit": 1_000_000}
-    with Simulator(token=TOKEN, **options) as simulator:
-        yield simulator
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_life_survives_a_kill_at_every_commit(
     database_url: str, simulator: Simulator, tmp_path: Path, when: When
 ) -> None:
-    settings = torture_settings(database_url, simulator, tmp_path)
+    settings = chaos_settings(database_url, simulator, tmp_path)
     found, killed = {}, 0
     for commit in count(1):
         life = Life(settings, simulator.url, f"{when}{commit}.example")
@@ -46,10 +36,6 @@ def test_a_life_survives_a_kill_at_every_commit(
     assert killed >= 25
 
 
-def torture_settings(database_url: str, simulator: Simulator, folder: Path) -> Settings:
-    return make_settings(database_url, simulator.url, folder / "var", log_level="error", purchase_settle_seconds=0.1)
-
-
 def acknowledge_first() -> None:
     """The bug that everybody builds once: the event is answered, and committed a moment later."""
     record = EventIngestion.record
@@ -62,7 +48,7 @@ def acknowledge_first() -> None:
 
 
 def test_acknowledging_before_the_commit_is_found(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
-    settings = torture_settings(database_url, simulator, tmp_path)
+    settings = chaos_settings(database_url, simulator, tmp_path)
     found: set[str] = set()
     for commit in range(12, 20):
         life = Life(settings, simulator.url, f"planted{commit}.example")
@@ -75,7 +61,7 @@ def test_buying_again_without_looking_is_found(
     database_url: str, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(issuance, "find_purchased", lambda *_: None)
-    settings = torture_settings(database_url, simulator, tmp_path)
+    settings = chaos_settings(database_url, simulator, tmp_path)
     found: set[str] = set()
     for commit in range(1, 12):
         life = Life(settings, simulator.url, f"blind{commit}.example")

@@ -17,13 +17,11 @@ from app.db.models import Certificate, Delivery, Job, Order
 from app.operations.health import claim_installation
 from app.services import Services
 from config import Settings
-from tests.chaos.boundaries import When, die_at
-from tests.chaos.test_boundaries import simulator, torture_settings
-from tests.integration.renewals.test_renewal import age, finish, install, renew, renewal_of
+from tests.chaos.boundaries import When, chaos_settings, die_at
 from tests.support.harness import drain, let_leases_end
+from tests.support.orders import order_and_fetch
+from tests.support.renewals import age, finish, renew, renewal_of
 from tests.support.simulator_process import Simulator
-
-__all__ = ["simulator"]
 
 
 @pytest.mark.timeout(600)
@@ -31,14 +29,14 @@ __all__ = ["simulator"]
 def test_a_renewal_survives_a_kill_at_every_commit(
     database_url: str, simulator: Simulator, tmp_path: Path, when: When
 ) -> None:
-    settings = torture_settings(database_url, simulator, tmp_path)
+    settings = chaos_settings(database_url, simulator, tmp_path)
     settings = settings.model_copy(update={"renewal_policy": "without_auto_renew"})
     found: dict[int, list[str]] = {}
     killed = 0
     for commit in count(1):
         domain = f"{when}{commit}.example"
         services, client = _open(settings)
-        old = install(client, services, simulator, domain, auto_renew=False)
+        old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
         age(services, old, days_left=10)
         services.database.close()
         was_killed = _renew_in_a_child(settings, commit, when)

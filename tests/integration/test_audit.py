@@ -14,7 +14,7 @@ from app import audit
 from app.db.database import Database
 from app.db.models import AuditEntry, Fact
 from app.services import Services
-from tests.integration.commands.test_commands import run
+from tests.support.command_line import run
 
 
 def write(database: Database, count: int = 5) -> None:

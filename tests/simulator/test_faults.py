@@ -17,9 +17,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from simulator.catalogue import CATALOGUE, Dice
 from simulator.scenario import ScenarioError, load
-from tests.simulator.conftest import Receiver
-from tests.simulator.test_api import ORDER, call, issued, leaf, order
-from tests.simulator.test_webhooks import issue, register
+from tests.support.event_receiver import EventReceiver
+from tests.support.simulator_api import ORDER, call, issue, issued, leaf, order, register
 from tests.support.simulator_process import ROOT, Simulator
 
 SEED = {"seed": 7}
@@ -142,7 +141,7 @@ def test_the_quotas_headers_can_be_missing_or_nonsense(simulator: Simulator, fau
     assert odd == {} if fault == "no-quota-headers" else odd.keys() == sane.keys() and odd != sane
 
 
-def received(simulator: Simulator, receiver: Receiver) -> list[dict[str, Any]]:
+def received(simulator: Simulator, receiver: EventReceiver) -> list[dict[str, Any]]:
     """All events about certificates that came, in the order in which they came."""
     simulator.wait_until_delivered()
     events = []
@@ -152,7 +151,9 @@ def received(simulator: Simulator, receiver: Receiver) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("fault", "times"), [("event-doubled", 2), ("event-dropped", 0)])
-def test_an_event_can_be_doubled_or_dropped(simulator: Simulator, receiver: Receiver, fault: str, times: int) -> None:
+def test_an_event_can_be_doubled_or_dropped(
+    simulator: Simulator, receiver: EventReceiver, fault: str, times: int
+) -> None:
     register(simulator, receiver)
     simulator.rates(**{fault: 1})
     number = issue(simulator)
@@ -163,7 +164,7 @@ def test_an_event_can_be_doubled_or_dropped(simulator: Simulator, receiver: Rece
 
 
 @pytest.mark.parametrize("simulator", [{"event_delay": 1.0}], indirect=True)
-def test_an_event_can_be_delayed(simulator: Simulator, receiver: Receiver) -> None:
+def test_an_event_can_be_delayed(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     receiver.next("webhook.create")
     simulator.rates(**{"event-delayed": 1})
@@ -173,7 +174,7 @@ def test_an_event_can_be_delayed(simulator: Simulator, receiver: Receiver) -> No
     assert receiver.next()["data"]["certificate"]["id"] == number
 
 
-def test_an_event_can_be_overtaken_by_the_next(simulator: Simulator, receiver: Receiver) -> None:
+def test_an_event_can_be_overtaken_by_the_next(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     simulator.rates(**{"event-reordered": 1})
     first = issue(simulator)
@@ -186,7 +187,7 @@ def test_an_event_can_be_overtaken_by_the_next(simulator: Simulator, receiver: R
 
 @pytest.mark.parametrize("simulator", [{"issue_delay": 60.0}], indirect=True)
 def test_an_event_can_come_before_the_answer_of_the_call_that_causes_it(
-    simulator: Simulator, receiver: Receiver
+    simulator: Simulator, receiver: EventReceiver
 ) -> None:
     register(simulator, receiver)
     receiver.next("webhook.create")
@@ -199,7 +200,7 @@ def test_an_event_can_come_before_the_answer_of_the_call_that_causes_it(
 
 
 @pytest.mark.parametrize("fault", ["event-forged", "event-foreign", "event-mixed"])
-def test_a_forged_event_is_sent_beside_the_real_one(simulator: Simulator, receiver: Receiver, fault: str) -> None:
+def test_a_forged_event_is_sent_beside_the_real_one(simulator: Simulator, receiver: EventReceiver, fault: str) -> None:
     register(simulator, receiver)
     simulator.rates(**{fault: 1})
     number = issue(simulator)
@@ -223,7 +224,7 @@ def test_a_forged_event_is_sent_beside_the_real_one(simulator: Simulator, receiv
         assert (account, certificate, domain) == (1010, number, domains["other.example"])
 
 
-def test_an_old_event_can_come_again(simulator: Simulator, receiver: Receiver) -> None:
+def test_an_old_event_can_come_again(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     first = issue(simulator)
     simulator.wait_until_issued("example.com", first)

@@ -9,21 +9,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.simulator.conftest import Receiver
+from tests.support.event_receiver import EventReceiver
+from tests.support.simulator_api import issue, register
 from tests.support.simulator_process import Simulator
 
 
-def register(simulator: Simulator, receiver: Receiver) -> int:
-    return int(simulator.api("POST", "/webhooks", {"url": receiver.url})["id"])
-
-
-def issue(simulator: Simulator, name: str = "www") -> int:
-    number = simulator.purchase("example.com", name=name)
-    simulator.issue("example.com", number)
-    return number
-
-
-def test_an_event_looks_as_dnsimple_posts_it(simulator: Simulator, receiver: Receiver) -> None:
+def test_an_event_looks_as_dnsimple_posts_it(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     receiver.next("webhook.create")
     number = issue(simulator)
@@ -46,7 +37,7 @@ def test_an_event_looks_as_dnsimple_posts_it(simulator: Simulator, receiver: Rec
 
 @pytest.mark.parametrize("simulator", [{"webhook_retry_base": 0.05}], indirect=True)
 @pytest.mark.parametrize("status", [201, 204, 301, 404, 500])
-def test_an_event_is_sent_again_until_exactly_200(simulator: Simulator, receiver: Receiver, status: int) -> None:
+def test_an_event_is_sent_again_until_exactly_200(simulator: Simulator, receiver: EventReceiver, status: int) -> None:
     register(simulator, receiver)
     receiver.next("webhook.create")
     receiver.statuses = [status, status, 200]
@@ -58,7 +49,7 @@ def test_an_event_is_sent_again_until_exactly_200(simulator: Simulator, receiver
 
 
 @pytest.mark.parametrize("simulator", [{"webhook_retry_base": 0.001, "suppress_after": 4}], indirect=True)
-def test_an_endpoint_that_keeps_failing_is_suppressed(simulator: Simulator, receiver: Receiver) -> None:
+def test_an_endpoint_that_keeps_failing_is_suppressed(simulator: Simulator, receiver: EventReceiver) -> None:
     hook = register(simulator, receiver)
     receiver.next("webhook.create")
     receiver.statuses = [500]
@@ -78,7 +69,7 @@ def test_an_endpoint_that_keeps_failing_is_suppressed(simulator: Simulator, rece
 
 
 @pytest.mark.parametrize("simulator", [{"webhook_retry_base": 0.001, "webhook_attempts": 3}], indirect=True)
-def test_an_event_is_given_up_after_the_last_attempt(simulator: Simulator, receiver: Receiver) -> None:
+def test_an_event_is_given_up_after_the_last_attempt(simulator: Simulator, receiver: EventReceiver) -> None:
     hook = register(simulator, receiver)
     receiver.next("webhook.create")
     receiver.statuses = [500]
@@ -89,13 +80,13 @@ def test_an_event_is_given_up_after_the_last_attempt(simulator: Simulator, recei
 
 
 @pytest.mark.parametrize("simulator", [{"deliver_times": 3}], indirect=True)
-def test_every_event_can_come_several_times(simulator: Simulator, receiver: Receiver) -> None:
+def test_every_event_can_come_several_times(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     issue(simulator)
     assert len({receiver.next()["request_identifier"] for _ in range(3)}) == 1
 
 
-def test_a_renewal_is_announced_under_its_new_id(simulator: Simulator, receiver: Receiver) -> None:
+def test_a_renewal_is_announced_under_its_new_id(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     first = issue(simulator)
     receiver.next()
@@ -103,7 +94,7 @@ def test_a_renewal_is_announced_under_its_new_id(simulator: Simulator, receiver:
     assert receiver.next()["data"]["certificate"]["id"] == second
 
 
-def test_a_failed_issuance_sends_nothing(simulator: Simulator, receiver: Receiver) -> None:
+def test_a_failed_issuance_sends_nothing(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     receiver.next("webhook.create")
     simulator.outcome("example.com", "failed")
@@ -113,7 +104,7 @@ def test_a_failed_issuance_sends_nothing(simulator: Simulator, receiver: Receive
     assert receiver.events.empty()
 
 
-def test_events_can_be_forged_and_replayed(simulator: Simulator, receiver: Receiver) -> None:
+def test_events_can_be_forged_and_replayed(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     forged = {"name": "certificate.issue", "request_identifier": "x-1", "data": {}}
     simulator.control("POST", "/events", forged)
@@ -122,7 +113,7 @@ def test_events_can_be_forged_and_replayed(simulator: Simulator, receiver: Recei
     assert [receiver.next(), receiver.next()] == [forged, forged]
 
 
-def test_everybody_hears_of_a_new_webhook(simulator: Simulator, receiver: Receiver) -> None:
+def test_everybody_hears_of_a_new_webhook(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     receiver.next("webhook.create")
     simulator.api("POST", "/webhooks", {"url": "https://other.example/secret"})
@@ -142,7 +133,7 @@ def test_a_webhook_has_to_be_https(simulator: Simulator, url: object) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_it_goes_on_where_it_was(tmp_path: Path, receiver: Receiver, end: str) -> None:
+def test_it_goes_on_where_it_was(tmp_path: Path, receiver: EventReceiver, end: str) -> None:
     """A certificate in the making and an event that was not heard survive a stop and a kill."""
     file = tmp_path / "state" / "simulator.db"
     options = {"state": file, "domain": ["example.com"], "allow_http_webhooks": True, "webhook_retry_base": 0.5}

@@ -98,3 +98,9 @@ def event(
         "request_identifier": str(uuid.uuid4()),
         **more,
     }
+
+
+def register_webhook(services: Services) -> None:
+    with services.database.write() as session:
+        services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
+    drain(services)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import insert
 
 from app.db.clock import read_now
-from app.db.models import Certificate, Delivery, Domain, Lineage
+from app.db.models import Certificate, Delivery, Domain, Lineage, Order, new_id
 from app.services import Services
 from tests.support.harness import ACCOUNT
 from tests.support.x509 import Authority
@@ -66,3 +67,38 @@ def add_deliveries(services: Services, certificate_ids: list[int], destination: 
             insert(Delivery),
             [{"certificate_id": number, "destination": destination, **values} for number in certificate_ids],
         )
+
+
+def add_certificate(services: Services, number: int, *, left: timedelta, lifetime: timedelta, lineage: int = 0) -> None:
+    """A fetched certificate; `lineage` is its own unless given."""
+    end, lineage = datetime.now(UTC) + left, lineage or number
+    with services.database.write() as session:
+        session.merge(
+            Lineage(id=lineage, account_id=ACCOUNT, domain="a.example", names_digest=f"{lineage}", name=f"l{lineage}")
+        )
+        session.flush()
+        values: dict[str, Any] = {"account_id": ACCOUNT, "domain": "a.example", "state": "issued", "names": []}
+        session.add(
+            Certificate(
+                id=number, common_name="a", lineage_id=lineage, not_before=end - lifetime, not_after=end, **values
+            )
+        )
+
+
+def add_order(services: Services, domain: str, certificate_id: int) -> str:
+    order_id = new_id("ord")
+    common = {"account_id": 1010, "domain": domain, "common_name": domain, "names": [domain], "auto_renew": True}
+    with services.database.write() as session:
+        session.add(Certificate(id=certificate_id, state="issued", **common))
+        session.add(
+            Order(
+                id=order_id,
+                name="",
+                san=[],
+                signature_algorithm="ECDSA",
+                state="pending",
+                certificate_id=certificate_id,
+                **common,
+            )
+        )
+    return order_id

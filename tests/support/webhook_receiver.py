@@ -6,6 +6,7 @@ set by POST `/_answers`, what it received by GET `/_received`.
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
 import subprocess
@@ -19,6 +20,8 @@ from typing import Any
 
 import requests
 from standardwebhooks import Webhook, WebhookVerificationError
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 _lock = threading.Lock()
 _received: list[dict[str, Any]] = []
@@ -97,6 +100,17 @@ class Receiver:
         return found
 
 
+class Inbox:
+    """The receiver, and the messages that it received since this test began."""
+
+    def __init__(self, process: Receiver) -> None:
+        self.process = process
+        self._before = len(process.received())
+
+    def messages(self) -> list[dict[str, Any]]:
+        return self.process.received()[self._before :]
+
+
 @contextmanager
 def receiver(secret: str, *tls: Path, verify: str | bool = True) -> Iterator[Receiver]:
     """A running receiver; https with a certificate's and a key's file."""
@@ -108,6 +122,12 @@ def receiver(secret: str, *tls: Path, verify: str | bool = True) -> Iterator[Rec
         finally:
             process.kill()
             found.close()
+
+
+def write_secret(file: Path, text: str) -> Path:
+    file.touch(mode=0o600)
+    file.write_text(text + "\n")
+    return file
 
 
 def main() -> None:

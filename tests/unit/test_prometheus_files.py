@@ -11,21 +11,17 @@ from pathlib import Path
 import pytest
 
 from app.metrics import ProcessMetrics
+from tests.support.documents import METRICS_PAGE, documented_metrics
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "prometheus"
-PAGE = FOLDER.parent / "metrics.md"
 _NAME = re.compile(r"\bcertcourier_[a-z_]+")
-
-
-def documented() -> set[str]:
-    return set(re.findall(r"^\| `(certcourier_[a-z_]+)` \|", PAGE.read_text(), re.MULTILINE))
 
 
 def series() -> set[str]:
     """What Prometheus will have: histograms as three series."""
     histograms = {metric.name for metric in ProcessMetrics().registry.collect() if metric.type == "histogram"}
     parts = {f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum")}
-    return (documented() - histograms) | parts
+    return (documented_metrics() - histograms) | parts
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +44,7 @@ def test_the_alert_rules_fire_when_they_should_and_only_then() -> None:
 @pytest.mark.parametrize("file", ["alerts.yml", "alerts-test.yml"])
 def test_alert_rules_use_metrics_that_exist(file: str) -> None:
     used = set(_NAME.findall((FOLDER / file).read_text()))
-    assert used - series() - documented() == set()
+    assert used - series() - documented_metrics() == set()
 
 
 def test_the_dashboard_uses_metrics_that_exist() -> None:
@@ -61,6 +57,6 @@ def test_the_dashboard_uses_metrics_that_exist() -> None:
 
 def test_every_alert_is_documented() -> None:
     alerts = re.findall(r"- alert: (\w+)", (FOLDER / "alerts.yml").read_text())
-    assert [re.findall(rf"^\| `{alert}` \|", PAGE.read_text(), re.MULTILINE) for alert in alerts] == [
+    assert [re.findall(rf"^\| `{alert}` \|", METRICS_PAGE.read_text(), re.MULTILINE) for alert in alerts] == [
         [f"| `{alert}` |"] for alert in alerts
     ]

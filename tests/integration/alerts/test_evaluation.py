@@ -22,9 +22,8 @@ from app.endpoints.registry import Endpoint
 from app.notifications.notifier import NotificationFailedError, Notifier
 from app.services import Services
 from app.worker.periodic import SCHEDULE
-from tests.integration.commands.test_commands import run
-from tests.integration.events.test_webhook_registration import register
-from tests.support.harness import ACCOUNT, TOKEN, drain, jobs, make_due
+from tests.support.command_line import run
+from tests.support.harness import ACCOUNT, TOKEN, drain, jobs, make_due, register_webhook
 from tests.support.receiver import Receiver
 from tests.support.records import add_deliveries, add_lineages
 from tests.support.simulator_process import Simulator
@@ -319,12 +318,12 @@ def test_endpoints_that_are_stale_or_unreachable_are_alarms(services: Services, 
 def test_a_suppressed_webhook_is_told_although_it_was_mended_at_once(
     services: Services, client: FlaskClient, simulator: Simulator
 ) -> None:
-    register(services)
+    register_webhook(services)
     assert open_kinds(client) == []
     for hook in simulator.api("GET", "/webhooks"):
         if hook["url"] == services.webhook_url:
             simulator.api("DELETE", f"/webhooks/{hook['id']}")
-    register(services)
+    register_webhook(services)
     watch(services)
     assert open_kinds(client) == ["webhook_lost"]
 
@@ -334,7 +333,7 @@ def test_a_webhook_that_cannot_be_looked_at_is_an_alarm_once_a_worker_has_tried(
     services: Services, client: FlaskClient, started: float, found: list[str]
 ) -> None:
     write(services, worker(-1, started))
-    register(services)
+    register_webhook(services)
     with services.database.write() as session:
         seen = read_now(session) - timedelta(minutes=16)
         session.execute(update(Fact).where(Fact.name == "webhook_checked").values(value=seen.isoformat()))

@@ -13,12 +13,13 @@ from sqlalchemy import select, update
 from app.auth.scopes import parse_patterns, permits
 from app.auth.tokens import create_token, revoke_token
 from app.db.clock import db_now
-from app.db.models import ApiToken, AuditEntry, Certificate, Order, RequestCount, new_id
+from app.db.models import ApiToken, AuditEntry, Order, RequestCount
 from app.domain_names import InvalidFieldError
 from app.services import Services
 from app.web.auth import requires
-from tests.integration.commands.test_commands import run
+from tests.support.command_line import run
 from tests.support.harness import drain
+from tests.support.records import add_order
 
 OPEN = {
     "/healthz",
@@ -55,25 +56,6 @@ def audited(services: Services) -> list[tuple[str, str, str, dict[str, Any]]]:
     with services.database.read() as session:
         rows = session.scalars(select(AuditEntry).order_by(AuditEntry.id)).all()
     return [(row.actor, row.action, row.subject, json.loads(row.detail)) for row in rows]
-
-
-def add_order(services: Services, domain: str, certificate_id: int) -> str:
-    order_id = new_id("ord")
-    common = {"account_id": 1010, "domain": domain, "common_name": domain, "names": [domain], "auto_renew": True}
-    with services.database.write() as session:
-        session.add(Certificate(id=certificate_id, state="issued", **common))
-        session.add(
-            Order(
-                id=order_id,
-                name="",
-                san=[],
-                signature_algorithm="ECDSA",
-                state="pending",
-                certificate_id=certificate_id,
-                **common,
-            )
-        )
-    return order_id
 
 
 def test_nothing_but_health_and_the_webhook_answers_without_a_token(app: Flask, anonymous: FlaskClient) -> None:

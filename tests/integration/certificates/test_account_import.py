@@ -17,7 +17,7 @@ from app.certificates.account_import import import_progress, start_import
 from app.db.models import Certificate
 from app.operations.health import claim_installation
 from app.services import Services
-from tests.integration.commands.test_commands import run
+from tests.support.command_line import run
 from tests.support.harness import TOKEN, drain, let_leases_end, make_due, make_settings
 from tests.support.simulator_process import Simulator
 

@@ -16,8 +16,7 @@ from app.db.models import Certificate, Domain, Fact, Job, Quota
 from app.jobs.queue import Priority
 from app.services import Services
 from app.worker.periodic import SCHEDULE
-from tests.integration.events.test_webhook_registration import register
-from tests.support.harness import TOKEN, drain, jobs, make_due, make_services, make_settings
+from tests.support.harness import TOKEN, drain, jobs, make_due, make_services, make_settings, register_webhook
 from tests.support.simulator_process import Simulator
 from tests.support.stack import wait_until
 
@@ -250,7 +249,7 @@ def test_a_domain_whose_answer_cannot_be_used_does_not_stand_in_the_way(
 def test_a_suppressed_webhook_is_created_anew_and_what_was_missed_is_caught_up_with(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    register(services)
+    register_webhook(services)
     old = install(client, services, simulator, domain)
     waiting = int(client.post("/issue_certificate", json={"domain": f"new-{domain}"}).json["data"]["certificate_id"])
     new = simulator.renew(old)
@@ -264,7 +263,7 @@ def test_a_suppressed_webhook_is_created_anew_and_what_was_missed_is_caught_up_w
         times = {"not_before": db_now(-60.1 * 86400), "not_after": db_now(29.9 * 86400)}
         session.execute(update(Certificate).where(Certificate.id == old).values(**times))
     simulator.reset_calls()
-    register(services)
+    register_webhook(services)
     (fresh,) = simulator.api("GET", "/webhooks")
     assert (fresh["url"], fresh["suppressed_at"]) == (services.webhook_url, None)
     assert fresh["id"] != hook["id"]
@@ -274,7 +273,7 @@ def test_a_suppressed_webhook_is_created_anew_and_what_was_missed_is_caught_up_w
 
 
 def test_nothing_is_caught_up_with_when_nothing_was_missed(services: Services) -> None:
-    register(services)
-    register(services)
+    register_webhook(services)
+    register_webhook(services)
     with services.database.read() as session:
         assert session.scalar(select(Job).where(Job.kind == "reconcile")) is None

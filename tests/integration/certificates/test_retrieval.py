@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -17,11 +16,11 @@ from app.db.models import Certificate, Delivery, Domain, Job, Lineage, Order
 from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, DestinationUnavailableError, Version
 from app.services import Services
 from app.worker.worker import run_job
-from tests.integration.commands.test_commands import run
+from tests.support.command_line import run
 from tests.support.harness import WEBHOOK_SECRET, drain, event, jobs, let_stop_end, make_due
+from tests.support.orders import EVENTS_PATH, order, post_event, show
 from tests.support.simulator_process import Simulator
 
-PATH = f"/dnsimple/events/{WEBHOOK_SECRET}"
 DOWNLOAD = "GET /{account}/domains/{domain}/certificates/{certificate}/download"
 KEY = "GET /{account}/domains/{domain}/certificates/{certificate}/private_key"
 
@@ -30,26 +29,9 @@ def calls(simulator: Simulator) -> list[str]:
     return [f"{call['method']} {call['path_template']}" for call in simulator.calls()]
 
 
-def order(client: FlaskClient, simulator: Simulator, domain: str, **more: Any) -> dict[str, Any]:
-    """An order whose certificate is issued by now."""
-    data: dict[str, Any] = client.post("/issue_certificate", json={"domain": domain} | more).json["data"]
-    simulator.wait_until_issued(domain, data["certificate_id"])
-    return data
-
-
-def record_step(client: FlaskClient, simulator: Simulator, domain: str, certificate_id: int) -> None:
-    answer = client.post(PATH, json=event(certificate_id, simulator.domain_id(domain)))
-    assert answer.status_code == 200
-
-
 def files(services: Services, slot: str) -> dict[str, str]:
     folder = services.settings.data_dir / "certificates" / slot
     return {path.stem: path.read_text() for path in folder.glob("*.pem")}
-
-
-def show(client: FlaskClient, certificate_id: int) -> dict[str, Any]:
-    data: dict[str, Any] = client.get(f"/certificates/{certificate_id}").json["data"]
-    return data
 
 
 def test_an_ordered_certificate_is_installed_with_four_calls(
@@ -58,7 +40,7 @@ def test_an_ordered_certificate_is_installed_with_four_calls(
     data = order(client, simulator, domain)
     simulator.reset_calls()
     for _ in range(3):
-        record_step(client, simulator, domain, data["certificate_id"])
+        post_event(client, simulator, domain, data["certificate_id"])
         drain(services)
     assert calls(simulator) == [DOWNLOAD, KEY]
     found = client.get(f"/orders/{data['order_id']}").json["data"]
@@ -73,7 +55,7 @@ def test_the_files_hold_a_pair_for_the_names_ordered(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain, san=["docs"])
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     pems = files(services, f"www.{domain}")
     leaf = x509.load_pem_x509_certificate(pems["cert"].encode())
@@ -90,7 +72,7 @@ def test_the_private_key_is_nowhere_but_at_the_destination(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = order(client, simulator, domain)
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     lines = files(services, f"www.{domain}")["privkey"].splitlines()
     secret = max(lines, key=len)
@@ -109,12 +91,12 @@ def test_a_renewal_is_installed_with_two_calls_and_replaces_its_predecessor(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     first = order(client, simulator, domain)["certificate_id"]
-    record_step(client, simulator, domain, first)
+    post_event(client, simulator, domain, first)
     drain(services)
     second = simulator.renew(first)
     simulator.reset_calls()
     for _ in range(3):
-        record_step(client, simulator, domain, second)
+        post_event(client, simulator, domain, second)
         drain(services)
     assert calls(simulator) == [DOWNLOAD, KEY]
     assert show(client, second)["lineage"] == show(client, first)["lineage"] == f"www.{domain}"
@@ -126,9 +108,9 @@ def test_a_late_event_of_an_old_certificate_never_replaces_a_newer_one(
 ) -> None:
     first = order(client, simulator, domain)["certificate_id"]
     second = simulator.renew(first)
-    record_step(client, simulator, domain, second)
+    post_event(client, simulator, domain, second)
     drain(services)
-    record_step(client, simulator, domain, first)
+    post_event(client, simulator, domain, first)
     drain(services)
     assert files(services, f"www.{domain}")["cert"] == show(client, second)["certificate_pem"]
     assert [delivery["state"] for delivery in show(client, first)["deliveries"]] == ["superseded"]
@@ -142,7 +124,7 @@ def test_an_event_that_overtakes_the_answer_of_the_issue_call_is_not_lost(
     data = client.post("/issue_certificate", json={"domain": domain}).json["data"]
     assert data["order_state"] == "requesting"
     simulator.wait_until_issued(domain, data["certificate_id"])
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     make_due(services)
     drain(services)
@@ -167,7 +149,7 @@ def test_a_forged_domain_does_not_fail_an_order_whose_domain_is_not_known_yet(
     drain(services)
     # On a slow machine the order's own second attempt has come meanwhile.
     assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] in {"requesting", "pending"}
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "fetched"
 
@@ -178,7 +160,7 @@ def test_a_certificate_ordered_elsewhere_is_installed_too(
     bought = simulator.purchase(domain, name="shop")
     simulator.issue(domain, bought)
     simulator.wait_until_issued(domain, bought)
-    record_step(client, simulator, domain, bought)
+    post_event(client, simulator, domain, bought)
     drain(services)
     found = show(client, bought)
     assert (found["order_id"], found["lineage"], found["domain"]) == (None, f"shop.{domain}", domain)
@@ -189,7 +171,7 @@ def test_a_wildcard_gets_a_safe_name(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain, name="*")
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     assert set(files(services, f"_wildcard.{domain}")) == {"cert", "chain", "fullchain", "privkey"}
 
@@ -199,7 +181,7 @@ def test_two_lineages_of_one_common_name_have_two_slots(
 ) -> None:
     for san in ([], ["docs"]):
         data = order(client, simulator, domain, san=san)
-        record_step(client, simulator, domain, data["certificate_id"])
+        post_event(client, simulator, domain, data["certificate_id"])
         drain(services)
     with services.database.read() as session:
         names = sorted(session.scalars(select(Lineage.name)))
@@ -214,7 +196,7 @@ def test_two_lineages_of_one_common_name_have_two_slots(
 def test_an_event_of_an_unknown_domain_changes_nothing(
     client: FlaskClient, services: Services, simulator: Simulator
 ) -> None:
-    client.post(PATH, json=event(101967, 999_999_999))
+    client.post(EVENTS_PATH, json=event(101967, 999_999_999))
     drain(services, ahead=True)
     assert calls(simulator) == ["GET /{account}/domains/{domain}"]
     assert client.get("/certificates").json["data"] == []
@@ -223,7 +205,7 @@ def test_an_event_of_an_unknown_domain_changes_nothing(
 def test_an_event_of_an_unknown_certificate_changes_nothing(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    client.post(PATH, json=event(2**62, simulator.domain_id(domain)))
+    client.post(EVENTS_PATH, json=event(2**62, simulator.domain_id(domain)))
     drain(services, ahead=True)
     assert client.get("/certificates").json["data"] == []
 
@@ -238,11 +220,11 @@ def test_an_event_whose_certificate_belongs_to_another_domain_changes_nothing(
     simulator.issue(domain, unknown)
     simulator.wait_until_issued(domain, unknown)
     for certificate_id in (known, unknown):
-        client.post(PATH, json=event(certificate_id, simulator.domain_id(other)))
+        client.post(EVENTS_PATH, json=event(certificate_id, simulator.domain_id(other)))
     drain(services)
     found = {item["certificate_id"]: item["fetched_at"] for item in client.get("/certificates").json["data"]}
     assert found == {known: None}
-    record_step(client, simulator, domain, known)  # and the truth is still heard afterwards
+    post_event(client, simulator, domain, known)  # and the truth is still heard afterwards
     drain(services)
     assert show(client, known)["fetched_at"] is not None
 
@@ -262,7 +244,7 @@ def test_a_certificate_that_is_not_handed_out_yet_is_waited_for(
         json={"message": "Certificate not issued"},
         times=3,
     )
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     (job,) = jobs(services, "fetch_certificate")
     assert (job.state, job.attempts, job.snoozes) == ("ready", 0, 1)
@@ -280,7 +262,7 @@ def test_a_certificate_that_is_not_handed_out_for_hours_is_given_up_however_few_
 ) -> None:
     data = order(client, simulator, domain)
     simulator.rates(not_issued=1)
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     with services.database.write() as session:
         session.execute(update(Job).where(Job.kind == "fetch_certificate").values(created_at=db_now(-4 * 3600)))
     for _ in range(6):
@@ -295,7 +277,7 @@ def test_waiting_for_the_quota_is_no_sign_that_a_certificate_is_never_handed_out
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain)
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     with services.database.write() as session:
         session.execute(
             update(Job).where(Job.kind == "fetch_certificate").values(snoozes=100, created_at=db_now(-86400))
@@ -314,7 +296,7 @@ def test_a_certificate_that_was_given_up_is_waited_for_again_when_it_is_retried(
 ) -> None:
     data = order(client, simulator, domain)
     simulator.rates(not_issued=1)
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     for _ in range(26):
         drain(services)
         make_due(services, "fetch_certificate")
@@ -340,7 +322,7 @@ def test_what_does_not_verify_is_never_delivered(
     right = simulator.api("GET", f"/domains/{domain}/certificates/{data['certificate_id']}/{path.rpartition('/')[2]}")
     mixed = right | {field: wrong[field]} if field != "chain" else right | {"chain": [wrong["server"]]}
     simulator.fault(method="GET", path_template=path[4:], action="status", status=200, json={"data": mixed})
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     assert files(services, f"www.{domain}") == {}
     found = client.get(f"/orders/{data['order_id']}").json["data"]
@@ -354,7 +336,7 @@ def test_a_dead_installation_can_be_retried(
     data = order(client, simulator, domain)
     body = {"data": {"private_key": "nonsense"}}
     simulator.fault(method="GET", path_template=KEY[4:], action="status", status=200, json=body)
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     (job,) = jobs(services, "fetch_certificate")
     with services.database.write() as session:
@@ -430,7 +412,7 @@ def test_a_broken_destination_delays_no_other_and_is_retried(
     broken = Broken()
     services.destinations["broken"] = broken
     data = order(client, simulator, domain)
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     drain(services)
     deliveries = {item["destination"]: item for item in show(client, data["certificate_id"])["deliveries"]}
     assert deliveries["files"]["state"] == "delivered"
@@ -448,7 +430,7 @@ def test_a_destination_that_was_taken_away_is_named(
 ) -> None:
     services.destinations["gone"] = Broken()
     data = order(client, simulator, domain)
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     claims = services.queue.claim(1, worker_id="test")
     run_job(services, claims[0])
     del services.destinations["gone"]  # type: ignore[attr-defined]
@@ -467,7 +449,7 @@ def test_an_unpaid_account_delays_an_installation_and_kills_none(
         simulator.fault(
             method="GET", path_template=DOWNLOAD[4:], action="status", status=status, json={"message": "No."}
         )
-    record_step(client, simulator, domain, data["certificate_id"])
+    post_event(client, simulator, domain, data["certificate_id"])
     for _ in range(3):
         drain(services)
         (job,) = jobs(services, "fetch_certificate")

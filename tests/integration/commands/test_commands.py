@@ -14,15 +14,10 @@ from app.db.clock import db_now
 from app.db.migrations import head_revision
 from app.db.models import Job
 from app.services import Services
+from tests.support.command_line import run
 from tests.support.harness import drain, jobs
 from tests.support.records import add_lineages
 from tests.support.simulator_process import Simulator
-
-
-def run(app: Flask, *arguments: str, status: int = 0) -> str:
-    result = app.test_cli_runner().invoke(args=arguments)
-    assert result.exit_code == status, result.output
-    return result.stdout if status == 0 else result.output
 
 
 def test_a_token_is_shown_once_and_works(app: Flask) -> None:

@@ -19,9 +19,9 @@ from flask.testing import FlaskClient
 from app.db.models import Event, Job, Quota
 from app.services import Services
 from config import Settings
-from tests.integration.commands.test_commands import run
-from tests.integration.operations.test_metrics_collectors import add_certificate
+from tests.support.command_line import run
 from tests.support.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, drain, event, jobs
+from tests.support.records import add_certificate
 from tests.support.simulator_process import ROOT, Simulator
 
 ESCAPE = "\x1b"

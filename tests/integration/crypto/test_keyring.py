@@ -15,8 +15,12 @@ from app import create_app
 from app.crypto.encryption import Encryptor, key_id_of
 from app.crypto.keyring import KeyFile
 from app.services import Services
-from tests.integration.commands.test_commands import run
-from tests.integration.operations.test_key_rotation import add_certificates, assert_all_open, copies
+from tests.support.command_line import run
+from tests.support.encrypted_keys import (
+    add_encrypted_keys,
+    assert_all_decrypt,
+    key_file_copies,
+)
 from tests.support.stack import ROOT
 
 
@@ -115,7 +119,7 @@ def test_a_folder_that_cannot_be_written_keeps_the_key_and_says_what_to_do(
     app: Flask, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a key file that Docker or systemd puts there; root may write everywhere, so its folder refuses here."""
-    add_certificates(services, 3)
+    add_encrypted_keys(services, 3)
     file = services.settings.kek_file
     old = services.encryptor.key_id
     file.write_text(f"{Encryptor.new_key()}\n{file.read_text()}")
@@ -142,12 +146,12 @@ def test_a_file_of_somebody_else_is_not_overwritten_by_the_old_key(app: Flask, s
     assert len(file.read_text().split()) == 2
     copy.unlink()
     run(app, "keys", "rotate")
-    assert copies(services) == [copy]
+    assert key_file_copies(services) == [copy]
 
 
 def test_a_database_of_before_the_rotation_is_opened_by_the_copy(services: Services) -> None:
     """As after a restore: the database names the old key, the file has only the new one."""
-    add_certificates(services, 3)
+    add_encrypted_keys(services, 3)
     file, old = services.settings.kek_file, services.encryptor.key_id
     before = file.read_text()
     file.write_text(f"{Encryptor.new_key()}\n")
@@ -161,8 +165,8 @@ def test_a_database_of_before_the_rotation_is_opened_by_the_copy(services: Servi
     assert "is not lost: it is in" in run(restored, "keys", "replace", "--lost", status=1)
     file.write_text(file.read_text() + copy.read_text())
     run(restored, "keys", "rotate")
-    assert_all_open(services, 3)
-    assert copies(services) == [copy]
+    assert_all_decrypt(services, 3)
+    assert key_file_copies(services) == [copy]
     restored.extensions["certcourier"].services.database.close()
 
 

@@ -19,7 +19,7 @@ from app.db.models import Base, Certificate, Domain, Job, Quota, WebhookSecret
 from app.events.ingestion import EventIngestion, IncomingEvent
 from app.operations.health import claim_installation
 from app.services import Services, build_services
-from tests.integration.commands.test_commands import run
+from tests.support.command_line import run
 from tests.support.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, drain, event, jobs, make_due, make_settings
 from tests.support.simulator_process import Simulator
 

@@ -20,9 +20,9 @@ from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.endpoints.probe import ProbeResult, Probes
 from app.endpoints.registry import Endpoint
 from app.services import Services
-from tests.integration.certificates.test_retrieval import order, record_step
 from tests.support.harness import drain, jobs, make_due
 from tests.support.nginx import Nginx
+from tests.support.orders import order_and_fetch, post_event
 from tests.support.simulator_process import Simulator
 from tests.support.x509 import Authority
 
@@ -31,16 +31,9 @@ def with_endpoints(services: Services, *endpoints: Endpoint) -> Services:
     return replace(services, endpoints={endpoint.name: endpoint for endpoint in endpoints})
 
 
-def install(client: FlaskClient, services: Services, simulator: Simulator, domain: str) -> int:
-    number = int(order(client, simulator, domain)["certificate_id"])
-    record_step(client, simulator, domain, number)
-    drain(services)
-    return number
-
-
 def renew(client: FlaskClient, services: Services, simulator: Simulator, domain: str, old: int) -> int:
     new = simulator.renew(old)
-    record_step(client, simulator, domain, new)
+    post_event(client, simulator, domain, new)
     drain(services)
     return new
 
@@ -88,7 +81,7 @@ def leaf(services: Services, certificate_id: int) -> bytes:
 @pytest.fixture
 def first(client: FlaskClient, services: Services, simulator: Simulator, domain: str) -> int:
     """A certificate that is installed before any endpoint is named."""
-    return install(client, services, simulator, domain)
+    return order_and_fetch(client, services, simulator, domain)
 
 
 @pytest.fixture
@@ -187,7 +180,7 @@ def test_an_endpoint_waits_for_the_destinations_that_it_reads_from(
         ),
         destinations={"slow": slow, **services.destinations},
     )
-    number = install(client, both, simulator, domain)
+    number = order_and_fetch(client, both, simulator, domain)
     assert [endpoint["endpoint"] for endpoint in endpoints(client, number)] == ["fast"]
     blocked.unlink()
     make_due(both, "deliver")

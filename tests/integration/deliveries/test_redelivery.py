@@ -21,9 +21,9 @@ from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, Ver
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.services import Services
 from app.web.context import WebContext
-from tests.integration.commands.test_commands import run
-from tests.integration.deliveries.test_endpoint_checks import install
+from tests.support.command_line import run
 from tests.support.harness import drain, jobs
+from tests.support.orders import order_and_fetch
 from tests.support.records import add_deliveries, add_lineages
 from tests.support.simulator_process import Simulator
 
@@ -195,7 +195,7 @@ def test_a_certificate_that_is_reissued_during_its_delivery_is_delivered_again(s
 def test_a_key_that_is_not_kept_is_fetched_again(
     app: Flask, client: FlaskClient, added: Services, simulator: Simulator, domain: str
 ) -> None:
-    number = install(client, added, simulator, domain)
+    number = order_and_fetch(client, added, simulator, domain)
     with added.database.write() as session:
         session.execute(update(Certificate).values(encrypted_key=None))
     simulator.reset_calls()

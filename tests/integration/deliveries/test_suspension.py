@@ -15,12 +15,11 @@ from app.operations.health import check_destinations
 from app.services import Services
 from app.worker.worker import run_job
 from config import Settings
-from tests.integration.certificates.test_retrieval import order, record_step, show
-from tests.integration.commands.test_commands import run
-from tests.integration.destinations.webhook.test_destination import SECRET, Heard, write_secret
+from tests.support.command_line import run
 from tests.support.harness import drain, jobs, make_due, make_settings
+from tests.support.orders import deliver_renewal, delivery_states, order, post_event, show
 from tests.support.simulator_process import Simulator
-from tests.support.webhook_receiver import Receiver, receiver
+from tests.support.webhook_receiver import SECRET, Inbox, Receiver, receiver, write_secret
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +29,12 @@ def receiver_process() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def far(receiver_process: Receiver) -> Heard:
-    return Heard(receiver_process)
+def far(receiver_process: Receiver) -> Inbox:
+    return Inbox(receiver_process)
 
 
 @pytest.fixture
-def settings(database_url: str, simulator: Simulator, tmp_path: Path, far: Heard) -> Settings:
+def settings(database_url: str, simulator: Simulator, tmp_path: Path, far: Inbox) -> Settings:
     """A receiver of webhooks and a folder."""
     secret_file = write_secret(tmp_path / "secret", SECRET)
     destinations = tmp_path / "destinations.toml"
@@ -47,33 +46,22 @@ def settings(database_url: str, simulator: Simulator, tmp_path: Path, far: Heard
     return make_settings(database_url, simulator.url, tmp_path / "var", destinations_file=destinations)
 
 
-def states(client: FlaskClient, certificate_id: int) -> dict[str, tuple[str, str]]:
-    return {row["destination"]: (row["state"], row["detail"]) for row in show(client, certificate_id)["deliveries"]}
-
-
-def renewed(client: FlaskClient, services: Services, simulator: Simulator, domain: str, certificate_id: int) -> int:
-    new = simulator.renew(certificate_id)
-    record_step(client, simulator, domain, new)
-    drain(services)
-    return new
-
-
 def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
-    app: Flask, client: FlaskClient, services: Services, simulator: Simulator, domain: str, far: Heard
+    app: Flask, client: FlaskClient, services: Services, simulator: Simulator, domain: str, far: Inbox
 ) -> None:
     check_destinations(services)
     first = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 410})
-    record_step(client, simulator, domain, first)
+    post_event(client, simulator, domain, first)
     drain(services)
-    assert states(client, first)["files"][0] == "delivered"
-    state, detail = states(client, first)["hook"]
+    assert delivery_states(client, first)["files"][0] == "delivered"
+    state, detail = delivery_states(client, first)["hook"]
     assert state == "failed"
     assert "answered 410" in detail
     assert "`flask destinations enable hook`" in detail
 
-    second = renewed(client, services, simulator, domain, first)
-    state, detail = states(client, second)["hook"]
+    second = deliver_renewal(client, services, simulator, domain, first)
+    state, detail = delivery_states(client, second)["hook"]
     assert state == "failed"
     assert detail.startswith("hook is disabled since 20")
     assert len(far.messages()) == 1
@@ -81,48 +69,48 @@ def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
     assert (row["name"], row["kind"]) == ("hook", "webhook")
 
     assert "2 failed deliveries start again" in run(app, "destinations", "enable", "hook")
-    assert states(client, second)["hook"][0] == "pending"
+    assert delivery_states(client, second)["hook"][0] == "pending"
     drain(services)
-    assert states(client, first)["hook"][0] == "superseded"
-    assert states(client, second)["hook"][0] == "delivered"
+    assert delivery_states(client, first)["hook"][0] == "superseded"
+    assert delivery_states(client, second)["hook"][0] == "delivered"
     assert far.messages()[-1]["message"]["data"]["certificate_id"] == second
     assert "no destination 'hook' is disabled" in run(app, "destinations", "enable", "hook", status=1)
 
 
 def test_enabling_leaves_alone_what_failed_elsewhere(
-    app: Flask, client: FlaskClient, services: Services, simulator: Simulator, domain: str, far: Heard
+    app: Flask, client: FlaskClient, services: Services, simulator: Simulator, domain: str, far: Inbox
 ) -> None:
     certificate_id = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 410})
-    record_step(client, simulator, domain, certificate_id)
+    post_event(client, simulator, domain, certificate_id)
     without_files = replace(services, destinations={"hook": services.destinations["hook"]})
     while any(job.finished_at is None for job in jobs(services, "fetch_certificate")):
         (claim,) = services.queue.claim(1, worker_id="test")
         run_job(services, claim)
     drain(without_files)
-    assert states(client, certificate_id)["files"][0] == "failed"
+    assert delivery_states(client, certificate_id)["files"][0] == "failed"
     assert "1 failed delivery starts again" in run(app, "destinations", "enable", "hook")
-    assert states(client, certificate_id)["files"][0] == "failed"
-    assert states(client, certificate_id)["hook"][0] == "pending"
+    assert delivery_states(client, certificate_id)["files"][0] == "failed"
+    assert delivery_states(client, certificate_id)["hook"][0] == "pending"
 
 
 def test_a_receiver_that_is_busy_is_asked_again_when_it_said_and_that_costs_no_attempt(
-    client: FlaskClient, services: Services, simulator: Simulator, domain: str, far: Heard
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str, far: Inbox
 ) -> None:
     certificate_id = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 503, "headers": {"Retry-After": "3600"}}, {"status": 500})
-    record_step(client, simulator, domain, certificate_id)
+    post_event(client, simulator, domain, certificate_id)
     drain(services)
     (job,) = [job for job in jobs(services, "deliver") if job.args["destination"] == "hook"]
     assert (job.attempts, job.snoozes) == (0, 1)
-    assert states(client, certificate_id)["hook"][0] == "pending"
-    assert "answered 503" in states(client, certificate_id)["hook"][1]
+    assert delivery_states(client, certificate_id)["hook"][0] == "pending"
+    assert "answered 503" in delivery_states(client, certificate_id)["hook"][1]
     for attempts in (1, 2):
         make_due(services, "deliver")
         drain(services)
         (job,) = [job for job in jobs(services, "deliver") if job.args["destination"] == "hook"]
         assert job.attempts == attempts
-    assert states(client, certificate_id)["hook"][0] == "delivered"
+    assert delivery_states(client, certificate_id)["hook"][0] == "delivered"
     assert len({heard["headers"]["webhook-id"] for heard in far.messages()}) == 1
 
 
@@ -131,12 +119,12 @@ def test_neither_the_key_nor_the_secret_is_in_a_message_or_a_record(
     services: Services,
     simulator: Simulator,
     domain: str,
-    far: Heard,
+    far: Inbox,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     certificate_id = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 500})
-    record_step(client, simulator, domain, certificate_id)
+    post_event(client, simulator, domain, certificate_id)
     drain(services, ahead=True)
     told = json.dumps(show(client, certificate_id)) + capsys.readouterr().err + json.dumps(far.messages())
     assert "PRIVATE KEY" not in told

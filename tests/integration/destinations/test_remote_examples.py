@@ -18,13 +18,12 @@ import pytest
 
 from app.destinations.base import DestinationUnavailableError
 from app.destinations.ssh.destination import SshConfig, SshDestination
+from app.destinations.webhook.destination import WebhookConfig, WebhookDestination
 from app.destinations.webhook.message import payload, read_public_key
-from tests.integration.destinations.ssh.test_destination import held, whole
-from tests.integration.destinations.webhook.test_destination import AUTHORITY, bundle, hook
+from tests.support.bundles import AUTHORITY, bundle, expected_pem_files, issued_bundle, pem_files
 from tests.support.ssh_server import ssh_server
 from tests.support.stack import free_port, wait_until
 from tests.support.x509 import pem
-from tests.unit.destinations.files import test_destination as test_files_destination
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -76,13 +75,13 @@ def test_the_receiver_keeps_the_newest_certificate_with_its_key(folder: Path) ->
 
     def delivered(number: int) -> bool:
         try:
-            hook(config).deliver(given[number])
+            WebhookDestination(WebhookConfig.model_validate(config)).deliver(given[number])
         except DestinationUnavailableError as error:
             assert "refused" in str(error), error  # noqa: PT017, it has not started yet
             return False
         return True
 
-    given = {number: bundle(number) for number in (1, 2)}
+    given = {number: issued_bundle(number) for number in (1, 2)}
     with running(folder, program, PORT=str(port)):
         for number, newest in ((1, 1), (2, 2), (1, 2)):
             wait_until(lambda number=number: delivered(number), "the receiver answers")  # type: ignore[misc]
@@ -94,7 +93,7 @@ def test_the_receiver_keeps_the_newest_certificate_with_its_key(folder: Path) ->
 def test_a_sealed_key_is_opened_as_the_decision_says(folder: Path) -> None:
     (program,) = blocks("decisions/0009-sealed-keys-in-webhooks.md", "python")
     public = read_public_key(folder / "public.jwk", "seal_key_to")
-    message = json.loads(payload(bundle(1), now=datetime.now(UTC), seal_to=public))
+    message = json.loads(payload(issued_bundle(1), now=datetime.now(UTC), seal_to=public))
     names = {"data": message["data"], "private_jwk": json.loads((folder / "sealing-key.jwk").read_text())}
     exec(program, names)  # noqa: S102, what our own page says
     assert names["pem"].startswith(b"-----BEGIN EC PRIVATE KEY-----")
@@ -105,6 +104,6 @@ def test_the_ssh_example_delivers(tmp_path: Path) -> None:
         given = example("ssh")
         there = machine.config(command=["echo", *given["command"]])
         destination = SshDestination(SshConfig.model_validate(given | there))
-        result = destination.deliver(test_files_destination.bundle(1))
+        result = destination.deliver(bundle(1))
         assert result.detail.endswith("command done: sudo systemctl reload nginx")
-        assert held(machine.home / "certificates" / "www.example.com") == whole(1)
+        assert pem_files(machine.home / "certificates" / "www.example.com") == expected_pem_files(1)

@@ -27,11 +27,11 @@ from app.doctor.findings import CheckContext, ok, run_checks
 from app.operations.health import claim_installation, code_version, note_version
 from app.services import Services
 from config import Settings
-from tests.integration.operations.test_metrics_collectors import add_certificate
 from tests.support.databases import new_sqlite_database
 from tests.support.handed_out import folder_in
 from tests.support.harness import ACCOUNT, WEBHOOK_SECRET, make_settings
 from tests.support.name_server import NameServer
+from tests.support.records import add_certificate
 from tests.support.simulator_process import Simulator
 from tests.support.stack import free_port
 

@@ -13,8 +13,8 @@ from app.db.clock import db_now
 from app.db.models import Certificate, Domain
 from app.renewals.renewal import renewal_failure
 from app.services import Services
-from tests.integration.renewals.test_renewal import install
 from tests.support.harness import WEBHOOK_SECRET, drain, event
+from tests.support.orders import order_and_fetch
 from tests.support.simulator_process import Simulator
 
 LIST = "/{account}/domains/{domain}/certificates"
@@ -47,7 +47,7 @@ def steps(client: FlaskClient, number: int) -> list[str]:
 def test_a_failed_auto_renewal_is_noted_with_what_to_do(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     hear(client, services, number, simulator.domain_id(domain), FAILED)
     assert "delegated to DNSimple" in (problem(services, number) or "")
     assert steps(client, number)[-2:] == ["event received", "auto-renewal failed"]
@@ -57,7 +57,7 @@ def test_a_failed_auto_renewal_is_noted_with_what_to_do(
 def test_a_failed_auto_renewal_that_has_succeeded_since_is_no_problem_but_a_certificate(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain)
+    old = order_and_fetch(client, services, simulator, domain)
     new = simulator.renew(old)
     hear(client, services, old, simulator.domain_id(domain), FAILED)
     assert problem(services, old) is None
@@ -68,7 +68,7 @@ def test_a_failed_auto_renewal_that_has_succeeded_since_is_no_problem_but_a_cert
 def test_auto_renewal_is_noted_as_dnsimple_has_it(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, *, before: bool, after: bool
 ) -> None:
-    number = install(client, services, simulator, domain, auto_renew=before)
+    number = order_and_fetch(client, services, simulator, domain, auto_renew=before)
     simulator.control("POST", f"/auto_renew/{number}", {"enabled": after})
     name = f"certificate.auto_renewal_{'enable' if after else 'disable'}"
     hear(client, services, number, simulator.domain_id(domain), name)
@@ -79,7 +79,7 @@ def test_auto_renewal_is_noted_as_dnsimple_has_it(
 def test_an_event_that_is_not_true_changes_nothing(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    number, domain_id = install(client, services, simulator, domain), simulator.domain_id(domain)
+    number, domain_id = order_and_fetch(client, services, simulator, domain), simulator.domain_id(domain)
     before = steps(client, number)
     for name in ("certificate.auto_renewal_disable", "certificate.remove_private_key", "certificate.reissue"):
         hear(client, services, number, domain_id, name)
@@ -92,7 +92,7 @@ def test_an_event_that_is_not_true_changes_nothing(
 def test_an_event_of_an_unknown_certificate_or_of_another_domain_costs_no_call(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, name: str
 ) -> None:
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     hear(client, services, number, 4711, name)
     hear(client, services, 900_000_001, simulator.domain_id(domain), name)
     assert simulator.calls() == []
@@ -102,7 +102,7 @@ def test_an_event_of_an_unknown_certificate_or_of_another_domain_costs_no_call(
 def test_many_events_of_a_certificate_cost_one_call_in_a_while(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    number, domain_id = install(client, services, simulator, domain), simulator.domain_id(domain)
+    number, domain_id = order_and_fetch(client, services, simulator, domain), simulator.domain_id(domain)
     hear(client, services, number, domain_id, FAILED)
     for _ in range(5):
         client.post(f"/dnsimple/events/{WEBHOOK_SECRET}", json=event(number, domain_id, name=FAILED))
@@ -115,7 +115,7 @@ def test_a_removed_private_key_is_kept_or_dropped_by_policy(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, *, keep: bool
 ) -> None:
     policy = replace(services, settings=services.settings.model_copy(update={"keep_keys_removed_at_dnsimple": keep}))
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     simulator.control("POST", f"/remove_private_key/{number}", {})
     hear(client, policy, number, simulator.domain_id(domain), "certificate.remove_private_key")
     assert (certificate(services, number).encrypted_key is not None) is keep
@@ -126,7 +126,7 @@ def test_a_download_that_lags_is_not_taken_for_a_removed_key(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     policy = replace(services, settings=services.settings.model_copy(update={"keep_keys_removed_at_dnsimple": False}))
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     simulator.rates(not_issued=1)
     hear(client, policy, number, simulator.domain_id(domain), "certificate.remove_private_key")
     assert certificate(services, number).encrypted_key is not None
@@ -135,7 +135,7 @@ def test_a_download_that_lags_is_not_taken_for_a_removed_key(
 def test_a_reissued_certificate_is_fetched_and_delivered_in_place_of_the_first(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     first = certificate(services, number)
     simulator.control("POST", "/clock", {"advance_seconds": 60})
     simulator.control("POST", f"/reissue/{number}", {})

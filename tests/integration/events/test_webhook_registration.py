@@ -14,7 +14,7 @@ from app.db.clock import db_now
 from app.db.models import WebhookSecret
 from app.services import Services
 from app.worker.worker import run_job
-from tests.support.harness import drain, jobs, make_due
+from tests.support.harness import drain, jobs, make_due, register_webhook
 from tests.support.simulator_process import Simulator
 
 OTHER = "https://other.example/hooks/secret"
@@ -31,15 +31,9 @@ def urls(simulator: Simulator) -> list[str]:
     return [hook["url"] for hook in simulator.api("GET", "/webhooks")]
 
 
-def register(services: Services) -> None:
-    with services.database.write() as session:
-        services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
-    drain(services)
-
-
 def test_it_is_registered_once_and_found_again(services: Services, simulator: Simulator) -> None:
-    register(services)
-    register(services)
+    register_webhook(services)
+    register_webhook(services)
     assert urls(simulator) == [services.webhook_url]
     assert [call["method"] for call in simulator.calls()] == ["GET", "POST", "GET"]
 
@@ -59,24 +53,24 @@ def test_it_is_registered_once_by_whoever_starts_first(services: Services, simul
 
 def test_a_changed_secret_replaces_ours_and_leaves_others_alone(services: Services, simulator: Simulator) -> None:
     simulator.api("POST", "/webhooks", {"url": OTHER})
-    register(services)
+    register_webhook(services)
     old = services.webhook_url
     given = WebhookSecrets(services.database, services.encryptor, given="another-secret-Kx3Vq7Rk2Xz9Jm4Tb8WpLd5nGh")
     changed = replace(services, webhook_secrets=given)
-    register(changed)
+    register_webhook(changed)
     assert urls(simulator) == [OTHER, old], "every process has to hear of it first"
     with services.database.write() as session:
         session.execute(update(WebhookSecret).values(created_at=db_now(-SPREAD_SECONDS)))
     make_due(services)
-    register(changed)
+    register_webhook(changed)
     assert urls(simulator) == [OTHER, changed.webhook_url]
     assert changed.webhook_url != old
 
 
 def test_a_changed_public_url_replaces_ours(services: Services, simulator: Simulator) -> None:
-    register(services)
+    register_webhook(services)
     moved = replace(services, settings=services.settings.model_copy(update={"public_url": "https://new.example"}))
-    register(moved)
+    register_webhook(moved)
     assert urls(simulator) == [moved.webhook_url]
     assert moved.webhook_url.startswith("https://new.example/dnsimple/events/")
 
@@ -84,13 +78,13 @@ def test_a_changed_public_url_replaces_ours(services: Services, simulator: Simul
 def test_doubles_of_ours_are_removed(services: Services, simulator: Simulator) -> None:
     for _ in range(2):
         simulator.api("POST", "/webhooks", {"url": services.webhook_url})
-    register(services)
+    register_webhook(services)
     assert urls(simulator) == [services.webhook_url]
 
 
 def test_a_lost_answer_to_its_creation_does_not_double_it(services: Services, simulator: Simulator) -> None:
     simulator.fault(method="POST", path_template="/{account}/webhooks", when="after", action="reset")
-    register(services)
+    register_webhook(services)
     assert [job.state for job in jobs(services)] == ["ready"]
     make_due(services)
     drain(services)

@@ -16,7 +16,7 @@ from flask import Flask
 from sqlalchemy import delete, select, update
 
 from app import create_app
-from app.crypto.encryption import DecryptionError, Encryptor, KeyNotHeldError, key_id_of, key_id_of_ciphertext
+from app.crypto.encryption import DecryptionError, Encryptor, KeyNotHeldError, key_id_of
 from app.crypto.keyring import KeyFile, encryption_key_id
 from app.crypto.webhook_secrets import SPREAD_SECONDS
 from app.db.clock import db_now
@@ -25,74 +25,34 @@ from app.db.models import Worker as WorkerRow
 from app.errors import PermanentError
 from app.operations import key_rotation
 from app.operations.health import claim_installation
-from app.services import Services, build_services
+from app.services import Services
 from app.worker.worker import Worker
 from config import Settings
-from tests.integration.commands.test_commands import run
+from tests.support.command_line import run
+from tests.support.encrypted_keys import (
+    COUNT,
+    add_encrypted_keys,
+    assert_all_decrypt,
+    encrypted_keys,
+    key_file_copies,
+    key_ids,
+    pem,
+    reopened,
+)
 from tests.support.harness import drain, event, make_due, make_settings
 from tests.support.simulator_process import Simulator
 from tests.support.stack import ROOT
 
-COUNT = 250
-
-
-def pem(number: int) -> str:
-    return f"the key of {number}"
-
-
-def add_certificates(services: Services, count: int = COUNT) -> None:
-    with services.database.write() as session:
-        under = encryption_key_id(session)
-        for number in range(1, count + 1):
-            session.add(
-                Certificate(
-                    id=number,
-                    account_id=services.account_id,
-                    domain="customer.example",
-                    state="issued",
-                    common_name="customer.example",
-                    names=["customer.example"],
-                    encrypted_key=services.encryptor.encrypt(pem(number), certificate_id=number, under=under),
-                )
-            )
-
-
-def encrypted(services: Services) -> dict[int, bytes]:
-    with services.database.read() as session:
-        found = session.execute(select(Certificate.id, Certificate.encrypted_key).order_by(Certificate.id)).all()
-    return {number: blob for number, blob in found if blob is not None}
-
-
-def keys_of(services: Services) -> list[str]:
-    return [key_id_of(line) for line in services.settings.kek_file.read_text().split()]
-
-
-def again(services: Services) -> Services:
-    """As another process, started now."""
-    return build_services(services.settings)
-
-
-def assert_all_open(services: Services, count: int = COUNT) -> None:
-    fresh = again(services)
-    found = encrypted(fresh)
-    assert len(found) == count
-    assert {key_id_of_ciphertext(blob) for blob in found.values()} == set(keys_of(services)), (
-        "under one key, the one in the file"
-    )
-    for number, blob in found.items():
-        assert fresh.encryptor.decrypt(blob, certificate_id=number) == pem(number)
-    fresh.database.close()
-
 
 def test_everything_is_sealed_anew_and_the_old_key_is_dropped(app: Flask, services: Services) -> None:
-    add_certificates(services)
+    add_encrypted_keys(services)
     old = services.encryptor.key_id
     secret = services.webhook_secrets.current()
     output = run(app, "keys", "rotate")
     assert f"Took {old} out of" in output
-    assert keys_of(services) != [old]
-    assert_all_open(services)
-    assert again(services).webhook_secrets.current() == secret
+    assert key_ids(services) != [old]
+    assert_all_decrypt(services)
+    assert reopened(services).webhook_secrets.current() == secret
     assert "held here" in run(app, "keys", "status")
     (row,) = json.loads(run(app, "keys", "list", "--json"))
     assert (row["seals"], row["held"], row["certificates"], row["webhook_secrets"]) == (True, True, COUNT, 1)
@@ -104,37 +64,33 @@ def test_the_file_keeps_its_mode(app: Flask, services: Services) -> None:
     assert list(services.settings.kek_file.parent.glob(".key-encryption*")) == []
 
 
-def copies(services: Services) -> list[Path]:
-    return KeyFile(services.settings.kek_file).copies()
-
-
 def test_a_given_key_is_taken(app: Flask, services: Services, tmp_path: Path) -> None:
     key = Encryptor.new_key()
     file = tmp_path / "new.key"
     file.write_text(key)
     file.chmod(0o600)
-    add_certificates(services, 3)
+    add_encrypted_keys(services, 3)
     run(app, "keys", "rotate", "--key-file", str(file))
     assert services.settings.kek_file.read_text() == f"{key}\n"
-    assert_all_open(services, 3)
+    assert_all_decrypt(services, 3)
 
 
 def test_a_process_that_runs_opens_what_is_sealed_under_the_new_key(app: Flask, services: Services) -> None:
     """It has read the file before the rotation, and hears of it only by meeting the new key."""
-    running = again(services)
-    add_certificates(services, 1)
+    running = reopened(services)
+    add_encrypted_keys(services, 1)
     run(app, "keys", "rotate")
-    assert running.encryptor.decrypt(encrypted(services)[1], certificate_id=1) == pem(1)
+    assert running.encryptor.decrypt(encrypted_keys(services)[1], certificate_id=1) == pem(1)
     running.database.close()
 
 
 def test_two_rows_that_are_swapped_do_not_open(services: Services) -> None:
-    add_certificates(services, 2)
-    one, two = encrypted(services).values()
+    add_encrypted_keys(services, 2)
+    one, two = encrypted_keys(services).values()
     with services.database.write() as session:
         for number, blob in ((1, two), (2, one)):
             session.execute(update(Certificate).where(Certificate.id == number).values(encrypted_key=blob))
-    for number, blob in encrypted(services).items():
+    for number, blob in encrypted_keys(services).items():
         with pytest.raises(DecryptionError, match="belongs to another"):
             services.encryptor.decrypt(blob, certificate_id=number)
     assert list(key_rotation.undecryptable(services)) == [1, 2]
@@ -143,7 +99,7 @@ def test_two_rows_that_are_swapped_do_not_open(services: Services) -> None:
 @pytest.mark.parametrize("commit", range(1, 8))
 def test_a_rotation_killed_at_any_commit_is_taken_up(app: Flask, services: Services, commit: int) -> None:
     """The switch, the webhook's secret, three batches and a last look, the drop."""
-    add_certificates(services)
+    add_encrypted_keys(services)
     first = services.encryptor.key_id
     services.database.close()
     kill_at = f"""
@@ -157,10 +113,12 @@ app.test_cli_runner().invoke(args=["keys", "rotate"], catch_exceptions=False)
     process = subprocess.run([sys.executable, "-c", kill_at], cwd=ROOT, env=environment(services.settings), check=False)
     assert process.returncode == -signal.SIGKILL
     run(app, "keys", "rotate")
-    assert len(keys_of(services)) == 1
-    assert keys_of(services) != [first]
-    assert_all_open(services)
-    assert first in {key_id_of(copy.read_text().strip()) for copy in copies(services)}, "for backups of the database"
+    assert len(key_ids(services)) == 1
+    assert key_ids(services) != [first]
+    assert_all_decrypt(services)
+    assert first in {key_id_of(copy.read_text().strip()) for copy in key_file_copies(services)}, (
+        "for backups of the database"
+    )
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -178,8 +136,8 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def test_what_is_sealed_while_it_goes_on_is_not_lost(app: Flask, services: Services) -> None:
     """A process that knows only the old file keeps sealing, as a worker does, while another one rotates twice."""
-    add_certificates(services, 20)
-    running, ending, number = again(services), threading.Event(), 20
+    add_encrypted_keys(services, 20)
+    running, ending, number = reopened(services), threading.Event(), 20
 
     def keep_sealing() -> None:
         nonlocal number
@@ -210,12 +168,12 @@ def test_what_is_sealed_while_it_goes_on_is_not_lost(app: Flask, services: Servi
         ending.set()
         thread.join()
     assert number > 20
-    assert_all_open(services, number)
+    assert_all_decrypt(services, number)
     running.database.close()
 
 
 def test_a_rotation_waits_until_every_worker_can_open_with_the_new_key(app: Flask, services: Services) -> None:
-    add_certificates(services, 1)
+    add_encrypted_keys(services, 1)
     first = services.encryptor.key_id
     with services.database.write() as session:
         session.add(WorkerRow(id="wrk_other", host="other-host", pid=7, key_ids=[first]))
@@ -224,9 +182,9 @@ def test_a_rotation_waits_until_every_worker_can_open_with_the_new_key(app: Flas
     with services.database.read() as session:
         assert encryption_key_id(session) == first, "nothing was switched"
     with services.database.write() as session:
-        session.execute(update(WorkerRow).values(key_ids=keys_of(services)))
+        session.execute(update(WorkerRow).values(key_ids=key_ids(services)))
     assert "Going on with" in run(app, "keys", "rotate")
-    assert_all_open(services, 1)
+    assert_all_decrypt(services, 1)
 
 
 def test_a_worker_that_is_silent_is_not_waited_for(app: Flask, services: Services) -> None:
@@ -236,7 +194,7 @@ def test_a_worker_that_is_silent_is_not_waited_for(app: Flask, services: Service
 
 
 def test_a_running_worker_tells_that_it_has_read_the_new_key(services: Services) -> None:
-    worker = Worker(again(services))
+    worker = Worker(reopened(services))
     worker._say_alive()
     file = services.settings.kek_file
     new = Encryptor.new_key()
@@ -252,7 +210,7 @@ def test_two_rotations_at_once_are_refused(app: Flask, services: Services) -> No
 
 
 def test_a_key_that_is_needed_is_not_dropped(app: Flask, services: Services) -> None:
-    add_certificates(services, 1)
+    add_encrypted_keys(services, 1)
     assert "is needed by 1" in run(app, "keys", "drop", services.encryptor.key_id, status=1)
     assert "Every key is needed" in run(app, "keys", "drop")
 
@@ -279,14 +237,14 @@ def by_variable(services: Services, simulator: Simulator) -> Iterator[tuple[Flas
 
 
 def test_keys_from_the_environment_are_rotated_too(services: Services, by_variable: tuple[Flask, str]) -> None:
-    add_certificates(services)
+    add_encrypted_keys(services)
     app, new = by_variable
     manual_steps = "save it where the backups' keys are, then take it out of KEY_ENCRYPTION_KEY on every host"
     assert manual_steps in run(app, "keys", "rotate")
     assert manual_steps in run(app, "keys", "status", status=1)
     assert manual_steps in run(app, "keys", "drop", status=1)
     fresh = Encryptor(new)
-    assert [fresh.decrypt(blob, certificate_id=number) for number, blob in encrypted(services).items()] == [
+    assert [fresh.decrypt(blob, certificate_id=number) for number, blob in encrypted_keys(services).items()] == [
         pem(number) for number in range(1, COUNT + 1)
     ]
 
@@ -294,7 +252,7 @@ def test_keys_from_the_environment_are_rotated_too(services: Services, by_variab
 def lose_key(services: Services) -> Services:
     """The file is gone and a new one is made, as when a volume is lost."""
     services.settings.kek_file.unlink()
-    return again(services)
+    return reopened(services)
 
 
 def test_a_lost_key_is_noticed_at_the_start_with_the_remedy(services: Services) -> None:
@@ -304,7 +262,7 @@ def test_a_lost_key_is_noticed_at_the_start_with_the_remedy(services: Services) 
 
 
 def test_a_lost_key_is_told_by_status(services: Services) -> None:
-    add_certificates(services, 3)
+    add_encrypted_keys(services, 3)
     app = create_app(lose_key(services).settings)
     output = run(app, "keys", "status", status=1)
     assert "restore it" in output
@@ -362,13 +320,13 @@ def test_a_key_that_does_not_belong_to_its_certificate_is_not_put_on_record(
         path = f"/dnsimple/events/{services.webhook_secrets.current()}"
         app.test_client().post(path, json=event(number, simulator.domain_id(domain)))
     drain(services)
-    before = encrypted(services)
+    before = encrypted_keys(services)
     with services.database.write() as session:  # as if DNSimple answered with another certificate's key
         leaf = session.get_one(Certificate, numbers[1]).leaf_pem
         session.execute(update(Certificate).where(Certificate.id == numbers[0]).values(leaf_pem=leaf))
     run(app, "certificates", "refetch", str(numbers[0]), "--no-wait")
     drain(services)
-    assert encrypted(services) == before
+    assert encrypted_keys(services) == before
     assert "does not belong" in run(app, "jobs", "list", "--state", "dead")
 
 
@@ -378,9 +336,9 @@ def test_a_refetch_wants_ids_or_all(app: Flask) -> None:
 
 
 def test_a_host_without_the_key_leaves_the_job_to_others(services: Services) -> None:
-    add_certificates(services, 1)
+    add_encrypted_keys(services, 1)
     with pytest.raises(KeyNotHeldError, match="is not held here"):
-        Encryptor(Encryptor.new_key()).decrypt(encrypted(services)[1], certificate_id=1)
+        Encryptor(Encryptor.new_key()).decrypt(encrypted_keys(services)[1], certificate_id=1)
 
 
 def test_a_webhook_secret_that_went_with_the_key_is_replaced(services: Services, simulator: Simulator) -> None:

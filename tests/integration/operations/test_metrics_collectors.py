@@ -7,21 +7,21 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.auth.tokens import create_token
-from app.db.models import Certificate, Fact, Job, Lineage, Quota, Worker
+from app.db.models import Fact, Job, Quota, Worker
 from app.metrics import ProcessMetrics, event_label, fold_dead_processes
 from app.operations.metrics_collectors import MetricsCollector
 from app.services import Services, build_services
 from config import Settings
+from tests.support.documents import documented_metrics
 from tests.support.harness import ACCOUNT, WEBHOOK_SECRET, drain, event
+from tests.support.records import add_certificate
 from tests.support.simulator_process import Simulator
-from tests.unit.test_prometheus_files import documented
 
 EVENTS = f"/dnsimple/events/{WEBHOOK_SECRET}"
 
@@ -42,22 +42,6 @@ def figure(client: FlaskClient, metric: str, /, **labels: str) -> float | None:
     return scrape(client).get((f"certcourier_{metric}", frozenset(labels.items())))
 
 
-def add_certificate(services: Services, number: int, *, left: timedelta, lifetime: timedelta, lineage: int = 0) -> None:
-    """An installed one; `lineage` is its own unless given."""
-    end, lineage = datetime.now(UTC) + left, lineage or number
-    with services.database.write() as session:
-        session.merge(
-            Lineage(id=lineage, account_id=ACCOUNT, domain="a.example", names_digest=f"{lineage}", name=f"l{lineage}")
-        )
-        session.flush()
-        values: dict[str, Any] = {"account_id": ACCOUNT, "domain": "a.example", "state": "issued", "names": []}
-        session.add(
-            Certificate(
-                id=number, common_name="a", lineage_id=lineage, not_before=end - lifetime, not_after=end, **values
-            )
-        )
-
-
 def test_it_takes_a_token_that_may_read(client: FlaskClient, anonymous: FlaskClient, services: Services) -> None:
     assert client.get("/metrics").content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert anonymous.get("/metrics").status_code == 401
@@ -67,7 +51,7 @@ def test_it_takes_a_token_that_may_read(client: FlaskClient, anonymous: FlaskCli
 
 def test_every_metric_is_documented_and_every_documented_one_is_there(client: FlaskClient) -> None:
     lines = client.get("/metrics").text.splitlines()
-    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == documented()
+    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == documented_metrics()
 
 
 def test_an_order_is_seen_from_waiting_to_installed(

@@ -12,8 +12,9 @@ from sqlalchemy import select, update
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, RenewalInfo
 from app.services import Services
-from tests.integration.renewals.test_renewal import finish, install, renew, renewal_of, renewals
 from tests.support.harness import drain, jobs
+from tests.support.orders import order_and_fetch
+from tests.support.renewals import finish, renew, renewal_of, renewals
 from tests.support.simulator_process import Simulator
 
 
@@ -40,7 +41,7 @@ def note(services: Services, certificate_id: int) -> RenewalInfo:
 def test_the_usual_window_is_noted_and_nothing_is_renewed(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     ask(services)
     renew(services)
     known = note(services, number)
@@ -57,7 +58,7 @@ def test_the_usual_window_is_noted_and_nothing_is_renewed(
 def test_it_is_asked_again_only_when_its_time_has_come(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     ask(services)
     first = note(services, number).next_ari_check_at
     with services.database.write() as session:
@@ -70,7 +71,7 @@ def test_it_is_asked_again_only_when_its_time_has_come(
 def test_an_early_window_renews_whoever_renews_otherwise(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, *, auto_renew: bool
 ) -> None:
-    old = install(client, services, simulator, domain, auto_renew=auto_renew)
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=auto_renew)
     simulator.control("POST", "/windows", {"certificate_id": old, "explanation_url": "https://ca.example/incident"})
     ask(services)
     renew(services)
@@ -90,7 +91,7 @@ def test_an_early_window_renews_whoever_renews_otherwise(
 def test_renewals_of_an_incident_are_spread_over_the_window(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    numbers = [install(client, services, simulator, f"{n}-{domain}") for n in range(4)]
+    numbers = [order_and_fetch(client, services, simulator, f"{n}-{domain}") for n in range(4)]
     simulator.control("POST", "/windows", {"start_in": 0, "end_in": 86400})
     ask(services)
     drawn = [note(services, number).renew_at for number in numbers]
@@ -107,7 +108,7 @@ def test_renewals_of_an_incident_are_spread_over_the_window(
 def test_an_incident_that_is_called_off_renews_nothing(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     simulator.control("POST", "/windows", {"start_in": 3600, "end_in": 7200})
     ask(services)
     assert note(services, number).renew_at is not None
@@ -119,7 +120,7 @@ def test_an_incident_that_is_called_off_renews_nothing(
 def test_an_authority_that_does_not_answer_is_left_alone_for_a_while(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    install(client, services, simulator, domain)
+    order_and_fetch(client, services, simulator, domain)
     silent = replace(services, settings=services.settings.model_copy(update={"ari_url": "http://127.0.0.1:9/none"}))
     ask(silent)
     (job,) = jobs(services, "refresh_ari")
@@ -132,7 +133,7 @@ def test_an_authority_that_does_not_answer_is_left_alone_for_a_while(
 def test_a_certificate_of_another_authority_is_asked_for_once_a_day(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    number = install(client, services, simulator, domain)
+    number = order_and_fetch(client, services, simulator, domain)
     elsewhere = {"ari_url": f"{simulator.url}/renewal-info/of/another"}
     ask(replace(services, settings=services.settings.model_copy(update=elsewhere)))
     with services.database.read() as session:

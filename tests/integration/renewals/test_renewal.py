@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -15,11 +14,12 @@ from app.jobs.queue import Priority
 from app.renewals.renewal import renewal_failure
 from app.services import Services
 from tests.support.harness import drain, jobs, let_leases_end, make_due
+from tests.support.orders import order_and_fetch
+from tests.support.renewals import DAY, age, finish, renew, renewal_of, renewals
 from tests.support.simulator_process import Simulator
 
 ORDER = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/renewals"
 ISSUE = ORDER + "/{renewal}/issue"
-DAY = 86400
 
 
 @pytest.fixture
@@ -33,50 +33,6 @@ def with_policy(services: Services, policy: str) -> Services:
     return replace(services, settings=services.settings.model_copy(update={"renewal_policy": policy}))
 
 
-def install(client: FlaskClient, services: Services, simulator: Simulator, domain: str, **more: Any) -> int:
-    """Order and install a certificate, without any event."""
-    number = int(client.post("/issue_certificate", json={"domain": domain} | more).json["data"]["certificate_id"])
-    simulator.wait_until_issued(domain, number)
-    make_due(services, "poll_issuance")
-    drain(services)
-    simulator.reset_calls()
-    return number
-
-
-def age(services: Services, certificate_id: int, *, days_left: float, lifetime: float = 90) -> None:
-    times = {"not_before": db_now((days_left - lifetime) * DAY), "not_after": db_now(days_left * DAY)}
-    with services.database.write() as session:
-        session.execute(update(Certificate).where(Certificate.id == certificate_id).values(**times))
-
-
-def renew(services: Services) -> list[str]:
-    with services.database.write() as session:
-        services.queue.enqueue(session, "renew_due", {}, key="renew_due", priority=Priority.BACKGROUND)
-    return drain(services)
-
-
-def finish(services: Services, simulator: Simulator, domain: str) -> None:
-    """Let DNSimple issue, and the watch job look."""
-    for certificate in simulator.certificates(domain):
-        if certificate["state"] == "requesting":
-            simulator.wait_until_issued(domain, certificate["id"])
-    make_due(services, "poll_issuance")
-    drain(services)
-
-
-def renewal_of(services: Services, certificate_id: int) -> Order:
-    with services.database.read() as session:
-        query = select(Order).where(Order.renews_certificate_id == certificate_id).order_by(Order.id.desc())
-        order = session.scalars(query).first()
-        assert order is not None
-        return order
-
-
-def renewals(services: Services) -> int:
-    with services.database.read() as session:
-        return len(session.scalars(select(Order).where(Order.renews_certificate_id.is_not(None))).all())
-
-
 def posts(simulator: Simulator) -> list[str]:
     return [call["path_template"] for call in simulator.calls() if call["method"] == "POST"]
 
@@ -84,7 +40,7 @@ def posts(simulator: Simulator) -> list[str]:
 def test_a_certificate_without_auto_renewal_is_renewed_and_delivered(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain, auto_renew=False, san=["shop"])
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False, san=["shop"])
     age(services, old, days_left=25)
     assert renew(services) == ["renew_due", "advance_order"]
     finish(services, simulator, domain)
@@ -129,7 +85,7 @@ def test_policy_and_lifetime_decide_when(
     lifetime: float,
     expected: int,
 ) -> None:
-    old = install(client, services, simulator, domain)
+    old = order_and_fetch(client, services, simulator, domain)
     age(services, old, days_left=days_left, lifetime=lifetime)
     with services.database.write() as session:
         session.get_one(Certificate, old).auto_renew = auto_renew
@@ -140,7 +96,7 @@ def test_policy_and_lifetime_decide_when(
 def test_what_dnsimple_has_renewed_already_is_fetched_and_not_bought(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain)
+    old = order_and_fetch(client, services, simulator, domain)
     new = simulator.renew(old)  # and its event is lost
     simulator.reset_calls()
     age(services, old, days_left=10)
@@ -153,7 +109,7 @@ def test_what_dnsimple_has_renewed_already_is_fetched_and_not_bought(
 def test_what_was_installed_meanwhile_ends_the_renewal(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain)
+    old = order_and_fetch(client, services, simulator, domain)
     age(services, old, days_left=10)
     simulator.fault(method="GET", path_template="/{account}/domains/{domain}/certificates", action="status", status=503)
     renew(services)  # the order cannot look yet
@@ -174,7 +130,7 @@ def test_what_was_installed_meanwhile_ends_the_renewal(
 def test_one_renewal_is_in_flight_at_a_time(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain, auto_renew=False)
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=10)
     for _ in range(3):
         renew(services)
@@ -187,7 +143,7 @@ def test_a_lost_answer_to_the_renewals_order_buys_nothing_twice(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, when: str
 ) -> None:
     """Its number is lost with it; DNSimple issues it by the certificate's own number."""
-    old = install(client, services, simulator, domain, auto_renew=False)
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=10)
     simulator.fault(method="POST", path_template=ORDER, when=when, action="reset")
     renew(services)
@@ -202,7 +158,7 @@ def test_a_lost_answer_to_the_renewals_order_buys_nothing_twice(
 def test_a_renewal_that_cannot_be_issued_without_its_number_is_ordered_anew(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain, auto_renew=False)
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=10)
     simulator.fault(method="POST", path_template=ORDER, when="after", action="reset")
     by_certificate = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/issue"
@@ -222,7 +178,7 @@ def test_a_renewal_that_cannot_be_issued_without_its_number_is_ordered_anew(
 def test_a_lost_answer_to_the_renewals_issuance_is_settled_by_looking(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, when: str
 ) -> None:
-    old = install(client, services, simulator, domain, auto_renew=False)
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=10)
     simulator.fault(method="POST", path_template=ISSUE, when=when, action="status", status=502)
     renew(services)
@@ -237,7 +193,7 @@ def test_a_lost_answer_to_the_renewals_issuance_is_settled_by_looking(
 def test_a_renewal_that_fails_is_noticed_noted_and_tried_again_a_day_later(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain, auto_renew=False)
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=10)
     simulator.outcome(domain, "failed")
     renew(services)
@@ -263,7 +219,7 @@ def test_a_renewal_that_fails_is_noticed_noted_and_tried_again_a_day_later(
 def test_a_renewal_of_a_short_certificate_is_given_up_while_there_is_time_for_another(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain, auto_renew=False)
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=2, lifetime=6)
     simulator.outcome(domain, "requesting")
     renew(services)
@@ -279,7 +235,7 @@ def test_a_renewal_of_a_short_certificate_is_given_up_while_there_is_time_for_an
 def test_renewals_are_background_and_bounded_by_the_quota(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    numbers = [install(client, services, simulator, f"{n}-{domain}", auto_renew=False) for n in range(3)]
+    numbers = [order_and_fetch(client, services, simulator, f"{n}-{domain}", auto_renew=False) for n in range(3)]
     for number in numbers:
         age(services, number, days_left=10)
     with services.database.write() as session:
@@ -294,7 +250,7 @@ def test_renewals_are_background_and_bounded_by_the_quota(
 def test_a_renewals_job_is_taken_up_after_its_worker_died(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    old = install(client, services, simulator, domain, auto_renew=False)
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=10)
     with services.database.write() as session:
         services.queue.enqueue(session, "renew_due", {}, key="renew_due")

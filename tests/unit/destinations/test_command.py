@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from app.destinations.base import Change, DestinationRefusedError, DestinationUnavailableError
 from app.destinations.command import CommandConfig, CommandDestination
+from tests.support.bundles import bundle
 from tests.support.stack import wait_until
-from tests.unit.destinations.files.test_destination import bundle
 
 
 def change(number: int, places: dict[str, Path] | None = None) -> Change:

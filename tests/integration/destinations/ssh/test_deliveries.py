@@ -13,9 +13,8 @@ from flask.testing import FlaskClient
 from app.operations.health import check_destinations
 from app.services import Services
 from config import Settings
-from tests.integration.certificates.test_retrieval import order, record_step
-from tests.integration.deliveries.test_suspension import renewed, states
 from tests.support.harness import drain, jobs, make_settings
+from tests.support.orders import deliver_renewal, delivery_states, order, post_event
 from tests.support.simulator_process import Simulator
 from tests.support.ssh_server import SshServer, ssh_server
 
@@ -41,24 +40,24 @@ def test_certificates_and_their_renewals_arrive_and_a_changed_host_key_is_told(
 ) -> None:
     check_destinations(services)
     first = order(client, simulator, domain)["certificate_id"]
-    record_step(client, simulator, domain, first)
+    post_event(client, simulator, domain, first)
     drain(services)
     slot = machine.home / "certificates" / f"www.{domain}"
-    assert states(client, first)["far"] == ("delivered", f"127.0.0.1:{slot}")
+    assert delivery_states(client, first)["far"] == ("delivered", f"127.0.0.1:{slot}")
 
-    second = renewed(client, services, simulator, domain, first)
+    second = deliver_renewal(client, services, simulator, domain, first)
     leaf = x509.load_pem_x509_certificate((slot / "cert.pem").read_bytes())
     key = load_pem_private_key((slot / "privkey.pem").read_bytes(), password=None)
     assert key.public_key() == leaf.public_key()
     assert (slot / "current").readlink().name.endswith(f"-{second}")
 
     machine.stop()
-    third = renewed(client, services, simulator, domain, second)
-    assert states(client, third)["far"][0] == "pending"
+    third = deliver_renewal(client, services, simulator, domain, second)
+    assert delivery_states(client, third)["far"][0] == "pending"
     machine.new_host_key()
     machine.start()
     drain(services, ahead=True)
-    state, detail = states(client, third)["far"]
+    state, detail = delivery_states(client, third)["far"]
     assert state == "failed"
     assert "not among host_keys; if the machine was set up anew, put its new key there" in detail
     assert [job.state for job in jobs(services, "deliver")] == ["done", "done", "dead"]

@@ -18,9 +18,9 @@ from app.destinations.base import Bundle, DeliveryResult, DestinationRefusedErro
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.destinations.ssh.destination import SshConfig, SshDestination
 from app.destinations.ssh.remote_slot import FILES
+from tests.support.bundles import bundle, expected_pem_files, pem_files
 from tests.support.pushing import Push, pusher
 from tests.support.ssh_server import SshServer, ssh_server
-from tests.unit.destinations.files.test_destination import bundle
 
 SLOT = "www.example.com"
 KIND = "app.destinations.ssh.destination:SshDestination"
@@ -55,15 +55,6 @@ def push(config: dict[str, Any], given: Bundle, **more: Any) -> DeliveryResult:
     return SshDestination(SshConfig.model_validate(config | more)).deliver(given)
 
 
-def held(slot: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in slot.glob("*.pem")}
-
-
-def whole(number: int) -> dict[str, str]:
-    leaf, chain = f"leaf {number}\n", f"chain {number}\n"
-    return {"fullchain.pem": leaf + chain, "privkey.pem": f"key {number}\n", "cert.pem": leaf, "chain.pem": chain}
-
-
 def leftovers(slot: Path) -> list[str]:
     """What is there beside the layout; an empty `.turn` is part of it."""
     found = [path.name for folder in (slot, slot / "versions") for path in folder.glob(".*") if path.name != ".turn"]
@@ -74,7 +65,7 @@ def leftovers(slot: Path) -> list[str]:
 def test_the_four_files_are_there_after_a_first_delivery(config: dict[str, Any], slot: Path) -> None:
     result = push(config, bundle(1))
     assert result == DeliveryResult("delivered", f"127.0.0.1:{slot}")
-    assert held(slot) == whole(1)
+    assert pem_files(slot) == expected_pem_files(1)
     assert leftovers(slot) == []
 
 
@@ -109,7 +100,7 @@ def test_the_key_has_its_mode_before_it_has_its_content(config: dict[str, Any], 
 def test_a_renewal_takes_the_place_of_the_older_one(config: dict[str, Any], slot: Path) -> None:
     push(config, bundle(1))
     push(config, bundle(2))
-    assert held(slot) == whole(2)
+    assert pem_files(slot) == expected_pem_files(2)
     assert SshDestination(SshConfig.model_validate(config)).current(SLOT) == bundle(2).version
 
 
@@ -121,7 +112,7 @@ def test_an_older_certificate_never_replaces_a_newer_one(config: dict[str, Any],
     push(config, bundle(2))
     result = push(config, bundle(1), command=("touch", str(slot / "commanded")))
     assert result.outcome == "superseded"
-    assert held(slot) == whole(2)
+    assert pem_files(slot) == expected_pem_files(2)
     assert not (slot / "commanded").exists()
 
 
@@ -142,7 +133,7 @@ def test_a_version_that_somebody_changed_is_replaced(config: dict[str, Any], slo
     push(config, bundle(1))
     (slot / "privkey.pem").write_text("damaged")
     push(config, bundle(1))
-    assert held(slot) == whole(1)
+    assert pem_files(slot) == expected_pem_files(1)
     assert leftovers(slot) == []
 
 
@@ -174,10 +165,10 @@ def test_a_push_that_was_killed_anywhere_leaves_a_whole_pair_and_the_next_one_cl
     with pusher() as process:
         while killed:
             killed = process.killed(Push(KIND, config, bundle(number), POINTS, kill_at))
-            assert held(slot) in (whole(number - 1), whole(number))
+            assert pem_files(slot) in (expected_pem_files(number - 1), expected_pem_files(number))
             destination = SshDestination(SshConfig.model_validate(config), patience=0.01)
             assert destination.deliver(bundle(number)).outcome == "delivered"
-            assert held(slot) == whole(number)
+            assert pem_files(slot) == expected_pem_files(number)
             assert leftovers(slot) == []
             number, kill_at = number + 1, kill_at + 1
     assert kill_at > 15  # all the way through
@@ -192,7 +183,7 @@ def test_a_first_push_that_was_killed_anywhere_is_made_good(config: dict[str, An
             destination = SshDestination(SshConfig.model_validate(fresh), patience=0.01)
             assert destination.deliver(bundle(1)).outcome == "delivered"
             slot = Path(fresh["path"]) / SLOT
-            assert held(slot) == whole(1)
+            assert pem_files(slot) == expected_pem_files(1)
             assert leftovers(slot) == []
             kill_at += 1
     assert kill_at > 10
@@ -215,7 +206,7 @@ def test_writers_of_one_slot_leave_the_newest(config: dict[str, Any], slot: Path
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(deliver, [3, 6, 1, 5, 6, 4]))
     assert sorted(seen) == [1, 3, 4, 5, 6, 6]
-    assert held(slot) == whole(6)
+    assert pem_files(slot) == expected_pem_files(6)
     assert leftovers(slot) == []
 
 
@@ -238,7 +229,7 @@ def test_a_writer_that_was_taken_for_dead_cannot_flip_any_more(
     with pytest.raises(DestinationUnavailableError, match="another writer took our turn"):
         push(config, bundle(1))
     assert paused
-    assert held(slot) == whole(2)
+    assert pem_files(slot) == expected_pem_files(2)
     assert push(config, bundle(1)).outcome == "superseded"
     assert leftovers(slot) == []
 
@@ -256,7 +247,7 @@ def test_a_command_that_fails_is_a_delivery_that_is_retried_and_then_runs_again(
     script = f'if mkdir {slot}/tried 2>/dev/null; then echo "no such unit" >&2; exit 3; fi; echo reloaded'
     with pytest.raises(DestinationUnavailableError, match=r"files are in place.*ended with status 3: no such unit"):
         push(config, bundle(1), command=("sh", "-c", script))
-    assert held(slot) == whole(1)
+    assert pem_files(slot) == expected_pem_files(1)
     assert push(config, bundle(1), command=("sh", "-c", script)).detail.endswith("command done: reloaded")
 
 
@@ -276,7 +267,7 @@ def test_of_a_long_output_the_end_is_kept(config: dict[str, Any]) -> None:
 def test_a_command_that_does_not_end_is_given_up(config: dict[str, Any], slot: Path) -> None:
     with pytest.raises(DestinationUnavailableError, match="not done in time"):
         push(config, bundle(1), command=("sleep", "1000"), timeout_seconds=2)
-    assert held(slot) == whole(1)
+    assert pem_files(slot) == expected_pem_files(1)
 
 
 def test_sftp_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
@@ -424,5 +415,5 @@ def test_files_that_were_no_links_are_replaced_by_links(config: dict[str, Any], 
     for name in FILES:
         (slot / name).write_text("by hand")
     push(config, bundle(1))
-    assert held(slot) == whole(1)
+    assert pem_files(slot) == expected_pem_files(1)
     assert all((slot / name).is_symlink() for name in FILES)

@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from joserfc import jwe
 from joserfc.jwk import ECKey, OKPKey
@@ -22,24 +21,19 @@ from pydantic import ValidationError
 from standardwebhooks import Webhook
 
 from app.destinations.base import (
-    Bundle,
     DestinationGoneError,
     DestinationRefusedError,
     DestinationUnavailableError,
-    PrivateKeyPem,
-    Version,
 )
 from app.destinations.webhook import http_client
 from app.destinations.webhook.destination import WebhookConfig, WebhookDestination
 from app.destinations.webhook.http_client import is_public, seconds_to_wait
 from app.destinations.webhook.message import JWE_ALGORITHMS
+from tests.support.bundles import AUTHORITY, issued_bundle
 from tests.support.pushing import Push, pusher
-from tests.support.webhook_receiver import Receiver, receiver
-from tests.support.x509 import Authority
+from tests.support.webhook_receiver import SECRET, Inbox, Receiver, receiver, write_secret
 
-SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(100, 124))).decode()
-AUTHORITY = Authority()
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +58,8 @@ def receiver_process(folder: Path, ca_bundle: Path) -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def far(receiver_process: Receiver) -> Heard:
-    return Heard(receiver_process)
+def far(receiver_process: Receiver) -> Inbox:
+    return Inbox(receiver_process)
 
 
 @pytest.fixture
@@ -74,7 +68,7 @@ def secret_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def config(far: Heard, secret_file: Path, ca_bundle: Path) -> dict[str, Any]:
+def config(far: Inbox, secret_file: Path, ca_bundle: Path) -> dict[str, Any]:
     """What the destinations file says."""
     url = f"https://localhost:{far.process.port}/certificates?tenant=7"
     return {
@@ -82,43 +76,12 @@ def config(far: Heard, secret_file: Path, ca_bundle: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_secret(file: Path, text: str) -> Path:
-    file.touch(mode=0o600)
-    file.write_text(text + "\n")
-    return file
-
-
-class Heard:
-    """The receiver, and what it has heard since this test began."""
-
-    def __init__(self, process: Receiver) -> None:
-        self.process = process
-        self._before = len(process.received())
-
-    def messages(self) -> list[dict[str, Any]]:
-        return self.process.received()[self._before :]
-
-
 def hook(config: dict[str, Any], **more: Any) -> WebhookDestination:
     return WebhookDestination(WebhookConfig.model_validate(config | more))
 
 
-def bundle(number: int, slot: str = "www.example.com") -> Bundle:
-    start = datetime.now(UTC).replace(microsecond=0) - timedelta(days=60) + timedelta(days=number)
-    issued = AUTHORITY.issue(slot, "example.com", start=start)
-    return Bundle(
-        slot=slot,
-        version=Version(start, 1000 + number),
-        names=(slot, "example.com"),
-        fingerprint=x509.load_pem_x509_certificate(issued.leaf.encode()).fingerprint(hashes.SHA256()).hex(),
-        leaf_pem=issued.leaf,
-        chain_pem="".join(issued.chain),
-        key=PrivateKeyPem(issued.key),
-    )
-
-
-def test_a_first_delivery_is_signed_and_says_what_is_there(config: dict[str, Any], far: Heard) -> None:
-    given = bundle(1)
+def test_a_first_delivery_is_signed_and_says_what_is_there(config: dict[str, Any], far: Inbox) -> None:
+    given = issued_bundle(1)
     result = hook(config).deliver(given)
     (heard,) = far.messages()
     leaf = x509.load_pem_x509_certificate(given.leaf_pem.encode())
@@ -145,24 +108,24 @@ def test_a_first_delivery_is_signed_and_says_what_is_there(config: dict[str, Any
     assert heard["headers"]["webhook-id"] in result.detail
 
 
-def test_the_private_key_is_not_sent(config: dict[str, Any], far: Heard) -> None:
-    hook(config).deliver(bundle(1))
+def test_the_private_key_is_not_sent(config: dict[str, Any], far: Inbox) -> None:
+    hook(config).deliver(issued_bundle(1))
     (heard,) = far.messages()
     assert "PRIVATE" not in heard["body"]
     assert "private" not in heard["body"]
 
 
-def test_a_renewal_has_an_id_of_its_own_and_a_greater_version(config: dict[str, Any], far: Heard) -> None:
+def test_a_renewal_has_an_id_of_its_own_and_a_greater_version(config: dict[str, Any], far: Inbox) -> None:
     destination = hook(config)
     for number in (1, 2):
-        destination.deliver(bundle(number))
+        destination.deliver(issued_bundle(number))
     first, second = far.messages()
     assert first["headers"]["webhook-id"] != second["headers"]["webhook-id"]
     assert first["message"]["data"]["version"] < second["message"]["data"]["version"]
 
 
-def test_a_retry_has_the_same_id_and_a_signature_of_its_own_time(config: dict[str, Any], far: Heard) -> None:
-    given, now = bundle(1), datetime.now(UTC)
+def test_a_retry_has_the_same_id_and_a_signature_of_its_own_time(config: dict[str, Any], far: Inbox) -> None:
+    given, now = issued_bundle(1), datetime.now(UTC)
     settings = WebhookConfig.model_validate(config)
     far.process.will_answer({"status": 500})
     with pytest.raises(DestinationUnavailableError, match="answered 500 to message msg_") as failed:
@@ -177,47 +140,47 @@ def test_a_retry_has_the_same_id_and_a_signature_of_its_own_time(config: dict[st
     assert "message" in second
 
 
-def test_another_destination_has_other_ids(config: dict[str, Any], far: Heard) -> None:
-    given = bundle(1)
+def test_another_destination_has_other_ids(config: dict[str, Any], far: Inbox) -> None:
+    given = issued_bundle(1)
     for name in ("one", "two"):
         hook(config, name=name).deliver(given)
     assert len({heard["headers"]["webhook-id"] for heard in far.messages()}) == 2
 
 
-def test_a_wrong_secret_is_refused_by_the_receiver_and_retried(config: dict[str, Any], far: Heard) -> None:
+def test_a_wrong_secret_is_refused_by_the_receiver_and_retried(config: dict[str, Any], far: Inbox) -> None:
     write_secret(config["secret_file"], OTHER_SECRET)
     with pytest.raises(DestinationUnavailableError, match="answered 401"):
-        hook(config).deliver(bundle(1))
+        hook(config).deliver(issued_bundle(1))
     assert "message" not in far.messages()[0]
 
 
 @pytest.mark.parametrize("order", [(SECRET, OTHER_SECRET), (OTHER_SECRET, SECRET)], ids=["new first", "old first"])
 def test_while_secrets_are_rotated_receivers_of_either_are_content(
-    config: dict[str, Any], far: Heard, order: tuple[str, str]
+    config: dict[str, Any], far: Inbox, order: tuple[str, str]
 ) -> None:
     write_secret(config["secret_file"], "# since November\n" + "\n\n".join(order))
-    hook(config).deliver(bundle(1))
+    hook(config).deliver(issued_bundle(1))
     (heard,) = far.messages()
     assert len(heard["headers"]["webhook-signature"].split()) == 2
     assert Webhook(OTHER_SECRET).verify(heard["body"], heard["headers"]) == heard["message"]
 
 
 def test_an_older_certificate_is_not_sent_after_a_newer_one_was_acknowledged(
-    config: dict[str, Any], far: Heard
+    config: dict[str, Any], far: Inbox
 ) -> None:
-    destination, newer = hook(config), bundle(2)
+    destination, newer = hook(config), issued_bundle(2)
     assert destination.current("www.example.com") is None
     destination.deliver(newer)
     assert destination.current("www.example.com") == newer.version
-    assert destination.deliver(bundle(1)).outcome == "superseded"
+    assert destination.deliver(issued_bundle(1)).outcome == "superseded"
     assert len(far.messages()) == 1
 
 
 @pytest.mark.parametrize("key", [OKPKey.generate_key("X25519"), ECKey.generate_key("P-256")], ids=["X25519", "P-256"])
 def test_a_sealed_key_is_opened_by_its_receiver_alone(
-    config: dict[str, Any], far: Heard, tmp_path: Path, key: OKPKey | ECKey
+    config: dict[str, Any], far: Inbox, tmp_path: Path, key: OKPKey | ECKey
 ) -> None:
-    given, file = bundle(1), tmp_path / "receiver.jwk"
+    given, file = issued_bundle(1), tmp_path / "receiver.jwk"
     file.write_text(json.dumps(key.as_dict(private=False)))
     hook(config, seal_key_to=file).deliver(given)
     (heard,) = far.messages()
@@ -263,13 +226,13 @@ def test_a_key_that_cannot_be_sealed_to_is_refused(config: dict[str, Any], tmp_p
     ],
 )
 def test_a_receiver_says_when_to_come_again_in_either_form_within_bounds(
-    config: dict[str, Any], far: Heard, retry_after: str | timedelta, least: float, most: float
+    config: dict[str, Any], far: Inbox, retry_after: str | timedelta, least: float, most: float
 ) -> None:
     if isinstance(retry_after, timedelta):
         retry_after = format_datetime(datetime.now(UTC) + retry_after, usegmt=True)
     far.process.will_answer({"status": 503, "headers": {"Retry-After": retry_after}})
     with pytest.raises(DestinationUnavailableError, match="answered 503") as failed:
-        hook(config).deliver(bundle(1))
+        hook(config).deliver(issued_bundle(1))
     assert failed.value.retry_after is not None
     assert least <= failed.value.retry_after <= most
 
@@ -280,38 +243,38 @@ def test_a_retry_after_that_makes_no_sense_is_none(text: str | None) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_a_failure_and_not_followed(config: dict[str, Any], far: Heard, status: int) -> None:
+def test_a_redirect_is_a_failure_and_not_followed(config: dict[str, Any], far: Inbox, status: int) -> None:
     far.process.will_answer({"status": status, "headers": {"Location": f"{far.process.url}/elsewhere"}})
     with pytest.raises(DestinationUnavailableError, match=f"answered {status}.*redirects are not followed"):
-        hook(config).deliver(bundle(1))
+        hook(config).deliver(issued_bundle(1))
     assert [heard["path"] for heard in far.messages()] == ["/certificates?tenant=7"]
 
 
-def test_gone_means_nothing_more_is_wanted(config: dict[str, Any], far: Heard) -> None:
+def test_gone_means_nothing_more_is_wanted(config: dict[str, Any], far: Inbox) -> None:
     far.process.will_answer({"status": 410})
     with pytest.raises(DestinationGoneError, match="flask destinations enable hook"):
-        hook(config).deliver(bundle(1))
+        hook(config).deliver(issued_bundle(1))
 
 
 @pytest.mark.parametrize("answer", [{"hang": True}, {"drip": True}], ids=["silent", "a byte now and then"])
 def test_a_receiver_that_does_not_come_to_an_end_is_given_up(
-    config: dict[str, Any], far: Heard, answer: dict[str, Any]
+    config: dict[str, Any], far: Inbox, answer: dict[str, Any]
 ) -> None:
     far.process.will_answer(answer)
     with pytest.raises(DestinationUnavailableError, match="no whole answer in time"):
-        hook(config, timeout_seconds=1).deliver(bundle(1))
+        hook(config, timeout_seconds=1).deliver(issued_bundle(1))
 
 
-def test_a_long_answer_is_not_read_to_its_end(config: dict[str, Any], far: Heard) -> None:
+def test_a_long_answer_is_not_read_to_its_end(config: dict[str, Any], far: Inbox) -> None:
     far.process.will_answer({"status": 200, "body": "x" * 50_000_000})
     before = psutil.Process().memory_info().rss
-    assert hook(config).deliver(bundle(1)).outcome == "delivered"
+    assert hook(config).deliver(issued_bundle(1)).outcome == "delivered"
     assert psutil.Process().memory_info().rss - before < 20_000_000
 
 
-def test_a_receiver_whose_certificate_is_not_trusted_gets_nothing(config: dict[str, Any], far: Heard) -> None:
+def test_a_receiver_whose_certificate_is_not_trusted_gets_nothing(config: dict[str, Any], far: Inbox) -> None:
     with pytest.raises(DestinationUnavailableError, match=r"TLS certificate is not trusted.*ca_bundle"):
-        hook(config, ca_bundle=None).deliver(bundle(1))
+        hook(config, ca_bundle=None).deliver(issued_bundle(1))
     assert far.messages() == []
 
 
@@ -319,32 +282,32 @@ def test_nobody_listening_is_tried_again(config: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(DestinationUnavailableError, match="refused"):
-        hook(config, url=f"https://localhost:{port}/").deliver(bundle(1))
+        hook(config, url=f"https://localhost:{port}/").deliver(issued_bundle(1))
 
 
 def test_a_name_that_resolves_to_nothing_is_tried_again(config: dict[str, Any]) -> None:
     for url in ("https://nobody.invalid/", "https://a..b/"):
         with pytest.raises(DestinationUnavailableError):
-            hook(config, url=url).deliver(bundle(1))
+            hook(config, url=url).deliver(issued_bundle(1))
 
 
 def test_proxies_of_the_environment_are_ignored(
-    config: dict[str, Any], far: Heard, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], far: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    hook(config).deliver(bundle(1))
+    hook(config).deliver(issued_bundle(1))
     assert len(far.messages()) == 1
 
 
-def test_a_private_address_is_refused_unless_allowed(config: dict[str, Any], far: Heard) -> None:
+def test_a_private_address_is_refused_unless_allowed(config: dict[str, Any], far: Inbox) -> None:
     with pytest.raises(DestinationRefusedError, match="allow_private = true"):
-        hook(config, allow_private=False).deliver(bundle(1))
+        hook(config, allow_private=False).deliver(issued_bundle(1))
     assert far.messages() == []
 
 
 def test_a_name_is_resolved_once_and_connected_to_what_was_checked(
-    config: dict[str, Any], far: Heard, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], far: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DNS that has another answer, an inner address, for every further question: there is none."""
     asked: list[str] = []
@@ -356,19 +319,19 @@ def test_a_name_is_resolved_once_and_connected_to_what_was_checked(
     monkeypatch.setattr(http_client, "is_public", lambda address: address == "127.0.0.1")
     url = f"https://hooks.example.com:{far.process.port}/"
     settings = WebhookConfig.model_validate(config | {"allow_private": False, "url": url})
-    WebhookDestination(settings, resolver=rebinding).deliver(bundle(1))
+    WebhookDestination(settings, resolver=rebinding).deliver(issued_bundle(1))
     assert asked == ["hooks.example.com"]
     assert len(far.messages()) == 1
 
 
-def test_of_several_addresses_the_private_ones_are_left_out(config: dict[str, Any], far: Heard) -> None:
+def test_of_several_addresses_the_private_ones_are_left_out(config: dict[str, Any], far: Inbox) -> None:
     settings = WebhookConfig.model_validate(config | {"allow_private": False})
     with pytest.raises(DestinationRefusedError, match=r"127\.0\.0\.1, 10\.0\.0\.1"):
-        WebhookDestination(settings, resolver=lambda *_: ["127.0.0.1", "10.0.0.1"]).deliver(bundle(1))
+        WebhookDestination(settings, resolver=lambda *_: ["127.0.0.1", "10.0.0.1"]).deliver(issued_bundle(1))
     assert far.messages() == []
 
 
-def test_tls_verifies_the_name_and_not_the_address(config: dict[str, Any], far: Heard) -> None:
+def test_tls_verifies_the_name_and_not_the_address(config: dict[str, Any], far: Inbox) -> None:
     def here(host: str, port: int) -> list[str]:  # noqa: ARG001
         return ["127.0.0.1"]
 
@@ -376,16 +339,16 @@ def test_tls_verifies_the_name_and_not_the_address(config: dict[str, Any], far: 
         settings = WebhookConfig.model_validate(config | {"url": f"https://{name}:{far.process.port}/"})
         destination = WebhookDestination(settings, resolver=here)
         if fits:
-            destination.deliver(bundle(1))
+            destination.deliver(issued_bundle(1))
         else:
             with pytest.raises(DestinationUnavailableError, match=r"not trusted.*other.example.com"):
-                destination.deliver(bundle(1))
+                destination.deliver(issued_bundle(1))
     assert [heard["headers"]["host"] for heard in far.messages()] == [f"hooks.example.com:{far.process.port}"]
 
 
-def test_an_address_that_does_not_answer_is_followed_by_the_next(config: dict[str, Any], far: Heard) -> None:
+def test_an_address_that_does_not_answer_is_followed_by_the_next(config: dict[str, Any], far: Inbox) -> None:
     settings = WebhookConfig.model_validate(config)
-    WebhookDestination(settings, resolver=lambda *_: ["127.0.0.2", "127.0.0.1"]).deliver(bundle(1))
+    WebhookDestination(settings, resolver=lambda *_: ["127.0.0.2", "127.0.0.1"]).deliver(issued_bundle(1))
     assert len(far.messages()) == 1
 
 
@@ -427,7 +390,7 @@ def test_a_secret_that_others_can_read_is_refused(config: dict[str, Any]) -> Non
         hook(config).check()
 
 
-def test_a_good_configuration_passes_and_sends_nothing(config: dict[str, Any], far: Heard) -> None:
+def test_a_good_configuration_passes_and_sends_nothing(config: dict[str, Any], far: Inbox) -> None:
     hook(config).check()
     assert far.messages() == []
 
@@ -456,18 +419,18 @@ def test_http_is_for_private_receivers_and_never_carries_a_key(config: dict[str,
             hook(config, url="http://localhost/", **more)
 
 
-def test_the_path_of_the_url_is_in_no_message(config: dict[str, Any], far: Heard) -> None:
+def test_the_path_of_the_url_is_in_no_message(config: dict[str, Any], far: Inbox) -> None:
     far.process.will_answer({"status": 500}, {"status": 204})
     url = f"{far.process.url}/capability-1234"
     destination = hook(config, url=url)
     with pytest.raises(DestinationUnavailableError) as failed:
-        destination.deliver(bundle(1))
-    told = str(failed.value) + destination.deliver(bundle(1)).detail + repr(destination.config)
+        destination.deliver(issued_bundle(1))
+    told = str(failed.value) + destination.deliver(issued_bundle(1)).detail + repr(destination.config)
     assert "capability" not in told
 
 
-def test_a_message_whose_sender_was_killed_is_sent_again_under_its_id(config: dict[str, Any], far: Heard) -> None:
-    given, destination = bundle(1), "app.destinations.webhook.destination:WebhookDestination"
+def test_a_message_whose_sender_was_killed_is_sent_again_under_its_id(config: dict[str, Any], far: Inbox) -> None:
+    given, destination = issued_bundle(1), "app.destinations.webhook.destination:WebhookDestination"
     points = (
         "socket:create_connection",
         "ssl:SSLSocket.do_handshake",

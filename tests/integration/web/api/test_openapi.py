@@ -31,9 +31,8 @@ from app.db.clock import db_now
 from app.db.models import Worker
 from app.services import Services
 from config import Settings
-from tests.integration.auth.test_tokens import add_order
-from tests.integration.conftest import app, domain, services, simulator, simulator_process  # noqa: F401, fixtures
 from tests.support.harness import WEBHOOK_SECRET, event, make_settings
+from tests.support.records import add_order
 from tests.support.simulator_process import Simulator
 
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "12"))
@@ -49,7 +48,7 @@ REAL_DOMAIN, REAL_ID = "generated.example", 7
 
 
 @pytest.fixture
-def settings_of_app(database_url: str, simulator: Simulator, tmp_path: Any) -> Settings:  # noqa: F811
+def settings_of_app(database_url: str, simulator: Simulator, tmp_path: Any) -> Settings:
     return make_settings(
         database_url,
         simulator.url,
@@ -105,8 +104,8 @@ def generate(cases: st.SearchStrategy[Any], headers: dict[str, str], answers: Co
 
 @pytest.mark.timeout(3600)
 def test_every_answer_to_a_generated_request_is_one_that_the_document_promises(
-    app: Flask,  # noqa: F811
-    services: Services,  # noqa: F811
+    app: Flask,
+    services: Services,
     record_property: Any,
 ) -> None:
     _, token = create_token(services, "generator", ("issue", "read"))

@@ -5,33 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from app.destinations.base import (
-    Bundle,
     DestinationRefusedError,
     DestinationUnavailableError,
-    PrivateKeyPem,
-    Version,
 )
 from app.destinations.files.destination import FilesConfig, FilesDestination
-
-FIRST = datetime(2026, 11, 1, 12, tzinfo=UTC)
-
-
-def bundle(number: int, slot: str = "www.example.com") -> Bundle:
-    return Bundle(
-        slot=slot,
-        version=Version(FIRST + timedelta(days=number), 1000 + number),
-        names=("www.example.com",),
-        fingerprint=f"{number:064x}",
-        leaf_pem=f"leaf {number}\n",
-        chain_pem=f"chain {number}\n",
-        key=PrivateKeyPem(f"key {number}\n"),
-    )
+from tests.support.bundles import bundle
 
 
 @pytest.fixture
