@@ -22,6 +22,7 @@ from sqlalchemy import insert
 
 from app.db.database import Database
 from app.db.models import Base, Certificate, Delivery, Domain, Event, Job, Lineage, TimelineEntry
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Queue
 from benchmarks.ingestion import EVENTS, new_database
 from benchmarks.load import Servers, load, spread
@@ -60,7 +61,7 @@ def measure(kind: str) -> MetricsCollector:
             servers[size] = Servers(url, folder, simulator)
             servers[size].environment["METRICS_CACHE_SECONDS"] = "0"
             stack.callback(servers[size].kill_all)
-            servers[size].token = servers[size].flask("tokens", "create", "benchmark").strip()
+            servers[size].token = servers[size].flask("tokens", "create", JobKind.SEND_NOTIFICATION).strip()
             servers[size].start_web("web")
             servers[size].wait_for("web")
         for _ in range(ROUNDS):
@@ -101,10 +102,10 @@ def _claims(url: str) -> float:
     queue, taken = Queue(database), []
     with database.write() as session:
         for number in range(CLAIMS):
-            queue.enqueue(session, "benchmark", {"n": number})
+            queue.enqueue(session, JobKind.SEND_NOTIFICATION, {"n": number})
     for _ in range(CLAIMS):
         started = time.perf_counter()
-        claims = queue.claim(1, worker_id="benchmark")
+        claims = queue.claim(1, worker_id=JobKind.SEND_NOTIFICATION)
         taken.append((time.perf_counter() - started) * 1000)
         with queue.finishing(claims[0]):
             pass

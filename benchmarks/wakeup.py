@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from app.db.database import Database
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Queue
 from app.jobs.wakeup import wakeup_for
 from tests.support import databases
@@ -45,7 +46,7 @@ def _delays(database: Database) -> list[float]:
         listener = threading.Thread(target=lambda kept=heard: wakeup.wait(5) and kept.append(time.perf_counter()))
         listener.start()
         with database.write() as session:
-            queue.enqueue(session, "benchmark", {"n": number}, delay=0)
+            queue.enqueue(session, JobKind.SEND_NOTIFICATION, {"n": number}, delay=0)
         committed = time.perf_counter()
         listener.join()
         found.append((heard[0] - committed) * 1000)

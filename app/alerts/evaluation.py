@@ -18,6 +18,7 @@ from app.alerts.rules import KINDS, Problem, evaluate_rules, silent_workers
 from app.audit import record
 from app.db.clock import db_now, read_now
 from app.db.models import Alert, Worker
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim
 from app.notifications.notifier import NotificationRefusedError
 from app.services import Services
@@ -194,4 +195,4 @@ def _send(services: Services, session: Session, opening: str, body: str, *, good
     title = f"Certcourier at {urlsplit(services.settings.public_url).hostname}: {opening}"
     for address in services.notifier.addresses:
         args = {"to": address.id, "address": address.name, "title": title, "body": body, "good": good}
-        services.queue.enqueue(session, "send_notification", args)
+        services.queue.enqueue(session, JobKind.SEND_NOTIFICATION, args)

@@ -26,6 +26,7 @@ from app.db.models import (
     Worker,
 )
 from app.events.webhook_registration import CHECKED_FACT, LOST_FACT
+from app.jobs.kinds import PERIODS, JobKind
 from app.renewals.renewal import renewal_failure, renewal_times
 from app.services import Services
 
@@ -38,8 +39,7 @@ _SILENT_SECONDS = 60.0
 # The client was answered with these, and nobody else can mend them.
 _CLIENTS_FAULT = {"domain-not-in-account", "plan-limit", "refused"}
 # These say what became of them elsewhere: at the order, at the delivery.
-_TOLD_ELSEWHERE = {"advance_order", "poll_issuance", "deliver", "import_account", "import_domain"}
-_PERIODIC = {"register_webhook", "reconcile", "prune", "check_endpoint", "evaluate_alerts", "renew_due", "refresh_ari"}
+_REPORTED_OTHERWISE = [kind for kind in JobKind if not kind.definition.alert_on_death]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,14 +262,14 @@ def _jobs(services: Services, session: Session, now: datetime) -> Iterator[Probl
     later = aliased(Job)
     mended = exists().where(later.kind == Job.kind, later.id > Job.id, later.state == "done")
     query = select(Job).where(
-        Job.state == "dead", Job.kind.not_in(_TOLD_ELSEWHERE), ~(Job.kind.in_(_PERIODIC) & mended)
+        Job.state == "dead", Job.kind.not_in(_REPORTED_OTHERWISE), ~(Job.kind.in_(PERIODS) & mended)
     )
     for job in session.scalars(query.order_by(Job.id.desc())):
-        if job.kind == "fetch_certificate" and _is_settled(session, job.args.get("certificate_id")):
+        if job.kind == JobKind.FETCH_CERTIFICATE and _is_settled(session, job.args.get("certificate_id")):
             continue
         yield Problem(
             "job_dead",
-            job.kind if job.kind in _PERIODIC else _about(job),
+            job.kind if job.kind in PERIODS else _about(job),
             job.finished_at or job.created_at,
             job.last_error or "",
             f"mend the cause, then `flask jobs retry {job.id}`",

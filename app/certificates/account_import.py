@@ -20,6 +20,7 @@ from app.db.upsert import insert_once
 from app.dnsimple.errors import NotFoundError
 from app.dnsimple.models import Certificate as RemoteCertificate
 from app.domain_names import parse_domain
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, Snooze
 from app.services import Services
 
@@ -58,7 +59,7 @@ def start_import(services: Services, domain: str | None) -> str:
             run_id = new_id("imp")
             session.add(ImportRun(id=run_id, domain=name))
             session.flush()
-        services.queue.enqueue(session, "import_account", {"run_id": run_id}, key=f"import:{run_id}")
+        services.queue.enqueue(session, JobKind.IMPORT_ACCOUNT, {"run_id": run_id})
     return run_id
 
 
@@ -68,7 +69,7 @@ def import_account(services: Services, claim: Claim) -> None:
     while True:
         with services.database.read() as session:
             run = session.get_one(ImportRun, run_id)
-            looking = select(func.count()).where(Job.kind == "import_domain", Job.finished_at.is_(None))
+            looking = select(func.count()).where(Job.kind == JobKind.IMPORT_DOMAIN, Job.finished_at.is_(None))
             waiting = session.scalar(looking) or 0
         if run.next_page == 0:
             with services.queue.finishing(claim):
@@ -85,7 +86,7 @@ def import_account(services: Services, claim: Claim) -> None:
                 insert_once(session, Domain, id=domain.id, account_id=services.account_id, name=name)
                 insert_once(session, ImportedDomain, run_id=run_id, domain=name)
             jobs = {f"{run_id}:{one.id}": {"run_id": run_id, "domain": one.name.lower()} for one in domains}
-            services.queue.enqueue_many(session, "import_domain", jobs)
+            services.queue.enqueue_many(session, JobKind.IMPORT_DOMAIN, jobs)
             session.get_one(ImportRun, run_id).next_page = run.next_page + 1 if run.next_page < last else 0
 
 
@@ -166,13 +167,13 @@ def _count_fetched(session: Session, numbers: Iterable[int]) -> int:
 
 def _given_up(session: Session, wanted: set[int]) -> dict[str, str]:
     """What is neither installed nor being fetched any more, and why."""
-    installs = select(Job.args).where(Job.kind == "fetch_certificate", Job.finished_at.is_(None))
+    installs = select(Job.args).where(Job.kind == JobKind.FETCH_CERTIFICATE, Job.finished_at.is_(None))
     lost = wanted - {int(args["certificate_id"]) for args in session.scalars(installs)}
     if not lost:
         return {}
     for some in batched(sorted(lost), _BATCH):
         query = select(Certificate.id).where(Certificate.id.in_(some), Certificate.fetched_at.is_not(None))
         lost -= set(session.scalars(query))
-    dead = session.scalars(select(Job).where(Job.kind == "fetch_certificate", Job.state == "dead"))
+    dead = session.scalars(select(Job).where(Job.kind == JobKind.FETCH_CERTIFICATE, Job.state == "dead"))
     reasons = {int(job.args["certificate_id"]): job.last_error for job in dead}
     return {str(number): reasons.get(number) or "DNSimple does not hand it out any more" for number in sorted(lost)}

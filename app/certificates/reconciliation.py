@@ -21,6 +21,7 @@ from app.db.models import Certificate, Domain, Fact, Job, Quota
 from app.db.upsert import insert_once
 from app.dnsimple.errors import NotFoundError
 from app.dnsimple.models import Certificate as RemoteCertificate
+from app.jobs.kinds import JobKind, Priority
 from app.jobs.queue import Claim
 from app.renewals.renewal import renewal_times
 from app.services import Services
@@ -47,10 +48,12 @@ class _Look:
 
 def catch_up(services: Services, session: Session) -> None:
     """Nobody heard DNSimple for a while: look at all that may have happened since, in the caller's transaction."""
-    waiting = update(Job).where(Job.kind == "poll_issuance", Job.state == "ready").values(run_at=db_now())
+    waiting = update(Job).where(Job.kind == JobKind.POLL_ISSUANCE, Job.state == "ready").values(run_at=db_now())
     session.execute(waiting)
     since = read_now(session).isoformat()
-    services.queue.enqueue(session, "reconcile", {"since": since}, key="reconcile:catch_up")
+    services.queue.enqueue(
+        session, JobKind.RECONCILE, {"since": since}, key="reconcile:catch_up", priority=Priority.NORMAL
+    )
 
 
 def reconcile(services: Services, claim: Claim) -> None:
@@ -163,7 +166,7 @@ def find_missing(session: Session, remotes: list[RemoteCertificate]) -> list[Rem
     now = read_now(session)
     given_up = {
         args["certificate_id"]
-        for args in session.scalars(select(Job.args).where(Job.kind == "fetch_certificate", Job.state == "dead"))
+        for args in session.scalars(select(Job.args).where(Job.kind == JobKind.FETCH_CERTIFICATE, Job.state == "dead"))
     }
     newest: dict[object, RemoteCertificate] = {}
     for remote in remotes:  # newest first

@@ -22,6 +22,7 @@ from app.deliveries.delivery import enqueue_delivery
 from app.dnsimple.adapter import PrivateKey, Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.domain_names import digest_names
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, Snooze
 from app.operations.job_retry import POLLS_ARG
 from app.orders.failures import fail_order
@@ -88,7 +89,7 @@ def enqueue_fetch(
     DNSimple has told us of it. A job that waits for the quota of unknown certificates waits no more.
     """
     wanted = FetchRequest(certificate_id, domain_id, event_id, seen=True)
-    waiting = update(Job).where(Job.key == wanted.key, Job.state == "ready", Job.kind == "fetch_certificate")
+    waiting = update(Job).where(Job.key == wanted.key, Job.state == "ready", Job.kind == JobKind.FETCH_CERTIFICATE)
     again = {"args": asdict(wanted), "run_at": db_now()}
     if not changed_rows(session.execute(waiting.values(**again))):
         enqueue_fetches(services, session, [wanted])
@@ -96,7 +97,7 @@ def enqueue_fetch(
 
 def enqueue_fetches(services: Services, session: Session, wanted: Iterable[FetchRequest]) -> None:
     """The same for many certificates."""
-    services.queue.enqueue_many(session, "fetch_certificate", {one.key: asdict(one) for one in wanted})
+    services.queue.enqueue_many(session, JobKind.FETCH_CERTIFICATE, {one.key: asdict(one) for one in wanted})
 
 
 def fetch_certificate(services: Services, claim: Claim) -> None:

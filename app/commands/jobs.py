@@ -12,18 +12,20 @@ from app.audit import record
 from app.commands.output import as_json_option, current_services, moment, operator, print_record, print_rows
 from app.db.models import Job
 from app.errors import PermanentError
-from app.jobs.queue import Claim, Priority
+from app.jobs.kinds import JobKind, Priority
+from app.jobs.queue import Claim
 from app.operations import job_retry
 from app.worker.handlers import HANDLERS
 
 _BATCH = 100
+_KINDS = sorted(kind.value for kind in JobKind)
 
 group = AppGroup("jobs", help="Work that is owed, running, done or given up.")
 
 
 @group.command("list", epilog="Example: flask jobs list --state dead --kind deliver")
 @click.option("--state", type=click.Choice(["ready", "running", "done", "dead", "cancelled"]), help="Only these.")
-@click.option("--kind", type=click.Choice(sorted(HANDLERS)), help="Only of this kind.")
+@click.option("--kind", type=click.Choice(_KINDS), help="Only of this kind.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @as_json_option
 def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) -> None:
@@ -81,7 +83,7 @@ def show_job(job_id: int, as_json: bool) -> None:
 @group.command("retry", epilog="Example: flask jobs retry --all-dead --kind deliver")
 @click.argument("job_id", type=int, required=False)
 @click.option("--all-dead", is_flag=True, help="All dead jobs instead of one.")
-@click.option("--kind", type=click.Choice(sorted(HANDLERS)), help="With --all-dead: only of this kind.")
+@click.option("--kind", type=click.Choice(_KINDS), help="With --all-dead: only of this kind.")
 def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     """Let a dead job, or all of them, start afresh."""
     if all_dead == (job_id is not None):
@@ -124,6 +126,7 @@ def cancel_job(job_id: int) -> None:
             raise click.ClickException(f"no unfinished job has the ID {job_id}; see `flask jobs list`")
         nobodys = ""
         dropped = Claim(id=job.id, kind=job.kind, token=nobodys, args=job.args)
-        HANDLERS[job.kind].died(services, session, dropped, f"job {job_id} was cancelled by {operator()}")
+        if (handler := HANDLERS.get(job.kind)) and handler.on_death:
+            handler.on_death(services, session, dropped, f"job {job_id} was cancelled by {operator()}")
         record(session, actor=operator(), action="job.cancelled", subject=str(job_id))
     click.echo(f"Job {job_id} is cancelled.")

@@ -12,6 +12,7 @@ from app.audit import record
 from app.commands.output import as_json_option, current_services, moment, operator, print_rows
 from app.crypto.webhook_secrets import digest_of
 from app.errors import CertcourierError
+from app.jobs.kinds import JobKind
 from app.services import Services
 
 group = AppGroup("webhooks", help="Webhooks of the DNSimple account.")
@@ -54,7 +55,7 @@ def rotate(wait: int) -> None:
     until = time.monotonic() + wait
     while not _is_done(services, newest):
         with services.database.write() as session:  # again: one that is being done now may not know of it
-            services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
+            services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
         if time.monotonic() >= until:
             raise click.ClickException("no worker has done it yet; it will be done as soon as one runs")
         time.sleep(0.5)

@@ -13,7 +13,7 @@ from app.db.clock import read_now
 from app.db.models import Certificate, Delivery, DeliveryState, Lineage
 from app.db.upsert import insert_many_once, insert_once
 from app.deliveries.endpoint_checks import enqueue_endpoint_check
-from app.deliveries.hook_runs import job_key, places_before, run_coalesced_hook
+from app.deliveries.hook_runs import delivery_key, places_before, run_coalesced_hook
 from app.deliveries.suspension import refuse_if_suspended, suspend_if_gone
 from app.destinations.base import (
     Bundle,
@@ -25,12 +25,11 @@ from app.destinations.base import (
     Version,
 )
 from app.errors import CertcourierError
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, Snooze
 from app.services import Services
 from app.timeline import record_step
 
-# With pauses of up to an hour: about two days.
-_MOST_ATTEMPTS = 56
 # One that comes after another is started when that one ends; this is only how long it may look for itself meanwhile.
 _LOOK_AGAIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 
@@ -42,11 +41,9 @@ def enqueue_delivery(services: Services, session: Session, certificate_id: int, 
         _row(session, certificate_id, destination).state = DeliveryState.PENDING  # reissued under the same ID
     services.queue.enqueue(
         session,
-        "deliver",
+        JobKind.DELIVER,
         args,
-        key=job_key(certificate_id, destination),
         delay=_LOOK_AGAIN_SECONDS[0] if _comes_after(services, destination) else 0.0,
-        max_attempts=_MOST_ATTEMPTS,
     )
 
 
@@ -55,12 +52,12 @@ def enqueue_deliveries(
 ) -> list[str]:
     """The same for many certificates; returns the keys of their jobs."""
     jobs = {
-        f"deliver:{number}:{destination}": {"certificate_id": number, "destination": destination}
+        delivery_key(number, destination): {"certificate_id": number, "destination": destination}
         for number in certificate_ids
     }
     rows = [{**args, "state": DeliveryState.PENDING} for args in jobs.values()]
     insert_many_once(session, Delivery, rows, "certificate_id")
-    services.queue.enqueue_many(session, "deliver", jobs, max_attempts=_MOST_ATTEMPTS)
+    services.queue.enqueue_many(session, JobKind.DELIVER, jobs)
     return list(jobs)
 
 
@@ -103,7 +100,7 @@ def deliver(services: Services, claim: Claim) -> None:
         record_step(session, result.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
         followers = [other for other in services.destinations if name in _comes_after(services, other)]
         if followers:
-            services.queue.expedite(session, [job_key(certificate_id, follower) for follower in followers])
+            services.queue.expedite(session, [delivery_key(certificate_id, follower) for follower in followers])
         if result.outcome == "delivered":
             enqueue_endpoint_check(services, session, certificate)
             _put_newer_back(services, session, certificate, name)

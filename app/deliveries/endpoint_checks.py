@@ -25,7 +25,8 @@ from app.db.models import Certificate, Delivery, DeliveryState, EndpointCheck, F
 from app.db.upsert import insert_many_once, insert_once
 from app.endpoints.probe import ProbeResult
 from app.endpoints.registry import Endpoint
-from app.jobs.queue import Claim, Priority, Snooze
+from app.jobs.kinds import JobKind
+from app.jobs.queue import Claim, Snooze
 from app.services import Services
 from app.timeline import record_step
 
@@ -202,7 +203,7 @@ def _look_for_work(services: Services, claim: Claim) -> None:
 def _wake(services: Services, session: Session, endpoint: str, delay: float) -> None:
     key = f"check_endpoint:{endpoint}"
     args = {"endpoint": endpoint}
-    if not services.queue.enqueue(session, "check_endpoint", args, key=key, priority=Priority.BACKGROUND, delay=delay):
+    if not services.queue.enqueue(session, JobKind.CHECK_ENDPOINT, args, key=key, delay=delay):
         services.queue.expedite(session, [key], delay=delay)
 
 

@@ -27,6 +27,7 @@ from app.destinations.base import (
     SupportsHookRuns,
 )
 from app.errors import CertcourierError
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, Snooze
 from app.services import Services
 
@@ -34,9 +35,9 @@ _LONGEST_WAIT_SECONDS = 60.0
 _MANY = 500
 
 
-def job_key(certificate_id: int, destination: str) -> str:
+def delivery_key(certificate_id: int, destination: str) -> str:
     """The key of a delivery's job."""
-    return f"deliver:{certificate_id}:{destination}"
+    return str(JobKind.DELIVER.key_for({"certificate_id": certificate_id, "destination": destination}))
 
 
 def run_coalesced_hook(
@@ -182,6 +183,6 @@ def _leave(session: Session, delivery_id: int, run_id: int) -> None:
 def _expedite_served(services: Services, session: Session, run_id: int) -> None:
     """Those whom it served need wait no longer."""
     served = select(Delivery.certificate_id, Delivery.destination).filter_by(run_id=run_id)
-    keys = [job_key(*row) for row in session.execute(served)]
+    keys = [delivery_key(*row) for row in session.execute(served)]
     for start in range(0, len(keys), _MANY):
         services.queue.expedite(session, keys[start : start + _MANY])

@@ -17,6 +17,7 @@ from app.db.models import Certificate, Delivery, DeliveryState, Job, Lineage
 from app.db.upsert import insert_many_once
 from app.deliveries.delivery import enqueue_deliveries
 from app.errors import PermanentError
+from app.jobs.kinds import JobKind
 from app.operations.key_refetch import enqueue_key_refetch
 from app.services import Services
 
@@ -146,7 +147,7 @@ def _wanted(ids: Sequence[int], state: str | None, destination: str | None) -> l
 
 def _owe(services: Services, session: Session, certificate_ids: Collection[int], destination: str) -> None:
     """Their jobs begin now, afresh or early; those that were given up need no attention any more."""
-    dead = session.execute(select(Job.id, Job.args).where(Job.kind == "deliver", Job.state == "dead"))
+    dead = session.execute(select(Job.id, Job.args).where(Job.kind == JobKind.DELIVER, Job.state == "dead"))
     ours = [
         number
         for number, args in dead

@@ -9,6 +9,7 @@ from app.audit import record
 from app.db.models import Delivery, Job, SuspendedDestination
 from app.db.upsert import insert_once
 from app.destinations.base import DestinationGoneError, DestinationRefusedError
+from app.jobs.kinds import JobKind
 from app.operations.job_retry import retry_job
 from app.services import Services
 
@@ -40,7 +41,7 @@ def resume(services: Services, destination: str, *, actor: str) -> int | None:
         failed = select(Delivery).filter_by(destination=destination, state="failed")
         owed = {row.certificate_id: row for row in session.scalars(failed.with_for_update())}
         given_up = select(Job).where(
-            Job.kind == "deliver", Job.state == "dead", Job.args["destination"].as_string() == destination
+            Job.kind == JobKind.DELIVER, Job.state == "dead", Job.args["destination"].as_string() == destination
         )
         revived: set[int] = set()
         for job in session.scalars(given_up.order_by(Job.id)):

@@ -20,6 +20,7 @@ from app.db.models import Certificate, Domain
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.dnsimple.models import Certificate as RemoteCertificate
 from app.dnsimple.purposes import Purpose
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, Snooze
 from app.renewals.renewal import record_renewal_failure
 from app.services import Services
@@ -41,7 +42,7 @@ _NOT_SOONER = timedelta(seconds=30)
 def enqueue_event_handling(services: Services, session: Session, events: Iterable[tuple[str, FetchRequest]]) -> None:
     """Enqueue a look for each event, in the caller's transaction; one at a time for a certificate and a name."""
     jobs = {f"{name}:{one.domain_id}:{one.certificate_id}": asdict(one) | {"event": name} for name, one in events}
-    services.queue.enqueue_many(session, "handle_event", jobs)
+    services.queue.enqueue_many(session, JobKind.HANDLE_EVENT, jobs)
 
 
 def handle_event(services: Services, claim: Claim) -> None:

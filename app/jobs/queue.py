@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
@@ -25,18 +24,11 @@ from app.db.clock import db_now
 from app.db.database import Database
 from app.db.models import Job
 from app.db.upsert import changed_rows, insert_many_once, insert_once
+from app.jobs.kinds import JobKind, Priority
 
 CHANNEL = "certcourier_jobs"
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 3600.0
-
-
-class Priority(IntEnum):
-    """Which of the jobs that are due goes first."""
-
-    INTERACTIVE = 0
-    NORMAL = 1
-    BACKGROUND = 2
 
 
 class LeaseLostError(Exception):
@@ -75,49 +67,52 @@ class Queue:
     def enqueue(
         self,
         session: Session,
-        kind: str,
-        args: dict[str, Any],
+        kind: JobKind,
+        args: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
-        priority: Priority = Priority.NORMAL,
+        priority: Priority | None = None,
         delay: float = 0.0,
-        max_attempts: int = 20,
     ) -> bool:
-        """Add a job in the caller's transaction, to start in `delay` seconds.
+        """Add a job in the caller's transaction, to start in `delay` seconds. False if its key is taken.
 
-        With a `key`, nothing is added while an unfinished job has the same one; returns whether it was added.
+        A key is taken while an unfinished job has it. `key` and `priority` default to those of the kind.
         """
+        args = dict(args or {})
         added = insert_once(
             session,
             Job,
-            kind=kind,
+            kind=kind.value,
             args=args,
-            key=key,
-            priority=int(priority),
+            key=key or kind.key_for(args),
+            priority=int(kind.definition.priority if priority is None else priority),
             run_at=db_now(delay),
-            max_attempts=max_attempts,
+            max_attempts=kind.definition.max_attempts,
         )
         if added and delay <= 0:
             self._notify_workers(session)
         return added
 
-    def enqueue_many(
-        self, session: Session, kind: str, args_by_key: Mapping[str, dict[str, Any]], *, max_attempts: int = 20
-    ) -> None:
-        """Add many jobs that are due at once, each under its key, as `enqueue` does."""
-        rows = [
-            {"kind": kind, "args": args, "key": key, "max_attempts": max_attempts} for key, args in args_by_key.items()
-        ]
+    def enqueue_many(self, session: Session, kind: JobKind, args_by_key: Mapping[str, dict[str, Any]]) -> None:
+        """Add many jobs that are due immediately, each under its key, as `enqueue` does."""
+        definition = kind.definition
+        common = {
+            "kind": kind.value,
+            "priority": int(definition.priority),
+            "max_attempts": definition.max_attempts,
+        }
+        rows = [{**common, "args": args, "key": key} for key, args in args_by_key.items()]
         if insert_many_once(session, Job, rows, "key"):
             self._notify_workers(session)
 
-    def enqueue_claimed(self, session: Session, kind: str, args: dict[str, Any], *, lease_seconds: float) -> Claim:
-        """Add a job that the caller is about to do itself. If it dies, a worker takes over when the lease ends."""
+    def enqueue_claimed(self, session: Session, kind: JobKind, args: dict[str, Any], *, lease_seconds: float) -> Claim:
+        """Add a job that the caller runs itself. If the caller dies, a worker takes over when the lease ends."""
         claim_token = secrets.token_hex(16)
         job = Job(
-            kind=kind,
+            kind=kind.value,
             args=args,
-            priority=int(Priority.INTERACTIVE),
+            priority=int(kind.definition.priority),
+            max_attempts=kind.definition.max_attempts,
             state="running",
             lease_expires_at=db_now(lease_seconds),
             token=claim_token,
@@ -125,7 +120,9 @@ class Queue:
         )
         session.add(job)
         session.flush()
-        return Claim(id=job.id, kind=kind, args=args, token=claim_token)
+        return Claim(
+            id=job.id, kind=kind.value, args=args, token=claim_token, max_attempts=kind.definition.max_attempts
+        )
 
     def claim(self, limit: int, *, worker_id: str) -> list[Claim]:
         """Take up to `limit` jobs that are due, the most urgent first, for `lease_seconds`."""

@@ -7,19 +7,13 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.db.models import Delivery, DeliveryState, Job
-from app.deliveries.hook_runs import job_key
+from app.deliveries.hook_runs import delivery_key
 from app.errors import PermanentError
+from app.jobs.kinds import JobKind
 from app.services import Services
 
 # What an installation notes among its arguments: how often it has looked in vain. Who starts afresh forgets it.
 POLLS_ARG = "not_yet"
-# Their end was written down when they died, and a job of theirs that starts again would find nothing to do.
-_ENDED_WITH = {
-    "advance_order": "its order has failed: order again",
-    "poll_issuance": "its order has failed: order again, or check `flask certificates list` for the certificate",
-    "import_account": "its import has ended: `flask certificates import` begins another one",
-    "import_domain": "its import has ended: `flask certificates import --domain` looks at the domain again",
-}
 
 
 def retry_job(services: Services, session: Session, job_id: int, *, actor: str) -> bool:
@@ -34,9 +28,9 @@ def retry_job(services: Services, session: Session, job_id: int, *, actor: str) 
     if instead:
         raise PermanentError(f"job {job_id} ({job.kind}) does not start again: {instead}")
     key = None
-    if job.kind == "deliver":
+    if job.kind == JobKind.DELIVER:
         certificate_id, destination = int(job.args["certificate_id"]), str(job.args["destination"])
-        key = job_key(certificate_id, destination)
+        key = delivery_key(certificate_id, destination)
         ours = update(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination == destination)
         session.execute(ours.values(state=DeliveryState.PENDING))
     if not services.queue.revive(session, job_id, key=key):
@@ -47,5 +41,6 @@ def retry_job(services: Services, session: Session, job_id: int, *, actor: str) 
 
 
 def instead_of_retrying(kind: str) -> str | None:
-    """What to do instead, for a kind of job that `revive` refuses."""
-    return _ENDED_WITH.get(kind)
+    """What to do instead, for a kind of job that cannot be retried."""
+    known = JobKind.named(kind)
+    return known.definition.instead_of_retry if known else None

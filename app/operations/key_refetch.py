@@ -14,7 +14,8 @@ from app.crypto.keyring import encryption_key_id
 from app.db.models import Certificate, Delivery, DeliveryState, Job
 from app.deliveries.delivery import enqueue_delivery
 from app.errors import PermanentError
-from app.jobs.queue import Claim, Priority
+from app.jobs.kinds import JobKind
+from app.jobs.queue import Claim
 from app.services import Services
 
 log = structlog.get_logger("certcourier")
@@ -24,8 +25,7 @@ def enqueue_key_refetch(services: Services, session: Session, certificate_ids: I
     """Enqueue a job for each in the caller's transaction; returns how many had none yet."""
     added = 0
     for number in certificate_ids:
-        args, key = {"certificate_id": number}, f"refetch:{number}"
-        if services.queue.enqueue(session, "refetch_key", args, key=key, priority=Priority.BACKGROUND):
+        if services.queue.enqueue(session, JobKind.REFETCH_KEY, {"certificate_id": number}):
             record(session, actor=actor, action="private_key.refetched", subject=str(number))
             added += 1
     return added
@@ -59,5 +59,5 @@ def refetch_key(services: Services, claim: Claim) -> None:
 def unfinished(services: Services) -> int:
     """How many are still to be fetched."""
     with services.database.read() as session:
-        query = select(func.count()).select_from(Job).where(Job.kind == "refetch_key", Job.finished_at.is_(None))
+        query = select(func.count()).select_from(Job).where(Job.kind == JobKind.REFETCH_KEY, Job.finished_at.is_(None))
         return session.scalar(query) or 0

@@ -22,6 +22,7 @@ from app.certificates.queries import GIVEN_UP
 from app.certificates.states import ORDER_STATES
 from app.db.clock import UTCDateTime, epoch, read_now
 from app.db.models import Certificate, Delivery, Event, Fact, Job, Lineage, Order, OrderState, Quota, Worker
+from app.jobs.kinds import JobKind
 from app.metrics import event_label
 from app.operations.health import WORKER_SILENT
 from app.services import Services
@@ -234,7 +235,7 @@ def _workers(context: _Context) -> Iterable[Metric]:
 def _webhook(context: _Context) -> Iterable[Metric]:
     known = context.session.get(Fact, "webhook_id") is not None
     yield _gauge("certcourier_webhook_registered", "1 when our webhook at DNSimple has been registered.", int(known))
-    unannounced = and_(Job.kind == "fetch_certificate", Job.args["event_id"].as_string().is_(None))
+    unannounced = and_(Job.kind == JobKind.FETCH_CERTIFICATE, Job.args["event_id"].as_string().is_(None))
     found = select(func.count()).select_from(Job).where(Job.finished_at > context.now - _RECENT, unannounced)
     yield _gauge(
         "certcourier_fetches_unannounced_last_day",

@@ -14,7 +14,8 @@ from app.db.clock import read_now
 from app.db.models import Job, Order, OrderState, new_id
 from app.db.upsert import insert_once
 from app.domain_names import OrderNames, OrderRequest, digest_names, resolve_names
-from app.jobs.queue import Claim, Priority
+from app.jobs.kinds import JobKind
+from app.jobs.queue import Claim
 from app.orders.idempotency import Key, KeyInFlightError, StoredAnswer, digest_request, find_key, keep_key
 from app.services import Services
 from app.timeline import record_step
@@ -68,9 +69,9 @@ def create_order(
     args = {"order_id": order_id}
     if hold_seconds is not None:
         return PlacedOrder(
-            order_id, services.queue.enqueue_claimed(session, "advance_order", args, lease_seconds=hold_seconds)
+            order_id, services.queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, args, lease_seconds=hold_seconds)
         )
-    services.queue.enqueue(session, "advance_order", args, priority=Priority.INTERACTIVE)
+    services.queue.enqueue(session, JobKind.ADVANCE_ORDER, args)
     return PlacedOrder(order_id, None)
 
 
@@ -108,7 +109,7 @@ def submit_order(
 def is_being_advanced(session: Session, order_id: str) -> bool:
     """Whether somebody holds the order's first job at this moment."""
     now = read_now(session)
-    running = session.scalars(select(Job).where(Job.kind == "advance_order", Job.state == "running"))
+    running = session.scalars(select(Job).where(Job.kind == JobKind.ADVANCE_ORDER, Job.state == "running"))
     return any(
         job.args.get("order_id") == order_id and job.lease_expires_at is not None and job.lease_expires_at > now
         for job in running

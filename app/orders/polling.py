@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.certificates.retrieval import enqueue_fetch
 from app.db.clock import read_now
 from app.db.models import Certificate, Order, OrderState
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, Snooze
 from app.orders.failures import fail_order
 from app.services import Services
@@ -25,9 +26,8 @@ def start_polling(services: Services, session: Session, order_id: str) -> None:
     """Schedule the first look, in the caller's transaction."""
     services.queue.enqueue(
         session,
-        "poll_issuance",
+        JobKind.POLL_ISSUANCE,
         {"order_id": order_id},
-        key=f"poll_issuance:{order_id}",
         delay=services.settings.issuance_poll_seconds[0],
     )
 

@@ -23,7 +23,8 @@ from app.db.models import Certificate, Order, OrderState, Quota, RenewalInfo, ne
 from app.db.upsert import insert_once
 from app.domain_names import digest_names
 from app.errors import PermanentError
-from app.jobs.queue import Claim, Priority
+from app.jobs.kinds import JobKind, Priority
+from app.jobs.queue import Claim
 from app.services import Services
 from app.timeline import record_step
 
@@ -126,7 +127,7 @@ def order_renewal(services: Services, session: Session, certificate: Certificate
     if not placed:
         return None
     record_step(session, "renewal ordered", why, order_id=order_id, certificate_id=certificate.id)
-    services.queue.enqueue(session, "advance_order", {"order_id": order_id}, priority=Priority.BACKGROUND)
+    services.queue.enqueue(session, JobKind.ADVANCE_ORDER, {"order_id": order_id}, priority=Priority.BACKGROUND)
     return order_id
 
 

@@ -20,6 +20,7 @@ from app.db.models import Worker as WorkerRow
 from app.db.models import new_id
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, PaymentRequiredError
 from app.errors import CertcourierError, PermanentError, RetryableError
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, LeaseLostError, Snooze
 from app.jobs.wakeup import wakeup_for
 from app.services import Services
@@ -101,8 +102,8 @@ def _settle(services: Services, claim: Claim, error: Exception, bound: structlog
 def _mark_dead(services: Services, claim: Claim, reason: str, bound: structlog.typing.FilteringBoundLogger) -> None:
     with services.database.write() as session:
         services.queue.mark_dead(session, claim, reason)
-        if claim.kind in HANDLERS:
-            HANDLERS[claim.kind].died(services, session, claim, reason)
+        if (handler := HANDLERS.get(claim.kind)) and handler.on_death:
+            handler.on_death(services, session, claim, reason)
     bound.error("job dead", reason=reason, remedy=f"mend the cause, then `flask jobs retry {claim.id}`")
 
 
@@ -160,7 +161,7 @@ class Worker:
     def _start(self) -> None:
         with self._services.database.write() as session:
             session.add(self._row())
-            self._services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
+            self._services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
         log.info("worker started", worker_id=self.id, threads=self._threads)
 
     def _claim(self, free: int) -> list[Claim]:

@@ -19,8 +19,8 @@ from sqlalchemy import func, select, update
 
 from app.db.database import Database
 from app.db.models import Domain, Job
+from app.jobs.kinds import PERIODS, JobKind
 from app.jobs.queue import Queue
-from app.worker.periodic import SCHEDULE
 from tests.chaos.checks import Evidence, find_violations
 from tests.chaos.crowd import Crowd
 from tests.chaos.reader import Reader
@@ -189,7 +189,7 @@ def _let_it_rest(stack: Stack, simulator: Simulator, database: Database, crowd: 
 
     def looked_at_all() -> bool:
         with database.write() as session:
-            queue.enqueue(session, "reconcile", {}, key="reconcile")
+            queue.enqueue(session, JobKind.RECONCILE)
         _wait_for_rest(simulator, database, crowd)
         with database.read() as session:
             return not session.scalar(select(func.count()).select_from(Domain).where(Domain.last_checked_at.is_(None)))
@@ -199,7 +199,7 @@ def _let_it_rest(stack: Stack, simulator: Simulator, database: Database, crowd: 
 
 
 def _wait_for_rest(simulator: Simulator, database: Database, crowd: Crowd) -> None:
-    periodic = {every.kind for every in SCHEDULE} - {"reconcile"}
+    periodic = PERIODS.keys() - {JobKind.RECONCILE}
 
     def resting() -> bool:
         crowd.hurry()

@@ -17,14 +17,14 @@ from sqlalchemy import inspect, select, text
 
 from app.db.database import Database
 from app.db.models import Certificate, Delivery, Event, Job, Order, TimelineEntry
-from app.worker.periodic import SCHEDULE
+from app.jobs.kinds import PERIODS, JobKind
 from tests.chaos.crowd import Crowd
 from tests.chaos.reader import Reader
 from tests.support.simulator_process import Simulator
 
 _STOP_GRACE_SECONDS = 1.0
 # Periodic jobs lose nothing by dying: the next slot's job does their work.
-_MAY_DIE = {"fetch_certificate", *(every.kind for every in SCHEDULE)}
+_MAY_DIE = {JobKind.FETCH_CERTIFICATE, *PERIODS}
 # "PRIVATE KEY" in base64, at each of the three places where it may begin.
 _ENCODED = (b"UFJJVkFURSBLRV", b"BSSVZBVEUgS0VZ", b"QUklWQVRFIEtFW")
 

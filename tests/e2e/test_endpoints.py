@@ -14,6 +14,7 @@ from sqlalchemy import update
 
 from app.db.clock import db_now
 from app.db.models import EndpointCheck
+from app.jobs.kinds import JobKind
 from tests.support.harness import make_services, make_settings
 from tests.support.nginx import Nginx
 from tests.support.receiver import Receiver
@@ -41,14 +42,14 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def now(stack: Stack, *kinds: str) -> None:
+def now(stack: Stack, *kinds: JobKind) -> None:
     """What the worker would do within the minute, at once."""
     settings = make_settings(stack.environment["DATABASE_URL"], stack.simulator.url, stack.folder / "var")
     services = make_services(settings)
     with services.database.write() as session:
         session.execute(update(EndpointCheck).values(next_check_at=db_now(-1)))
         for kind in kinds:
-            services.queue.enqueue(session, kind, {}, key=kind)
+            services.queue.enqueue(session, kind)
     services.database.close()
 
 
@@ -75,13 +76,13 @@ def test_a_stale_server_is_told_and_its_recovery_too(
             second = simulator.renew(first)
             stack.wait_delivered(second)
             wait_until(lambda: endpoint(stack, second)["state"] == "stale", "the server is stale")
-            now(stack, "evaluate_alerts")
+            now(stack, JobKind.EVALUATE_ALERTS)
             wait_until(lambda: receiver.messages, "the alert is told")
             renewed = x509.load_pem_x509_certificate(stack.get(f"/certificates/{second}")["certificate_pem"].encode())
             nginx.reload(renewed.public_bytes(Encoding.DER))
-            now(stack, "check_endpoint")
+            now(stack, JobKind.CHECK_ENDPOINT)
             wait_until(lambda: endpoint(stack, second)["state"] == "served", "the new certificate is served")
-            now(stack, "evaluate_alerts")
+            now(stack, JobKind.EVALUATE_ALERTS)
             wait_until(lambda: len(receiver.messages) == 2, "the recovery is told")
         problem, recovery = receiver.messages
         assert problem["title"] == "Certcourier at 127.0.0.1: An endpoint serves another certificate"

@@ -23,9 +23,10 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from app import create_app
 from app.certificates.account_import import import_progress, start_import
 from app.db.clock import move_ahead, read_now
+from app.jobs.kinds import JobKind
 from app.operations.health import claim_installation
 from app.services import Services
-from app.worker.periodic import Every, enqueue_due
+from app.worker.periodic import enqueue_due
 from app.worker.worker import run_job
 from config import Settings
 from tests.simulation.ledger import Ledger
@@ -37,7 +38,12 @@ from tests.support.stack import free_port
 DAY = 86_400.0
 FIRST_STRIDES = (150.0, 1800.0)
 # What the worker does every few minutes is done once a step; its windows of time are those hours, too.
-PERIODIC = (Every("register_webhook", 3600), Every("renew_due", 3600), Every("reconcile", 3600), Every("prune", 86_400))
+PERIODS = {
+    JobKind.REGISTER_WEBHOOK: 3600,
+    JobKind.RENEW_DUE: 3600,
+    JobKind.RECONCILE: 3600,
+    JobKind.PRUNE: 86_400,
+}
 WITHOUT_AUTO_RENEW = 0.3
 RATES = {
     "event-dropped": 0.1,
@@ -236,7 +242,7 @@ class Year:
         self._wait_for_simulator()
         if periodic:
             with self._services.database.write() as session:
-                enqueue_due(session, self._services.queue, PERIODIC)
+                enqueue_due(session, self._services.queue, PERIODS)
         while True:
             if not self._work():
                 return

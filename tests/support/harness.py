@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 
 from app.db.clock import db_now
 from app.db.models import Job, Quota
+from app.jobs.kinds import JobKind
 from app.operations.health import claim_installation
 from app.services import Services, build_services
 from app.worker.worker import run_job
@@ -102,5 +103,5 @@ def event(
 
 def register_webhook(services: Services) -> None:
     with services.database.write() as session:
-        services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
+        services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
     drain(services)

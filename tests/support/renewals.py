@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 
 from app.db.clock import db_now
 from app.db.models import Certificate, Order
-from app.jobs.queue import Priority
+from app.jobs.kinds import JobKind
 from app.services import Services
 from tests.support.harness import drain, make_due
 from tests.support.simulator_process import Simulator
@@ -22,7 +22,7 @@ def age(services: Services, certificate_id: int, *, days_left: float, lifetime: 
 
 def renew(services: Services) -> list[str]:
     with services.database.write() as session:
-        services.queue.enqueue(session, "renew_due", {}, key="renew_due", priority=Priority.BACKGROUND)
+        services.queue.enqueue(session, JobKind.RENEW_DUE)
     return drain(services)
 
 

@@ -25,8 +25,8 @@ from app.domain_names import resolve_names
 from app.endpoints.registry import Endpoint, load_endpoints
 from app.endpoints.starttls import BEGIN
 from app.events.ingestion import ACTED_ON
+from app.jobs.kinds import JobKind
 from app.web.api.openapi import openapi_document
-from app.worker.handlers import HANDLERS
 from config import Settings, settings_table
 from simulator.__main__ import options_table
 from simulator.catalogue import catalogue_table
@@ -89,7 +89,7 @@ def test_every_event_that_is_acted_on_is_documented() -> None:
 
 
 def test_every_kind_of_job_is_documented() -> None:
-    for kind in HANDLERS:
+    for kind in JobKind:
         assert f"| `{kind}` |" in DOCS["architecture.md"]
 
 

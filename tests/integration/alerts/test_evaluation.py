@@ -19,9 +19,9 @@ from app.db.clock import db_now, read_now
 from app.db.models import Alert, Certificate, Delivery, EndpointCheck, Fact, Job, Order, Quota, Worker, new_id
 from app.dnsimple.budget import digest_token
 from app.endpoints.registry import Endpoint
+from app.jobs.kinds import JobKind
 from app.notifications.notifier import NotificationFailedError, Notifier
 from app.services import Services
-from app.worker.periodic import SCHEDULE
 from tests.support.command_line import run
 from tests.support.harness import ACCOUNT, TOKEN, drain, jobs, make_due, register_webhook
 from tests.support.receiver import Receiver
@@ -43,7 +43,7 @@ def telling(services: Services, receiver: Receiver) -> Services:
 def watch(services: Services) -> None:
     """What happens every minute, and the messages that come of it."""
     with services.database.write() as session:
-        services.queue.enqueue(session, "evaluate_alerts", {}, key="evaluate_alerts")
+        services.queue.enqueue(session, JobKind.EVALUATE_ALERTS)
     drain(services)
 
 
@@ -452,7 +452,7 @@ def test_every_problem_has_its_kind(services: Services) -> None:
 
 
 def test_problems_are_looked_for_every_minute() -> None:
-    assert next(every.seconds for every in SCHEDULE if every.kind == "evaluate_alerts") == 60
+    assert JobKind.EVALUATE_ALERTS.definition.period_seconds == 60
 
 
 # Commands and settings

@@ -15,6 +15,7 @@ from app.auth.tokens import create_token, revoke_token
 from app.db.clock import db_now
 from app.db.models import ApiToken, AuditEntry, Order, RequestCount
 from app.domain_names import InvalidFieldError
+from app.jobs.kinds import JobKind
 from app.services import Services
 from app.web.auth import requires
 from tests.support.command_line import run
@@ -276,7 +277,7 @@ def test_tokens_and_jobs_name_their_operator(app: Flask, services: Services) -> 
     made = json.loads(run(app, "tokens", "create", "x", "--domains", "*.example.com", "--expires", "90d", "--json"))
     run(app, "tokens", "revoke", made["id"])
     with services.database.write() as session:
-        services.queue.enqueue(session, "prune", {}, delay=1000)
+        services.queue.enqueue(session, JobKind.PRUNE, delay=1000)
     run(app, "jobs", "cancel", "1")
     entries = audited(services)
     assert [entry[1:3] for entry in entries] == [
@@ -294,7 +295,7 @@ def test_failed_logins_are_in_the_audit_trail_as_counts_alone(app: Flask, servic
         app.test_client().get("/orders", environ_base={"REMOTE_ADDR": address})
     with services.database.write() as session:
         session.execute(update(RequestCount).values(minute=RequestCount.minute - 10))
-        services.queue.enqueue(session, "prune", {})
+        services.queue.enqueue(session, JobKind.PRUNE)
     drain(services)
     assert audited(services) == [("system", "logins.failed", "clients", {"failures": 3, "addresses": 2})]
     with services.database.read() as session:

@@ -13,9 +13,8 @@ from sqlalchemy import insert, select, update
 from app.certificates import reconciliation
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, Domain, Fact, Job, Quota
-from app.jobs.queue import Priority
+from app.jobs.kinds import PERIODS, JobKind
 from app.services import Services
-from app.worker.periodic import SCHEDULE
 from tests.support.harness import TOKEN, drain, jobs, make_due, make_services, make_settings, register_webhook
 from tests.support.simulator_process import Simulator
 from tests.support.stack import wait_until
@@ -35,7 +34,7 @@ def _domains_learned_today(services: Services, simulator: Simulator) -> None:
 
 def reconcile(services: Services, **args: Any) -> list[str]:
     with services.database.write() as session:
-        services.queue.enqueue(session, "reconcile", args, key="reconcile", priority=Priority.BACKGROUND)
+        services.queue.enqueue(session, JobKind.RECONCILE, args)
     return drain(services)
 
 
@@ -166,7 +165,7 @@ def test_the_calls_of_a_run_are_a_share_of_the_limit(services: Services, simulat
         reconcile(services)
     finally:
         simulator.control("POST", "/settings", {"rate_limit": 1_000_000})
-    runs = {every.kind: 3600 / every.seconds for every in SCHEDULE}
+    runs = {kind: 3600 / seconds for kind, seconds in PERIODS.items()}
     hourly = len(simulator.calls()) * runs["reconcile"] + runs["register_webhook"]
     assert 0.03 * 2400 < hourly < 0.05 * 2400
 

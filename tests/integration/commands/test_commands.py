@@ -13,6 +13,7 @@ from app.commands.main import GROUPS
 from app.db.clock import db_now
 from app.db.migrations import head_revision
 from app.db.models import Job
+from app.jobs.kinds import JobKind
 from app.services import Services
 from tests.support.command_line import run
 from tests.support.harness import drain, jobs
@@ -75,7 +76,7 @@ def test_what_cannot_start_again_says_what_to_do_instead(app: Flask, services: S
 
 def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
     with services.database.write() as session:
-        services.queue.enqueue(session, "prune", {}, delay=1000)
+        services.queue.enqueue(session, JobKind.PRUNE, delay=1000)
     run(app, "jobs", "cancel", str(jobs(services)[0].id))
     assert [job.state for job in jobs(services)] == ["cancelled"]
     assert "no unfinished job" in run(app, "jobs", "cancel", "1", status=1)

@@ -17,6 +17,7 @@ from app.crypto.webhook_secrets import RETRY_WINDOW_SECONDS, SPREAD_SECONDS, Web
 from app.db.clock import db_now, read_now
 from app.db.models import Base, Certificate, Domain, Job, Quota, WebhookSecret
 from app.events.ingestion import EventIngestion, IncomingEvent
+from app.jobs.kinds import JobKind
 from app.operations.health import claim_installation
 from app.services import Services, build_services
 from tests.support.command_line import run
@@ -34,7 +35,7 @@ def _no_webhooks(simulator: Simulator) -> None:
 
 def register(services: Services) -> None:
     with services.database.write() as session:
-        services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
+        services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
         session.execute(update(WebhookSecret).values(created_at=db_now(-SPREAD_SECONDS)))
     make_due(services)
     drain(services)
@@ -76,7 +77,7 @@ def test_dnsimple_hears_of_a_secret_only_when_every_process_has(services: Servic
     register(services)
     rotate(services)
     with services.database.write() as session:
-        services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
+        services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
     drain(services)
     (hook,) = simulator.api("GET", "/webhooks")
     assert hook["url"].endswith(WEBHOOK_SECRET)
@@ -298,7 +299,7 @@ def test_what_is_found_by_looking_does_not_wait_behind_a_flood(
     drain(services)
     assert [job.state for job in jobs(services, "fetch_certificate")] == ["ready"]
     with services.database.write() as session:
-        services.queue.enqueue(session, "reconcile", {}, key="reconcile")
+        services.queue.enqueue(session, JobKind.RECONCILE)
     drain(services)
     with services.database.read() as session:
         assert session.get_one(Certificate, number).fetched_at is not None

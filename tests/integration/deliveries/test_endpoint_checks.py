@@ -19,6 +19,7 @@ from app.deliveries import endpoint_checks
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.endpoints.probe import ProbeResult, Probes
 from app.endpoints.registry import Endpoint
+from app.jobs.kinds import JobKind
 from app.services import Services
 from tests.support.harness import drain, jobs, make_due
 from tests.support.nginx import Nginx
@@ -48,7 +49,7 @@ def look_now(services: Services) -> None:
 def run_periodic(services: Services) -> None:
     make_due(services, "check_endpoint")
     with services.database.write() as session:
-        services.queue.enqueue(session, "check_endpoint", {}, key="check_endpoint")
+        services.queue.enqueue(session, JobKind.CHECK_ENDPOINT)
     drain(services)
 
 

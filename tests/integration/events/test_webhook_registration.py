@@ -12,6 +12,7 @@ from sqlalchemy import update
 from app.crypto.webhook_secrets import SPREAD_SECONDS, WebhookSecrets
 from app.db.clock import db_now
 from app.db.models import WebhookSecret
+from app.jobs.kinds import JobKind
 from app.services import Services
 from app.worker.worker import run_job
 from tests.support.harness import drain, jobs, make_due, register_webhook
@@ -41,7 +42,7 @@ def test_it_is_registered_once_and_found_again(services: Services, simulator: Si
 def test_it_is_registered_once_by_whoever_starts_first(services: Services, simulator: Simulator) -> None:
     def start(_: int) -> None:
         with services.database.write() as session:
-            services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
+            services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
         for claim in services.queue.claim(5, worker_id="w"):
             run_job(services, claim)
 

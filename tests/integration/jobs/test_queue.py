@@ -13,9 +13,10 @@ from sqlalchemy import func, select, update
 from app.db.clock import db_now, move_ahead
 from app.db.database import Database
 from app.db.models import Fact, Job, Periodic
-from app.jobs.queue import Claim, LeaseLostError, Priority, Queue
+from app.jobs.kinds import JobKind, Priority
+from app.jobs.queue import Claim, LeaseLostError, Queue
 from app.jobs.wakeup import wakeup_for
-from app.worker.periodic import Every, enqueue_due
+from app.worker.periodic import enqueue_due
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def queue(database: Database) -> Queue:
     return Queue(database, lease_seconds=30, rng=random.Random(1))
 
 
-def add(database: Database, queue: Queue, kind: str = "work", **more: object) -> bool:
+def add(database: Database, queue: Queue, **more: object) -> bool:
     with database.write() as session:
-        return queue.enqueue(session, kind, {"n": 1}, **more)  # type: ignore[arg-type]
+        return queue.enqueue(session, JobKind.SEND_NOTIFICATION, {"n": 1}, **more)  # type: ignore[arg-type]
 
 
 def only(queue: Queue, worker_id: str = "w1") -> Claim:
@@ -46,7 +47,7 @@ def let_lease_end(database: Database) -> None:
 def test_a_job_is_claimed_once(database: Database, queue: Queue) -> None:
     add(database, queue)
     claim = only(queue)
-    assert (claim.kind, claim.args, claim.attempts) == ("work", {"n": 1}, 1)
+    assert (claim.kind, claim.args, claim.attempts) == ("send_notification", {"n": 1}, 1)
     assert queue.claim(10, worker_id="w2") == []
 
 
@@ -59,15 +60,18 @@ def test_a_job_is_not_claimed_before_its_time(database: Database, queue: Queue) 
 
 
 def test_the_most_urgent_goes_first(database: Database, queue: Queue) -> None:
-    for priority in (Priority.BACKGROUND, Priority.INTERACTIVE, Priority.NORMAL):
-        add(database, queue, kind=priority.name, priority=priority)
-    assert [claim.kind for claim in queue.claim(2, worker_id="w1")] == ["INTERACTIVE", "NORMAL"]
+    with database.write() as session:
+        for kind in (JobKind.REFETCH_KEY, JobKind.ADVANCE_ORDER, JobKind.SEND_NOTIFICATION):
+            queue.enqueue(session, kind, {"certificate_id": 1})
+        queue.enqueue(session, JobKind.RECONCILE, priority=Priority.INTERACTIVE)
+    claims = queue.claim(3, worker_id="w1")
+    assert [claim.kind for claim in claims] == ["advance_order", "reconcile", "send_notification"]
 
 
 def test_many_claimers_never_share_a_job(database: Database, queue: Queue) -> None:
     with database.write() as session:
         for number in range(60):
-            queue.enqueue(session, "work", {"n": number})
+            queue.enqueue(session, JobKind.SEND_NOTIFICATION, {"n": number})
 
     def claim_all(number: int) -> list[int]:
         mine: list[int] = []
@@ -153,7 +157,7 @@ def test_a_key_admits_one_unfinished_job(database: Database, queue: Queue) -> No
 
 def test_an_enqueue_that_is_rolled_back_leaves_no_job(database: Database, queue: Queue) -> None:
     with pytest.raises(RuntimeError), database.write() as session:
-        queue.enqueue(session, "work", {})
+        queue.enqueue(session, JobKind.SEND_NOTIFICATION)
         raise RuntimeError
     assert queue.seconds_until_due() is None
 
@@ -182,7 +186,7 @@ def test_a_cancelled_job_is_taken_from_its_worker(database: Database, queue: Que
 
 def test_a_job_that_its_maker_holds_is_taken_over_when_the_lease_ends(database: Database, queue: Queue) -> None:
     with database.write() as session:
-        claim = queue.enqueue_claimed(session, "advance_order", {"order_id": "x"}, lease_seconds=20)
+        claim = queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, {"order_id": "x"}, lease_seconds=20)
     assert queue.claim(1, worker_id="w1") == []
     let_lease_end(database)
     assert only(queue).id == claim.id
@@ -190,37 +194,35 @@ def test_a_job_that_its_maker_holds_is_taken_over_when_the_lease_ends(database: 
 
 def test_a_job_handed_over_is_claimed_at_once(database: Database, queue: Queue) -> None:
     with database.write() as session:
-        claim = queue.enqueue_claimed(session, "advance_order", {}, lease_seconds=20)
+        claim = queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, {}, lease_seconds=20)
     with database.write() as session:
         queue.release(session, claim)
     assert only(queue).id == claim.id
 
 
 def test_a_slot_of_a_periodic_job_is_taken_once(database: Database, queue: Queue) -> None:
-    schedule = (Every("tick", 3600),)
-
     def start(_: int) -> int:
         with database.write() as session:
-            return len(enqueue_due(session, queue, schedule))
+            return len(enqueue_due(session, queue, {JobKind.PRUNE: 3600}))
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(start, range(8))) == 1
     with database.write() as session:  # the next hour
         session.execute(update(Periodic).values(slot=Periodic.slot - 1))
-        assert enqueue_due(session, queue, schedule) == ["tick"]
+        assert enqueue_due(session, queue, {JobKind.PRUNE: 3600}) == [JobKind.PRUNE]
 
 
 def test_periodic_jobs_go_on_after_the_databases_clock_was_ahead(database: Database) -> None:
-    queue, schedule = Queue(database), (Every("tick", 60),)
+    queue = Queue(database)
     move_ahead(30 * 86400)
     try:
         with database.write() as session:
-            assert enqueue_due(session, queue, schedule) == ["tick"]
+            assert enqueue_due(session, queue, {JobKind.PRUNE: 60}) == [JobKind.PRUNE]
     finally:
         move_ahead(-30 * 86400)
     with database.write() as session:
-        assert enqueue_due(session, queue, schedule) == ["tick"]
-        assert enqueue_due(session, queue, schedule) == []
+        assert enqueue_due(session, queue, {JobKind.PRUNE: 60}) == [JobKind.PRUNE]
+        assert enqueue_due(session, queue, {JobKind.PRUNE: 60}) == []
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 1  # the first one has not even begun
     assert (queue.seconds_until_due() or 0) <= 3600
@@ -248,7 +250,7 @@ def test_an_enqueue_that_is_rolled_back_does_not_ring(database: Database, queue:
     wakeup = wakeup_for(database)
     wakeup.wait(0.1)
     with pytest.raises(RuntimeError), database.write() as session:
-        queue.enqueue(session, "work", {})
+        queue.enqueue(session, JobKind.SEND_NOTIFICATION)
         raise RuntimeError
     assert not wakeup.wait(0.2)
     wakeup.close()

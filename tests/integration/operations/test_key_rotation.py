@@ -23,6 +23,7 @@ from app.db.clock import db_now
 from app.db.models import Certificate, WebhookSecret
 from app.db.models import Worker as WorkerRow
 from app.errors import PermanentError
+from app.jobs.kinds import JobKind
 from app.operations import key_rotation
 from app.operations.health import claim_installation
 from app.services import Services
@@ -351,7 +352,7 @@ def test_a_webhook_secret_that_went_with_the_key_is_replaced(services: Services,
     with services.database.write() as session:
         row = session.scalars(select(WebhookSecret)).one()
         row.encrypted = lost.encrypt_for(f"webhook secret:{row.digest}", old)
-        services.queue.enqueue(session, "register_webhook", {}, key="register_webhook")
+        services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
     drain(services)
     with services.database.write() as session:  # every process has heard of the new one
         session.execute(update(WebhookSecret).values(created_at=db_now(-SPREAD_SECONDS)))

@@ -79,7 +79,9 @@ def test_an_order_is_seen_from_waiting_to_installed(
     for line, value in expected.items():
         assert f"certcourier_{line} {value:.1f}" in lines
     calls = {
-        dict(labels)["path"]: value for (name, labels), value in found.items() if name.endswith("call_duration_seconds_count")
+        dict(labels)["path"]: value
+        for (name, labels), value in found.items()
+        if name.endswith("call_duration_seconds_count")
     }
     assert calls["/{account}/domains/{domain}/certificates/{certificate}/download"] == 1
     assert not any(domain in path for path in calls)

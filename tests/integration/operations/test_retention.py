@@ -16,6 +16,7 @@ from app.db.clock import db_now
 from app.db.models import Certificate, Delivery, Event, IdempotencyKey, Job, Lineage, Order, Worker
 from app.deliveries.delivery import deliver, enqueue_delivery
 from app.errors import PermanentError
+from app.jobs.kinds import JobKind
 from app.operations.retention import BATCH, prune
 from app.services import Services
 from config import ConfigurationError
@@ -26,7 +27,7 @@ DAY = 86400.0
 
 def run_prune(services: Services) -> None:
     with services.database.write() as session:
-        services.queue.enqueue(session, "prune", {})
+        services.queue.enqueue(session, JobKind.PRUNE)
     (claim,) = services.queue.claim(1, worker_id="test")
     prune(services, claim)
 

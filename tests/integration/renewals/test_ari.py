@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, RenewalInfo
+from app.jobs.kinds import JobKind
 from app.services import Services
 from tests.support.harness import drain, jobs
 from tests.support.orders import order_and_fetch
@@ -29,7 +30,7 @@ def services(services: Services, simulator: Simulator) -> Services:
 def ask(services: Services) -> None:
     with services.database.write() as session:
         session.execute(update(RenewalInfo).values(next_ari_check_at=db_now(-1)))
-        services.queue.enqueue(session, "refresh_ari", {}, key="refresh_ari")
+        services.queue.enqueue(session, JobKind.REFRESH_ARI)
     drain(services)
 
 
@@ -62,7 +63,7 @@ def test_it_is_asked_again_only_when_its_time_has_come(
     ask(services)
     first = note(services, number).next_ari_check_at
     with services.database.write() as session:
-        services.queue.enqueue(session, "refresh_ari", {}, key="refresh_ari")
+        services.queue.enqueue(session, JobKind.REFRESH_ARI)
     drain(services)
     assert note(services, number).next_ari_check_at == first
 

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from app.db.clock import db_now
 from app.db.models import Certificate, Delivery, Order, Quota, TimelineEntry
-from app.jobs.queue import Priority
+from app.jobs.kinds import JobKind, Priority
 from app.renewals.renewal import renewal_failure
 from app.services import Services
 from tests.support.harness import drain, jobs, let_leases_end, make_due
@@ -117,7 +117,7 @@ def test_what_was_installed_meanwhile_ends_the_renewal(
     new = simulator.renew(old)
     with services.database.write() as session:
         services.queue.enqueue(
-            session, "fetch_certificate", {"certificate_id": new, "domain_id": simulator.domain_id(domain)}
+            session, JobKind.FETCH_CERTIFICATE, {"certificate_id": new, "domain_id": simulator.domain_id(domain)}
         )
     drain(services)
     simulator.reset_calls()
@@ -253,7 +253,7 @@ def test_a_renewals_job_is_taken_up_after_its_worker_died(
     old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
     age(services, old, days_left=10)
     with services.database.write() as session:
-        services.queue.enqueue(session, "renew_due", {}, key="renew_due")
+        services.queue.enqueue(session, JobKind.RENEW_DUE)
     (claim,) = services.queue.claim(1, worker_id="dies")
     assert claim.kind == "renew_due"
     let_leases_end(services)

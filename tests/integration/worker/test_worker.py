@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Fact
 from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, Version
+from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim
 from app.operations.health import check_destinations
 from app.services import Services
@@ -38,7 +39,7 @@ def test_a_job_that_meets_another_one_is_soon_done_again(
     both_have_one, ours, theirs = threading.Barrier(2), Fact(name="ours", value=""), Fact(name="theirs", value="")
     with services.database.write() as session:
         session.add_all([ours, theirs])
-        services.queue.enqueue(session, "prune", {})
+        services.queue.enqueue(session, JobKind.PRUNE)
 
     def lock(session: Session, first: str, second: str) -> None:
         session.get_one(Fact, first, with_for_update=True)

@@ -32,6 +32,7 @@ from app.db.models import (
     TimelineEntry,
     Worker,
 )
+from app.jobs.kinds import JobKind
 from app.operations.health import claim_installation
 from app.operations.retention import prune
 from app.renewals.forecast import compute_forecast
@@ -238,7 +239,7 @@ def test_sessions_that_are_over_are_deleted(browser: FlaskClient, services: Serv
     assert browser.get("/dashboard").status_code == 200
     with services.database.write() as session:
         session.execute(update(DashboardSession).values(expires_at=db_now(-1)))
-        services.queue.enqueue(session, "prune", {})
+        services.queue.enqueue(session, JobKind.PRUNE)
     (claim,) = services.queue.claim(1, worker_id="test")
     prune(services, claim)
     with services.database.read() as session:
