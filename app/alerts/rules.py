@@ -125,9 +125,7 @@ def _deliveries(services: Services, session: Session, now: datetime) -> Iterator
         select(Delivery, Lineage.name)
         .join(Certificate, Certificate.id == Delivery.certificate_id)
         .join(Lineage, Lineage.id == Certificate.lineage_id)
-        .where(
-            Delivery.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]), Delivery.detail.is_not(None), ~overtaken
-        )
+        .where(Delivery.is_unsuccessful(), ~overtaken)
         .order_by(Delivery.id.desc())
     )
     patience = timedelta(seconds=services.settings.alert_delivery_seconds)

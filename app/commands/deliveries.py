@@ -6,15 +6,14 @@ import click
 from flask.cli import AppGroup
 
 from app.commands.output import as_json_option, current_services, moment, operator, print_rows, progress_bar
+from app.db.models import DeliveryState
 from app.deliveries import redelivery
 
 group = AppGroup("deliveries", help="Certificates on their way to destinations.")
 
 
 @group.command("list", epilog="Example: flask deliveries list --state failed")
-@click.option(
-    "--state", type=click.Choice(["pending", "delivered", "superseded", "failed"]), help="Only those in this state."
-)
+@click.option("--state", type=click.Choice([str(state) for state in DeliveryState]), help="Only those in this state.")
 @click.option("--destination", help="Only those to this destination.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @as_json_option

@@ -32,7 +32,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 _STYLES = {
     **dict.fromkeys(("ok", "done", "fetched", "delivered", "issued", "queued"), "green"),
     **dict.fromkeys(("warning", "pending", "running", "pending", "superseded"), "yellow"),
-    **dict.fromkeys(("problem", "dead", "failed", "rejected", "suppressed"), "bold red"),
+    **dict.fromkeys(("problem", "dead", "failed", "failing", "rejected", "suppressed"), "bold red"),
 }
 
 

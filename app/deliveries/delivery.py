@@ -1,4 +1,4 @@
-"""One certificate to one destination, retried on its own, never an older certificate over a newer one."""
+"""The delivery of one certificate to one destination: retried independently, never an older one over a newer one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_successor
@@ -13,7 +14,7 @@ from app.db.clock import read_now
 from app.db.models import Certificate, Delivery, DeliveryState, Lineage
 from app.db.upsert import insert_many_once, insert_once
 from app.deliveries.endpoint_checks import enqueue_endpoint_check
-from app.deliveries.hook_runs import delivery_key, places_before, run_coalesced_hook
+from app.deliveries.hook_runs import delivery_key, dependency_places, run_coalesced_hook
 from app.deliveries.suspension import refuse_if_suspended, suspend_if_gone
 from app.destinations.base import (
     Bundle,
@@ -26,24 +27,25 @@ from app.destinations.base import (
 )
 from app.errors import CertcourierError
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim, Snooze
+from app.jobs.queue import Claim, LeaseLostError, Snooze
 from app.services import Services
 from app.timeline import record_step
 
-# One that comes after another is started when that one ends; this is only how long it may look for itself meanwhile.
-_LOOK_AGAIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
+# A delivery with dependencies is started when the last of them finishes; these checks are the fallback.
+_DEPENDENCY_CHECK_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 
 
 def enqueue_delivery(services: Services, session: Session, certificate_id: int, destination: str) -> None:
-    """Owe the certificate to the destination, in the caller's transaction."""
+    """Enqueue the certificate's delivery to the destination, in the caller's transaction."""
     args = {"certificate_id": certificate_id, "destination": destination}
     if not insert_once(session, Delivery, **args, state=DeliveryState.PENDING):
-        _row(session, certificate_id, destination).state = DeliveryState.PENDING  # reissued under the same ID
+        row = _row(session, certificate_id, destination)
+        row.state, row.detail = DeliveryState.PENDING, None
     services.queue.enqueue(
         session,
         JobKind.DELIVER,
         args,
-        delay=_LOOK_AGAIN_SECONDS[0] if _comes_after(services, destination) else 0.0,
+        delay=_DEPENDENCY_CHECK_SECONDS[0] if _dependencies(services, destination) else 0.0,
     )
 
 
@@ -52,8 +54,8 @@ def enqueue_deliveries(
 ) -> list[str]:
     """The same for many certificates; returns the keys of their jobs."""
     jobs = {
-        delivery_key(number, destination): {"certificate_id": number, "destination": destination}
-        for number in certificate_ids
+        delivery_key(certificate_id, destination): {"certificate_id": certificate_id, "destination": destination}
+        for certificate_id in certificate_ids
     }
     rows = [{**args, "state": DeliveryState.PENDING} for args in jobs.values()]
     insert_many_once(session, Delivery, rows, "certificate_id")
@@ -62,73 +64,100 @@ def enqueue_deliveries(
 
 
 def deliver(services: Services, claim: Claim) -> None:
-    """Carry it there. Raises the destination's errors; the delivery's row says why it waits."""
+    """Deliver the certificate, and record the result. Raises the destination's errors after recording them."""
     certificate_id, name = int(claim.args["certificate_id"]), str(claim.args["destination"])
     with services.database.read() as session:
         certificate = session.get_one(Certificate, certificate_id)
-        lineage = session.get_one(Lineage, certificate.lineage_id)
-        outdated = newest_successor(session, certificate) is not None
     try:
-        destination = _destination(services, name)
-        if outdated:
-            result = DeliveryResult("superseded", "a newer certificate of the lineage is installed")
-        else:
-            with services.database.read() as session:
-                refuse_if_suspended(session, name)
-            result = _wait_for_others(services, claim, destination) or _release(
-                services, claim, destination, certificate, lineage
-            )
-    except Snooze as pause:
-        with services.queue.checkpoint(claim) as session:
-            _row(session, certificate_id, name).blocked_by = str(pause)
+        result = _attempt(services, claim, certificate, name)
+        state = DeliveryState(result.outcome)
+    except LeaseLostError:
         raise
-    except CertcourierError as error:
+    except Snooze as snooze:
+        with services.queue.checkpoint(claim) as session:
+            _row(session, certificate_id, name).blocked_by = str(snooze)
+        raise
+    except Exception as error:
         with services.queue.checkpoint(claim) as session:
             row = _row(session, certificate_id, name)
-            row.detail, row.blocked_by = str(error), None
+            row.state, row.detail, row.blocked_by = DeliveryState.FAILING, _describe(error), None
             suspend_if_gone(session, name, error)
         raise
     with services.queue.finishing(claim) as session:
         row = _row(session, certificate_id, name)
-        row.state, row.detail, row.blocked_by = DeliveryState(result.outcome), result.detail, None
-        row.run_id = None
+        row.state, row.detail, row.blocked_by, row.run_id = state, result.detail, None, None
         if session.get_one(Certificate, certificate_id).fingerprint != certificate.fingerprint:
             enqueue_delivery(services, session, certificate_id, name)  # it was reissued under its ID meanwhile
             return
-        row.delivered_at = read_now(session) if result.outcome == "delivered" else None
+        is_delivered = state is DeliveryState.DELIVERED
+        row.delivered_at = read_now(session) if is_delivered else None
         detail = f"{name}: {result.detail}"
         record_step(session, result.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
-        followers = [other for other in services.destinations if name in _comes_after(services, other)]
-        if followers:
-            services.queue.expedite(session, [delivery_key(certificate_id, follower) for follower in followers])
-        if result.outcome == "delivered":
+        dependents = [other for other in services.destinations if name in _dependencies(services, other)]
+        if dependents:
+            services.queue.expedite(session, [delivery_key(certificate_id, dependent) for dependent in dependents])
+        if is_delivered:
             enqueue_endpoint_check(services, session, certificate)
-            _put_newer_back(services, session, certificate, name)
+            _redeliver_newer(services, session, certificate, name)
+
+
+def _attempt(services: Services, claim: Claim, certificate: Certificate, name: str) -> DeliveryResult:
+    if name not in services.destinations:
+        raise DestinationRefusedError(
+            f"destination {name!r} is no longer configured; restore it in the destinations file and retry"
+        )
+    destination = services.destinations[name]
+    with services.database.read() as session:
+        if newest_successor(session, certificate) is not None:
+            return DeliveryResult("superseded", "a newer certificate of the lineage exists")
+        refuse_if_suspended(session, name)
+        lineage = session.get_one(Lineage, certificate.lineage_id)
+    result = _wait_for_dependencies(services, claim, destination)
+    if result is not None:
+        return result
+    if isinstance(destination, SupportsHookRuns) and destination.min_interval_seconds is not None:
+        return run_coalesced_hook(services, claim, destination, certificate.id)
+    bundle = _bundle(services, certificate, lineage, dependency_places(services, destination, lineage.name))
+    return services.time_limits.run(destination, lambda: destination.deliver(bundle))
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, CertcourierError):
+        return str(error)
+    if isinstance(error, SQLAlchemyError):  # its text holds statements and values
+        return f"database error: {type(error).__name__}"
+    return f"unexpected error: {type(error).__name__}: {error}"
 
 
 def delivery_job_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
-    """The job was given up: the delivery says so."""
+    """Mark the delivery as failed permanently."""
     row = _row(session, int(claim.args["certificate_id"]), str(claim.args["destination"]))
     row.state, row.detail, row.blocked_by = DeliveryState.FAILED, error, None
 
 
-def _put_newer_back(services: Services, session: Session, certificate: Certificate, destination: str) -> None:
-    """A newer one was delivered while this one was: not every destination can tell who came last, so it goes again."""
+def _redeliver_newer(services: Services, session: Session, certificate: Certificate, destination: str) -> None:
+    """Repeat the delivery of a newer certificate that was delivered while this one was.
+
+    Not every destination can tell which of the two was written last.
+    """
     newer = newest_successor(session, certificate)
     if newer is not None:
-        there = select(Delivery).filter_by(
+        delivered = select(Delivery).filter_by(
             certificate_id=newer.id, destination=destination, state=DeliveryState.DELIVERED
         )
-        if session.scalar(there.with_for_update()) is not None:
+        if session.scalar(delivered.with_for_update()) is not None:
             enqueue_delivery(services, session, newer.id, destination)
 
 
-def _comes_after(services: Services, name: str) -> tuple[str, ...]:
+def _dependencies(services: Services, name: str) -> tuple[str, ...]:
     return services.destinations[name].config.after if name in services.destinations else ()
 
 
-def _wait_for_others(services: Services, claim: Claim, destination: Destination) -> DeliveryResult | None:
-    """None when those that this destination comes after have the certificate; else the end, or `Postpone`."""
+def _wait_for_dependencies(services: Services, claim: Claim, destination: Destination) -> DeliveryResult | None:
+    """None if all destinations in `after` hold the certificate; "superseded" if one holds a newer one.
+
+    Raises `Snooze` while one of them is not finished.
+    """
     certificate_id, after = int(claim.args["certificate_id"]), destination.config.after
     if not after:
         return None
@@ -143,34 +172,13 @@ def _wait_for_others(services: Services, claim: Claim, destination: Destination)
                 return DeliveryResult("superseded", f"{name} holds a newer certificate")
             case None:
                 raise DestinationRefusedError(
-                    f"{destination.config.name} comes after {name}, which this certificate is not delivered to; "
-                    f"let `domains` of {name} take it too, deliver it there, and retry"
+                    f"{destination.config.name} comes after {name}, but this certificate is not delivered to {name}; "
+                    f"add its names to `domains` of {name}, redeliver it there, and retry"
                 )
             case state:
-                pause = _LOOK_AGAIN_SECONDS[min(claim.snoozes, len(_LOOK_AGAIN_SECONDS) - 1)]
+                pause = _DEPENDENCY_CHECK_SECONDS[min(claim.snoozes, len(_DEPENDENCY_CHECK_SECONDS) - 1)]
                 raise Snooze(pause, f"waits for {name}, where this certificate is {state}")
     return None
-
-
-def _release(
-    services: Services, claim: Claim, destination: Destination, certificate: Certificate, lineage: Lineage
-) -> DeliveryResult:
-    if isinstance(destination, SupportsHookRuns) and destination.min_interval_seconds is not None:
-        with services.database.read() as session:
-            ours = select(Delivery.id).filter_by(certificate_id=certificate.id, destination=destination.config.name)
-            delivery_id = session.scalars(ours).one()
-        return run_coalesced_hook(services, claim, destination, delivery_id)
-    bundle = _bundle(services, certificate, lineage, places_before(services, destination, lineage.name))
-    return services.time_limits.run(destination, lambda: destination.deliver(bundle))
-
-
-def _destination(services: Services, name: str) -> Destination:
-    try:
-        return services.destinations[name]
-    except KeyError:
-        raise DestinationRefusedError(
-            f"no destination is named {name!r} any more; put it back into the destinations file and retry"
-        ) from None
 
 
 def _bundle(services: Services, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]) -> Bundle:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.certificates.lineages import newest_of_lineage
-from app.db.models import Certificate, Delivery, DeliveryState, Job, Lineage
+from app.db.models import UNFINISHED_DELIVERIES, Certificate, Delivery, DeliveryState, Job, Lineage
 from app.db.upsert import insert_many_once
 from app.deliveries.delivery import enqueue_deliveries
 from app.errors import PermanentError
@@ -22,7 +22,7 @@ from app.operations.key_refetch import enqueue_key_refetch
 from app.services import Services
 
 BATCH = 100
-_UNFINISHED = (DeliveryState.PENDING, DeliveryState.FAILED)
+_RETRYABLE = (*UNFINISHED_DELIVERIES, DeliveryState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _filters(state: str | None, destination: str | None) -> list[ColumnElement[b
 
 def _wanted(ids: Sequence[int], state: str | None, destination: str | None) -> list[ColumnElement[bool]]:
     ours = [Delivery.id.in_(ids)] if ids else []
-    return [Delivery.state.in_(_UNFINISHED), *ours, *_filters(state, destination)]
+    return [Delivery.state.in_(_RETRYABLE), *ours, *_filters(state, destination)]
 
 
 def _owe(services: Services, session: Session, certificate_ids: Collection[int], destination: str) -> None:
@@ -173,11 +173,7 @@ def _missing(session: Session, certificates: Sequence[Certificate], request: Red
         Delivery.certificate_id.in_([one.id for one in certificates]), Delivery.destination == request.destination
     )
     states = dict(session.execute(query).all())
-    left_alone = (
-        {DeliveryState.PENDING}
-        if request.again
-        else {DeliveryState.PENDING, DeliveryState.DELIVERED, DeliveryState.SUPERSEDED}
-    )
+    left_alone = set(UNFINISHED_DELIVERIES if request.again else DeliveryState) - {DeliveryState.FAILED}
     return [one for one in certificates if states.get(one.id) not in left_alone]
 
 

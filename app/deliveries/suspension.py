@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.audit import record
-from app.db.models import Delivery, Job, SuspendedDestination
+from app.db.models import Delivery, DeliveryState, Job, SuspendedDestination
 from app.db.upsert import insert_once
 from app.destinations.base import DestinationGoneError, DestinationRefusedError
 from app.jobs.kinds import JobKind
@@ -38,7 +38,7 @@ def resume(services: Services, destination: str, *, actor: str) -> int | None:
             return None
         session.delete(suspended)
         record(session, actor=actor, action="destination.enabled", subject=destination)
-        failed = select(Delivery).filter_by(destination=destination, state="failed")
+        failed = select(Delivery).filter_by(destination=destination, state=DeliveryState.FAILED)
         owed = {row.certificate_id: row for row in session.scalars(failed.with_for_update())}
         given_up = select(Job).where(
             Job.kind == JobKind.DELIVER, Job.state == "dead", Job.args["destination"].as_string() == destination

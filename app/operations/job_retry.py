@@ -32,7 +32,7 @@ def retry_job(services: Services, session: Session, job_id: int, *, actor: str) 
         certificate_id, destination = int(job.args["certificate_id"]), str(job.args["destination"])
         key = delivery_key(certificate_id, destination)
         ours = update(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination == destination)
-        session.execute(ours.values(state=DeliveryState.PENDING))
+        session.execute(ours.values(state=DeliveryState.PENDING, detail=None))
     if not services.queue.revive(session, job_id, key=key):
         return False
     job.args = {name: value for name, value in job.args.items() if name != POLLS_ARG}

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.audit import record
 from app.certificates.verification import check_key
 from app.crypto.keyring import encryption_key_id
-from app.db.models import Certificate, Delivery, DeliveryState, Job
+from app.db.models import UNFINISHED_DELIVERIES, Certificate, Delivery, DeliveryState, Job
 from app.deliveries.delivery import enqueue_delivery
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind
@@ -48,7 +48,7 @@ def refetch_key(services: Services, claim: Claim) -> None:
         row = session.get_one(Certificate, number, with_for_update=True)
         row.encrypted_key = services.encryptor.encrypt(key.pem, certificate_id=number, under=encryption_key_id(session))
         waiting = select(Delivery.destination).where(
-            Delivery.certificate_id == number, Delivery.state.in_([DeliveryState.PENDING, DeliveryState.FAILED])
+            Delivery.certificate_id == number, Delivery.state.in_([*UNFINISHED_DELIVERIES, DeliveryState.FAILED])
         )
         for destination in session.scalars(waiting).all():
             if destination in services.destinations:

@@ -7,11 +7,13 @@ from sqlalchemy import ColumnElement, and_, delete, exists, inspect, or_, select
 from app.audit import SYSTEM, record
 from app.db.clock import db_now, read_now
 from app.db.models import (
+    UNFINISHED_DELIVERIES,
     Alert,
     Base,
     Certificate,
     DashboardSession,
     Delivery,
+    DeliveryState,
     Event,
     HookRun,
     IdempotencyKey,
@@ -52,13 +54,15 @@ def _erase_private_keys(services: Services, claim: Claim) -> None:
     policy = services.settings.private_key_retention
     due = Certificate.not_after < db_now()
     if policy == "delivered":
-        due = or_(due, and_(_has_delivery(), ~_has_delivery("pending", "failed")))
+        due = or_(due, and_(_has_delivery(), ~_has_delivery(*UNFINISHED_DELIVERIES, DeliveryState.FAILED)))
     elif policy != "lineage":
         due = or_(due, Certificate.fetched_at < db_now(-86400.0 * int(policy)))
     erased = BATCH
     while erased == BATCH:
         with services.queue.checkpoint(claim) as session:
-            some = select(Certificate.id).where(Certificate.encrypted_key.is_not(None), due, ~_has_delivery("pending"))
+            some = select(Certificate.id).where(
+                Certificate.encrypted_key.is_not(None), due, ~_has_delivery(*UNFINISHED_DELIVERIES)
+            )
             erase = update(Certificate).where(Certificate.id.in_(some.limit(BATCH)))
             erased = changed_rows(session.execute(erase.values(encrypted_key=None)))
             if erased:
@@ -66,7 +70,7 @@ def _erase_private_keys(services: Services, claim: Claim) -> None:
                 record(session, actor=SYSTEM, action="private_keys.erased", subject="certificates", detail=detail)
 
 
-def _has_delivery(*states: str) -> ColumnElement[bool]:
+def _has_delivery(*states: DeliveryState) -> ColumnElement[bool]:
     found = exists().where(Delivery.certificate_id == Certificate.id)
     return found.where(Delivery.state.in_(states)) if states else found
 

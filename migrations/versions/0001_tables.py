@@ -366,20 +366,12 @@ def upgrade() -> None:  # noqa: PLR0915, one statement for each table and index
         sa.UniqueConstraint("certificate_id", "destination", name=op.f("uq_deliveries_certificate_id_destination")),
     )
     op.create_index(
-        "ix_deliveries_failing",
-        "deliveries",
-        ["id"],
-        unique=False,
-        sqlite_where=sa.text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
-        postgresql_where=sa.text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
-    )
-    op.create_index(
-        "ix_deliveries_pending",
+        "ix_deliveries_unfinished",
         "deliveries",
         ["destination"],
         unique=False,
-        sqlite_where=sa.text("state = 'pending'"),
-        postgresql_where=sa.text("state = 'pending'"),
+        sqlite_where=sa.text("state IN ('pending', 'failing')"),
+        postgresql_where=sa.text("state IN ('pending', 'failing')"),
     )
     op.create_index(op.f("ix_deliveries_run_id"), "deliveries", ["run_id"], unique=False)
     op.create_index(op.f("ix_deliveries_state"), "deliveries", ["state"], unique=False)

@@ -68,8 +68,7 @@ def give_up(database: Database) -> int:
     with database.write() as session:
         given_up = update(Job).where(Job.id == number)
         session.execute(given_up.values(state="dead", finished_at=datetime.now(UTC), attempts=20, key=None))
-        of_it = Delivery.state == "pending", Delivery.detail.is_not(None)
-        session.execute(update(Delivery).where(*of_it).values(state="failed"))
+        session.execute(update(Delivery).where(Delivery.state == "failing").values(state="failed"))
     return number
 
 

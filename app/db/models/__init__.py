@@ -9,9 +9,11 @@ from app.db.models.events import Event, TimelineEntry, WebhookSecret
 from app.db.models.installation import Fact
 from app.db.models.jobs import Job, Periodic, Quota, Worker
 from app.db.models.orders import IdempotencyKey, Order
-from app.db.models.states import DeliveryState, OrderState
+from app.db.models.states import UNFINISHED_DELIVERIES, UNSUCCESSFUL_DELIVERIES, DeliveryState, OrderState
 
 __all__ = [
+    "UNFINISHED_DELIVERIES",
+    "UNSUCCESSFUL_DELIVERIES",
     "Alert",
     "ApiToken",
     "AuditEntry",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, String, Text, UniqueConstraint, bindparam, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.clock import db_now
 from app.db.models.base import AutoId, Base
-from app.db.models.states import DeliveryState, StateColumn
+from app.db.models.states import UNFINISHED_DELIVERIES, UNSUCCESSFUL_DELIVERIES, DeliveryState, StateColumn
 
 
 class Delivery(Base):
@@ -35,19 +35,24 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("certificate_id", "destination"),
         Index(
-            "ix_deliveries_pending",
+            "ix_deliveries_unfinished",
             "destination",
-            sqlite_where=text("state = 'pending'"),
-            postgresql_where=text("state = 'pending'"),
-        ),
-        Index(
-            "ix_deliveries_failing",
-            "id",
-            sqlite_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
-            postgresql_where=text("state IN ('pending', 'failed') AND detail IS NOT NULL"),
+            sqlite_where=text("state IN ('pending', 'failing')"),
+            postgresql_where=text("state IN ('pending', 'failing')"),
         ),
         Index(None, "state"),
     )
+
+    @classmethod
+    def is_unfinished(cls) -> ColumnElement[bool]:
+        """The condition that an attempt is still due."""
+        # As literals: with parameters SQLite does not recognize the partial index.
+        return cls.state.in_(bindparam(None, UNFINISHED_DELIVERIES, expanding=True, literal_execute=True))
+
+    @classmethod
+    def is_unsuccessful(cls) -> ColumnElement[bool]:
+        """The condition that the last attempt failed, whether or not another one is due."""
+        return cls.state.in_(UNSUCCESSFUL_DELIVERIES)
 
 
 class HookRun(Base):

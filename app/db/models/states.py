@@ -31,9 +31,19 @@ class DeliveryState(StrEnum):
     """How far a certificate is on its way to one destination."""
 
     PENDING = "pending"
+    FAILING = "failing"  # the last attempt failed; a retry is due
     DELIVERED = "delivered"
     SUPERSEDED = "superseded"  # a newer certificate of the lineage is there, or about to be
     FAILED = "failed"  # failed permanently: it is not retried until an operator asks for it
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to the delivery automatically."""
+        return self not in UNFINISHED_DELIVERIES
+
+
+UNFINISHED_DELIVERIES = (DeliveryState.PENDING, DeliveryState.FAILING)
+UNSUCCESSFUL_DELIVERIES = (DeliveryState.FAILING, DeliveryState.FAILED)
 
 
 class StateColumn[S: StrEnum](TypeDecorator[S]):

@@ -13,7 +13,7 @@ from app.operations.job_retry import instead_of_retrying
 from app.web.dashboard.search import MOST
 
 _GOOD = {"ok", "issued", "fetched", "delivered", "served", "done", "queued", "succeeded"}
-_BAD = {"failed", "dead", "rejected", "stale", "unreachable", "cancelled by dnsimple", "refunded", "problem"}
+_BAD = {"failed", "failing", "dead", "rejected", "stale", "unreachable", "cancelled by dnsimple", "refunded", "problem"}
 _BUSY = {"pending", "running", "ready", "requesting", "purchased", "purchasing", "accepted",
          "new", "submitting", "renewing", "warning"}  # fmt: skip
 _SIGNS = {"good": "✓", "bad": "✕", "busy": "◷", "quiet": "-"}

@@ -22,7 +22,7 @@ from app.db.models import (
     TimelineEntry,
 )
 from app.services import Services
-from app.web.dashboard.search import at_most, is_failing
+from app.web.dashboard.search import at_most
 
 _NEWEST = 1000
 
@@ -86,7 +86,7 @@ def failing_deliveries(services: Services, limit: int) -> Sequence[tuple[Deliver
     query = (
         select(Delivery, Certificate.common_name)
         .join(Certificate, Certificate.id == Delivery.certificate_id)
-        .where(is_failing())
+        .where(Delivery.is_unsuccessful())
         .order_by(Delivery.id.desc())
         .limit(limit)
     )
@@ -105,8 +105,11 @@ def destinations_health(services: Services) -> list[DestinationHealth]:
             DestinationHealth(
                 name=name,
                 kind=str(getattr(destination.config, "kind", "")),
-                waiting=at_most(session, _of(name).where(Delivery.state == DeliveryState.PENDING)),
-                failing=at_most(session, _of(name).where(is_failing())),
+                waiting=at_most(
+                    session,
+                    _of(name).where(Delivery.is_unfinished(), Delivery.state == DeliveryState.PENDING),
+                ),
+                failing=at_most(session, _of(name).where(Delivery.is_unsuccessful())),
                 last_delivered_at=latest.get(name),
                 newest_failure=_newest_failure(session, name),
                 suspended=suspended.get(name),
@@ -120,7 +123,11 @@ def _of(destination: str) -> Select[int]:
 
 
 def _newest_failure(session: Session, destination: str) -> Delivery | None:
-    query = select(Delivery).where(is_failing(), Delivery.destination == destination).order_by(Delivery.id.desc())
+    query = (
+        select(Delivery)
+        .where(Delivery.is_unsuccessful(), Delivery.destination == destination)
+        .order_by(Delivery.id.desc())
+    )
     return session.scalar(query.limit(1))
 
 

@@ -29,7 +29,7 @@ from app.db.models import (
 from app.operations.health import WORKER_SILENT
 from app.operations.metrics_collectors import UNFINISHED
 from app.services import Services
-from app.web.dashboard.search import at_most, is_failing
+from app.web.dashboard.search import at_most
 
 _LOW_QUOTA = 0.1
 _EXAMPLES = 3
@@ -142,7 +142,7 @@ def quota_state(services: Services, session: Session, now: datetime) -> QuotaSta
 def _counts(session: Session, domains: Sequence[str] | None) -> tuple[int, int, int, int]:
     certificates = select(Certificate.id).where(*only(domains, Certificate.domain))
     orders = select(Order.id).where(Order.state.in_(UNFINISHED), *only(domains, Order.domain))
-    failing = select(Delivery.id).where(is_failing(), *_of(domains))
+    failing = select(Delivery.id).where(Delivery.is_unsuccessful(), *_of(domains))
     given_up = failing.where(Delivery.state == DeliveryState.FAILED)
     return (
         at_most(session, certificates),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.orm import Session, defer, joinedload, selectinload
 
 from app.auth.scopes import only
@@ -16,7 +16,7 @@ from app.certificates.lineages import newest_of_lineage
 from app.certificates.queries import GIVEN_UP, Page
 from app.certificates.states import check_certificate_state
 from app.db.clock import read_now
-from app.db.models import Certificate, Delivery, DeliveryState
+from app.db.models import Certificate, Delivery
 from app.domain_names import InvalidFieldError
 from app.events.ingestion import LARGEST_ID
 from app.services import Services
@@ -35,11 +35,6 @@ class CertificateFilter:
     expiring_days: int | None = None
     failing: bool = False
     destination: str = ""
-
-
-def is_failing() -> ColumnElement[bool]:
-    """A delivery that was tried in vain: given up, or to be tried again."""
-    return and_(Delivery.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]), Delivery.detail.is_not(None))
 
 
 def at_most(session: Session, query: Select[Any], most: int = MOST) -> int:
@@ -139,7 +134,7 @@ def _query(wanted: CertificateFilter, domains: Sequence[str] | None) -> Select[C
         if wanted.destination:
             of_this.append(Delivery.destination == wanted.destination)
         if wanted.failing:
-            failing = select(Delivery.certificate_id).where(is_failing(), *of_this[1:])
+            failing = select(Delivery.certificate_id).where(Delivery.is_unsuccessful(), *of_this[1:])
             return query.where(Certificate.id.in_(failing))
         query = query.where(exists().where(*of_this))
     return query

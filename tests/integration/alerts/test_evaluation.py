@@ -213,7 +213,7 @@ def test_a_dismissed_alarm_is_told_no_more_until_it_comes_back(
 def test_a_delivery_that_waits_for_its_next_attempt_is_an_alarm_after_some_time(
     services: Services, client: FlaskClient
 ) -> None:
-    failing(services, 1, state="pending")
+    failing(services, 1, state="failing")
     watch(services)
     assert open_kinds(client) == []
     write(services, update(Delivery).values(created_at=db_now(-1000)))

@@ -13,9 +13,7 @@ from sqlalchemy import select, update
 
 from app.db.clock import db_now
 from app.db.models import Certificate, Delivery, Domain, Job, Lineage, Order
-from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, DestinationUnavailableError, Version
 from app.services import Services
-from app.worker.worker import run_job
 from tests.support.command_line import run
 from tests.support.harness import WEBHOOK_SECRET, drain, event, jobs, let_stop_end, make_due
 from tests.support.orders import EVENTS_PATH, order, post_event, show
@@ -382,63 +380,6 @@ def test_a_certificate_that_takes_long_is_looked_at_again_and_again(
 
 
 # Destinations
-
-
-class Broken:
-    """A destination that is away for a while."""
-
-    config = DestinationConfig(name="broken")
-
-    def __init__(self) -> None:
-        self.error: Exception | None = DestinationUnavailableError("the host is down; start it")
-        self.delivered: list[Bundle] = []
-
-    def deliver(self, bundle: Bundle) -> DeliveryResult:
-        if self.error:
-            raise self.error
-        self.delivered.append(bundle)
-        return DeliveryResult("delivered", "there")
-
-    def current(self, slot: str) -> Version | None:
-        return next((bundle.version for bundle in self.delivered if bundle.slot == slot), None)
-
-    def check(self) -> None:
-        pass
-
-
-def test_a_broken_destination_delays_no_other_and_is_retried(
-    client: FlaskClient, services: Services, simulator: Simulator, domain: str
-) -> None:
-    broken = Broken()
-    services.destinations["broken"] = broken
-    data = order(client, simulator, domain)
-    post_event(client, simulator, domain, data["certificate_id"])
-    drain(services)
-    deliveries = {item["destination"]: item for item in show(client, data["certificate_id"])["deliveries"]}
-    assert deliveries["files"]["state"] == "delivered"
-    assert (deliveries["broken"]["state"], deliveries["broken"]["detail"]) == ("pending", "the host is down; start it")
-    broken.error = None
-    make_due(services)
-    drain(services)
-    deliveries = {item["destination"]: item for item in show(client, data["certificate_id"])["deliveries"]}
-    assert deliveries["broken"]["state"] == "delivered"
-    assert [bundle.slot for bundle in broken.delivered] == [f"www.{domain}"]
-
-
-def test_a_destination_that_was_taken_away_is_named(
-    client: FlaskClient, services: Services, simulator: Simulator, domain: str
-) -> None:
-    services.destinations["gone"] = Broken()
-    data = order(client, simulator, domain)
-    post_event(client, simulator, domain, data["certificate_id"])
-    claims = services.queue.claim(1, worker_id="test")
-    run_job(services, claims[0])
-    del services.destinations["gone"]  # type: ignore[attr-defined]
-    drain(services)
-    deliveries = {item["destination"]: item for item in show(client, data["certificate_id"])["deliveries"]}
-    assert deliveries["gone"]["state"] == "failed"
-    assert "put it back" in deliveries["gone"]["detail"]
-    assert deliveries["files"]["state"] == "delivered"
 
 
 def test_an_unpaid_account_delays_an_installation_and_kills_none(

@@ -30,7 +30,6 @@ from app.destinations.command import CommandConfig, CommandDestination
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.operations.job_retry import retry_job
 from app.services import Services
-from app.web.dashboard.search import is_failing
 from app.worker.worker import run_job
 from tests.support.harness import drain, jobs, let_leases_end, make_due, make_services, make_settings
 
@@ -143,7 +142,9 @@ def test_a_hook_whose_turn_comes_too_early_waits_without_counting_an_attempt(ser
     assert (waiting.state, waiting.attempts, waiting.snoozes) == ("ready", 0, 1)
     assert detail(services, 1) == "waits for web, where this certificate is pending"
     with services.database.read() as session:
-        assert not session.scalars(select(Delivery).where(is_failing())).all()  # it only waits for its turn
+        assert not session.scalars(
+            select(Delivery).where(Delivery.is_unsuccessful())
+        ).all()  # it only waits for its turn
     drain(services)
     assert hook.runs == [[1]]
 
@@ -200,7 +201,7 @@ def test_a_hook_after_a_destination_that_never_gets_the_certificate_says_what_to
     make_due(services)
     drain(services)
     assert states(services) == {1: "failed"}
-    assert "let `domains` of web take it too" in detail(services, 1)
+    assert "add its names to `domains` of web" in detail(services, 1)
     assert hook.runs == []
 
 
@@ -319,7 +320,7 @@ def test_a_maker_that_was_thought_dead_changes_nothing_when_it_wakes(services: S
     hook.meanwhile = freeze
     (claim,) = services.queue.claim(1, worker_id="freezing")
     run_job(services, claim)
-    assert states(services) == {1: "pending"}  # its own run came to nothing, the other one failed
+    assert states(services) == {1: "failing"}  # its own run came to nothing, the other one failed
     with services.database.read() as session:
         assert session.scalars(select(HookRun.state).order_by(HookRun.id)).all() == ["abandoned", "failed"]
     make_due(services)

@@ -103,7 +103,7 @@ def test_a_receiver_that_is_busy_is_asked_again_when_it_said_and_that_costs_no_a
     drain(services)
     (job,) = [job for job in jobs(services, "deliver") if job.args["destination"] == "hook"]
     assert (job.attempts, job.snoozes) == (0, 1)
-    assert delivery_states(client, certificate_id)["hook"][0] == "pending"
+    assert delivery_states(client, certificate_id)["hook"][0] == "failing"
     assert "answered 503" in delivery_states(client, certificate_id)["hook"][1]
     for attempts in (1, 2):
         make_due(services, "deliver")

@@ -135,7 +135,7 @@ def test_private_keys_are_kept_as_the_policy_says(services: Services, policy: st
     add_certificate(services, 1, 60, 5, "delivered", "superseded")
     add_certificate(services, 2, 60, 31, "delivered", "failed")
     add_certificate(services, 3, 60, 5)  # no destination has been told of it
-    add_certificate(services, 4, 60, 31, "delivered", "pending")
+    add_certificate(services, 4, 60, 31, "delivered", "failing")
     add_certificate(services, 5, -0.1, 90, "delivered")
     add_certificate(services, 6, -0.1, 90, "pending")
     add_certificate(services, 7, 60, 31, "delivered")

@@ -541,7 +541,7 @@ def many(services: Services) -> Services:
     add(
         services,
         Delivery(certificate_id=1, destination="certificates", state="delivered", detail=None),
-        Delivery(certificate_id=2, destination="certificates", state="pending", detail="refused"),
+        Delivery(certificate_id=2, destination="certificates", state="failing", detail="refused"),
     )
     return services
 
