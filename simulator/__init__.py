@@ -1,5 +1,5 @@
-"""A look-alike of the part of DNSimple that has to do with certificates: API v2, webhooks, a test authority.
+"""A simulation of DNSimple's certificate API and webhooks, with a certification authority for tests.
 
-Made from DNSimple's documentation and fixtures; what they leave open is a setting. It imports nothing from Certcourier,
-so that anybody can test against it: `python -m simulator --help`.
+Based on DNSimple's documentation and fixtures; behaviour that they leave open is a setting. It imports nothing from
+Certcourier, so any program can be tested against it: `python -m simulator --help`.
 """

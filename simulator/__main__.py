@@ -17,10 +17,10 @@ from simulator.settings import Settings
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong without all options before it."""
+    """Reports an error without printing all options before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\nAll options: {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {message}\nRun {self.prog} --help for all options.\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,21 +28,21 @@ def parser() -> argparse.ArgumentParser:
     found = _Parser(
         prog="python -m simulator",
         usage="%(prog)s [OPTION ...]",
-        description="A look-alike of DNSimple's certificates API and webhooks, with a certification authority that "
-        "nobody trusts. Point a client at http://HOST:PORT with the token below.",
-        epilog="Faults and what they do: --list-faults, or docs/simulator.md.",
+        description="Simulates DNSimple's certificate API and webhooks, with an untrusted certification authority. "
+        "Point a client at http://HOST:PORT with the token below.",
+        epilog="--list-faults and docs/simulator.md describe the faults.",
     )
     found.add_argument(
         "--scenario", type=Path, metavar="FILE", help="TOML file with options, rates, scripted faults and outcomes"
     )
-    found.add_argument("--list-faults", action="store_true", help="show the faults that have a rate, and exit")
+    found.add_argument("--list-faults", action="store_true", help="list the faults that can have a rate, and exit")
     for setting in dataclasses.fields(Settings):
         found.add_argument(flag(setting), dest=setting.name, **_kind(setting))
     return found
 
 
 def flag(setting: dataclasses.Field[Any]) -> str:
-    """The name of its option."""
+    """The command-line option of a setting."""
     return str(setting.metadata.get("flag", "--" + setting.name.replace("_", "-")))
 
 
@@ -74,7 +74,7 @@ def _pair(text: str) -> tuple[str, float]:
 
 
 def options_table() -> str:
-    """The table of docs/simulator.md; a test compares them."""
+    """The table in docs/simulator.md; a test compares them."""
     rows = ["| Option | Default | Meaning |", "|---|---|---|"]
     for setting in dataclasses.fields(Settings):
         default = setting.default
@@ -86,7 +86,7 @@ def options_table() -> str:
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Settings, Scenario]:
-    """The command line over the scenario file; exits with a message when either cannot be used."""
+    """Merge the command line over the scenario file. Exits with a message if either is invalid."""
     found = parser()
     first = found.parse_args(arguments)
     if first.list_faults:
@@ -106,7 +106,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Settings, Scenario]:
 
 
 def main() -> int:
-    """Listen first, so that a busy port is a message and not a traceback; then serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C. Listens first, so a busy port is reported without a traceback."""
     settings, scenario = parse()
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

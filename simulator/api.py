@@ -1,4 +1,4 @@
-"""DNSimple's API v2, as far as certificates need it (contract, section 1)."""
+"""Shared parts of the simulated API v2 (contract, section 1): errors, authentication, pagination."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNCOUNTED = "X-Simulator-Uncounted"
 
 @dataclass(slots=True)
 class World:
-    """All parts of a running simulator."""
+    """The parts of a running simulator."""
 
     settings: Settings
     clock: Clock
@@ -45,8 +45,8 @@ class World:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Refusal(Exception):  # noqa: N818, it is an answer
-    """An error answer: `{"message"}` and for some `{"errors"}`."""
+class Refusal(Exception):  # noqa: N818, an HTTP answer
+    """An error answer: `{"message"}`, some with `{"errors"}`."""
 
     def __init__(self, status: int, message: str, errors: dict[str, list[str]] | None = None) -> None:
         super().__init__(message)
@@ -55,13 +55,13 @@ class Refusal(Exception):  # noqa: N818, it is an answer
 
 
 def world() -> World:
-    """The simulator that this request is for."""
+    """The simulator that handles the current request."""
     found: World = current_app.extensions["simulator"]
     return found
 
 
 def guard(app: Flask, api: Blueprint) -> None:
-    """Count, limit, authenticate and disturb every call; answer errors in DNSimple's shapes."""
+    """Count, limit and authenticate every call, inject faults, and format errors as DNSimple does."""
     api.before_request(_before)
     api.after_request(_after)
     app.register_error_handler(Refusal, lambda error: (jsonify(error.document), error.status))
@@ -69,7 +69,7 @@ def guard(app: Flask, api: Blueprint) -> None:
 
 
 def find_domain(reference: str) -> Domain:
-    """By name or numeric ID; with `any_domain` a name that is new becomes a domain of the account."""
+    """Look up a domain by name or ID. With `any_domain`, an unknown name is added to the account."""
     state, settings = world().state, world().settings
     with state.lock:
         if reference.isdigit():
@@ -85,7 +85,7 @@ def find_domain(reference: str) -> Domain:
 
 
 def add_domain(name: str, *, delegated: bool = True) -> Domain:
-    """A new domain of the account."""
+    """Add a domain to the account."""
     state = world().state
     with state.lock:
         domain = Domain(state.new_id("domain"), name.lower(), world().clock.now(), delegated)
@@ -200,7 +200,7 @@ def _http_error(error: HTTPException) -> Response | tuple[Response, int]:
 
 
 def number(reference: str, kind: str) -> int:
-    """An ID of a path; whatever is not a number is not found."""
+    """An ID in a path; anything but a number is not found."""
     if not (reference.isascii() and reference.isdigit()):
         raise Refusal(404, f"{kind} `{reference}` not found")
     return int(reference)

@@ -1,4 +1,4 @@
-"""A certification authority for tests: root, intermediate, real X.509. Made fresh; its keys are fixed nowhere."""
+"""A certification authority for tests: root, intermediate and real X.509, with keys generated for each simulation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ type PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """PEM texts as DNSimple hands them out (contract, section 1.1): the chain's without a final newline."""
+    """PEM texts as DNSimple returns them (contract, section 1.1): those of the chain without a final newline."""
 
     certificate: str
     chain: list[str]
@@ -29,7 +29,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """PEM texts; `load` and `create` make it usable."""
+    """The authority's certificates and key as PEM texts."""
 
     root: str
     intermediate: str
@@ -37,7 +37,7 @@ class Authority:
 
     @classmethod
     def create(cls) -> Authority:
-        """A new root with one intermediate, both ECDSA."""
+        """Create a root and one intermediate, both ECDSA."""
         root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         root_name, name = _name("Simulated Root"), _name("Simulated Issuing CA")
         root = _authority(root_name, root_name, root_key, root_key, path_length=1)
@@ -45,12 +45,12 @@ class Authority:
         return cls(_pem(root), _pem(intermediate), _key_pem(key))
 
     def key_identifier(self) -> bytes:
-        """What leaves name as their authority's key (RFC 5280, section 4.2.1.1)."""
+        """The authority key identifier of its leaves (RFC 5280, section 4.2.1.1)."""
         issuer = x509.load_pem_x509_certificate(self.intermediate.encode())
         return issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
     def issue(self, names: Sequence[str], algorithm: str, *, not_before: float, not_after: float) -> Issued:
-        """A leaf for `names`, the first of which is its common name; times in seconds since 1970."""
+        """Issue a leaf for `names`, the first of which is its common name. Times are seconds since 1970."""
         key = _new_key(algorithm)
         signer = serialization.load_pem_private_key(self.key.encode(), password=None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)  # noqa: S101, made by `create`
@@ -78,7 +78,7 @@ class Authority:
 
 
 def new_key(algorithm: str) -> str:
-    """A private key as DNSimple hands it out: `ECDSA` or `RSA`."""
+    """Generate a private key: `ECDSA` or `RSA`."""
     return _key_pem(_new_key(algorithm))
 
 

@@ -1,4 +1,4 @@
-"""Misbehaviour by chance: every kind of fault that has a rate, and the dice that decide, seeded for replays."""
+"""Random faults: every kind of fault that can have a rate, and seeded random generators for reproducible runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NONSENSE: tuple[dict[str, str | None], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What it is, when the dice are thrown, and for calls of the API what happens. `only`: ends of path templates."""
+    """A kind of fault. `when` it can occur, and for API calls its effect; `only` are suffixes of path templates."""
 
     when: When
     help: str
@@ -67,15 +67,16 @@ def _headers(headers: Mapping[str, str | None]) -> Fault:
 
 CATALOGUE: dict[str, Kind] = {
     "slow": Kind(
-        "before", "the answer takes 0.5 to 3 seconds longer",
+        "before", "answer delayed by 0.5 to 3 seconds",
         lambda dice, _: Fault("*", "*", "none", delay_seconds=dice.uniform(0.5, 3)),
     ),
-    "reset-before": Kind("before", "connection reset before the call is heard", lambda *_: Fault("*", "*", "reset")),
+    "reset-before": Kind("before", "connection reset, call not processed", lambda *_: Fault("*", "*", "reset")),
     "error-json": Kind(
-        "before", "500, 502, 503 or 504 with JSON, nothing done", lambda dice, _: _server_fault(dice, "json", "before")
+        "before", "500, 502, 503 or 504 with JSON, call not processed",
+        lambda dice, _: _server_fault(dice, "json", "before"),
     ),
     "error-html": Kind("before", "the same with HTML", lambda dice, _: _server_fault(dice, "html", "before")),
-    "error-empty": Kind("before", "the same with nothing", lambda dice, _: _server_fault(dice, "empty", "before")),
+    "error-empty": Kind("before", "the same, empty body", lambda dice, _: _server_fault(dice, "empty", "before")),
     "unauthorized": Kind("before", "401", lambda *_: _status(401, "Authentication failed")),
     "unpaid": Kind("before", "402", lambda *_: _status(402, "Outstanding balance, please update your payment details")),
     "forbidden": Kind("before", "403", lambda *_: _status(403, "Permission Denied. Required Scope: account:*:write")),
@@ -84,48 +85,48 @@ CATALOGUE: dict[str, Kind] = {
         lambda *_: _status(412, "Let's Encrypt SAN feature is not enabled for the account"), ("/letsencrypt",),
     ),
     "not-issued": Kind(
-        "before", "428 to a download or private key, though it is issued",
+        "before", "428 to a download or private key of an issued certificate",
         lambda *_: _status(428, "Certificate not issued"), ("/download", "/private_key"),
     ),
     "too-many": Kind("before", "429 with a reset in three seconds", _stop),
     "reset-after": Kind(
-        "after", "done, then the connection reset without an answer", lambda *_: Fault("*", "*", "reset", "after")
+        "after", "call processed, then connection reset without an answer", lambda *_: Fault("*", "*", "reset", "after")
     ),
     "error-after": Kind(
-        "after", "done, but answered with 500, 502, 503 or 504 and HTML",
+        "after", "call processed, but 500, 502, 503 or 504 with HTML",
         lambda dice, _: _server_fault(dice, "html", "after"),
     ),
-    "half-body": Kind("after", "done, but only half of the answer comes", lambda *_: Fault("*", "*", "half", "after")),
+    "half-body": Kind("after", "call processed, half of the answer sent", lambda *_: Fault("*", "*", "half", "after")),
     "no-quota-headers": Kind(
         "after", "no rate-limit headers",
         lambda *_: _headers(dict.fromkeys(("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"))),
     ),
-    "odd-quota-headers": Kind("after", "nonsense in them", lambda dice, _: _headers(dice.choice(_NONSENSE))),
+    "odd-quota-headers": Kind("after", "invalid rate-limit headers", lambda dice, _: _headers(dice.choice(_NONSENSE))),
     "event-doubled": Kind("event", "sent twice"),
     "event-delayed": Kind("event", "sent up to `--event-delay` seconds later"),
     "event-reordered": Kind("event", "sent after the next one, or after two seconds"),
     "event-dropped": Kind("event", "never sent"),
-    "event-early": Kind("event", "issued at once, and the event sent before the issue call is answered"),
-    "event-forged": Kind("event", "another one is sent that names an unknown certificate and domain"),
-    "event-foreign": Kind("event", "another one is sent that names another account"),
-    "event-mixed": Kind("event", "another one is sent that names the certificate with another domain"),
-    "event-replayed": Kind("event", "another one of long ago is sent again, as it was"),
+    "event-early": Kind("event", "issued immediately; the event is sent before the issue call is answered"),
+    "event-forged": Kind("event", "another event is sent with an unknown certificate and domain"),
+    "event-foreign": Kind("event", "another event is sent with another account"),
+    "event-mixed": Kind("event", "another event is sent with the certificate and another domain"),
+    "event-replayed": Kind("event", "an earlier event is sent again unchanged"),
     "certificate-failed": Kind("certificate", "ends as `failed`"),
     "certificate-rejected": Kind("certificate", "ends as `rejected`"),
     "certificate-cancelled": Kind("certificate", "ends as `cancelled`"),
     "certificate-refunded": Kind("certificate", "ends as `refunded`"),
-    "key-removed": Kind("certificate", "issued, but its private key was removed already"),
-    "chain-reversed": Kind("certificate", "issued with a chain in the wrong order, the root in it"),
+    "key-removed": Kind("certificate", "issued, but its private key has been removed"),
+    "chain-reversed": Kind("certificate", "issued with a chain in reverse order that includes the root"),
     "wrong-key": Kind("certificate", "issued with a private key that does not match"),
 }  # fmt: skip
 
 
 def parse_rates(given: Iterable[tuple[str, object]]) -> dict[str, float]:
-    """Names of faults with rates from 0 to 1. Raises `ValueError` that names what is wrong."""
+    """Validate names of faults and rates from 0 to 1. Raises `ValueError` naming the invalid one."""
     rates = {}
     for name, value in given:
         if name not in CATALOGUE:
-            raise ValueError(f"{name} is not a fault; there are {', '.join(CATALOGUE)}")
+            raise ValueError(f"unknown fault {name}; known faults are {', '.join(CATALOGUE)}")
         try:
             rate = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
@@ -137,16 +138,16 @@ def parse_rates(given: Iterable[tuple[str, object]]) -> dict[str, float]:
 
 
 def catalogue_table() -> str:
-    """The table of docs/simulator.md; a test compares them."""
-    rows = ["| Fault | Befalls | What happens |", "|---|---|---|"]
-    befalls = {"before": "a call", "after": "a call", "event": "an event", "certificate": "an issuance"}
+    """The table in docs/simulator.md; a test compares them."""
+    rows = ["| Fault | Affects | Effect |", "|---|---|---|"]
+    affects = {"before": "a call", "after": "a call", "event": "an event", "certificate": "an issuance"}
     return "\n".join(
-        [*rows, *(f"| `{name}` | {befalls[kind.when]} | {kind.help} |" for name, kind in CATALOGUE.items())]
+        [*rows, *(f"| `{name}` | {affects[kind.when]} | {kind.help} |" for name, kind in CATALOGUE.items())]
     )
 
 
 class Dice:
-    """One generator for each fault, so that the same seed and the same opportunities give the same faults."""
+    """One random generator per fault, so the same seed and sequence of calls give the same faults."""
 
     def __init__(self, seed: int, rates: Mapping[str, float]) -> None:
         self.seed = seed
@@ -156,7 +157,7 @@ class Dice:
         self._generators = {name: random.Random(f"{seed} {name}") for name in CATALOGUE}  # noqa: S311, a replay
 
     def hits(self, name: str) -> bool:
-        """Whether the fault happens now."""
+        """Decide whether the fault occurs now."""
         with self._lock:
             rate = self.rates.get(name, 0.0)
             hit = rate > 0 and self._generators[name].random() < rate
@@ -164,12 +165,12 @@ class Dice:
         return hit
 
     def number(self, name: str, most: float) -> float:
-        """From 0 to `most`, out of the same generator."""
+        """A random number from 0 to `most`, from the same generator."""
         with self._lock:
             return self._generators[name].uniform(0, most)
 
     def call_fault(self, when: Literal["before", "after"], path_template: str, now: float) -> Fault | None:
-        """What befalls a call of the API."""
+        """The fault of an API call, if any."""
         for name, kind in CATALOGUE.items():
             fits = kind.when == when and (not kind.only or path_template.endswith(kind.only))
             if fits and kind.make is not None and self.hits(name):

@@ -1,4 +1,4 @@
-"""Certificates: list, get, download, private key, and the four Let's Encrypt orders."""
+"""Certificates: list, get, download, private key, and the four Let's Encrypt calls."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _is_ready(certificate: Certificate) -> bool:
 
 
 def _request(certificate: Certificate) -> dict[str, Any]:
-    """The certificate as it is then. A second time is refused; in which words is undocumented (contract, section 6)."""
+    """Request issuance. A second request is refused; DNSimple's wording is undocumented (contract, section 6)."""
     early = world().dice.hits("event-early")
     with world().state.lock:
         if certificate.state != "new":
@@ -182,7 +182,7 @@ def _is_inside(name: str, domain: str) -> bool:
 
 
 def _check_plan(name: str, alternates: list[str]) -> None:
-    """Only the larger plans have custom names, alternate names and wildcards (contract, section 2.3)."""
+    """Refuse custom names, alternate names and wildcards on smaller plans (contract, section 2.3)."""
     settings = world().settings
     if settings.plan == "none":
         raise Refusal(412, f"Let's Encrypt feature is not enabled for the account {settings.email}")

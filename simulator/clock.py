@@ -1,4 +1,4 @@
-"""The simulator's time: real, or moved ahead through the control interface."""
+"""The simulator's time: real, or moved forward through the control interface."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Clock:
         self.ahead = 0.0
 
     def now(self) -> float:
-        """The present instant."""
+        """The current time."""
         return time.time() + self.ahead
 
 
 def as_time(seconds: float | None) -> str | None:
-    """`2026-11-23T18:30:00Z`, as DNSimple writes times."""
+    """`2026-11-23T18:30:00Z`, DNSimple's format of times."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def as_date(seconds: float | None) -> str | None:
-    """`2026-11-23`, as DNSimple writes dates."""
+    """`2026-11-23`, DNSimple's format of dates."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

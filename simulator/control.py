@@ -1,4 +1,4 @@
-"""`/_simulator/...`: what a test wants to know and to bring about. No token; answers only this machine."""
+"""The control interface, `/_simulator/...`: inspect and change the simulation. No token; only for this machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def forget_calls() -> Response:
 
 @blueprint.post("/spend")
 def spend() -> Response:
-    """As another program with the same account would."""
+    """Spend API calls, as another program using the account would."""
     world().quota.spend_elsewhere(int(_given().get("calls", 0)))
     return _done()
 
@@ -118,7 +118,7 @@ def set_lifetime() -> Response:
 
 @blueprint.post("/windows")
 def script_window() -> Response:
-    """What the authority says of a certificate's renewal, or of all: seconds from now, both may be negative."""
+    """Set the renewal window of one or all certificates, in seconds from now; both can be negative."""
     given, now = _given(), world().clock.now()
     window = {
         "start": now + float(given.get("start_in", -3600)),
@@ -145,7 +145,7 @@ def move_clock() -> Response:
 
 @blueprint.post("/events")
 def send_event() -> Response:
-    """Any body to all webhooks, as it is written."""
+    """Post a body to all webhooks unchanged."""
     document = _given()
     identifier = document.get("request_identifier")
     world().sender.send_raw(json.dumps(document), identifier if isinstance(identifier, str) else None)
@@ -156,7 +156,7 @@ def send_event() -> Response:
 def replay() -> Response:
     given = _given()
     if not world().sender.replay(str(given.get("request_identifier")), int(given.get("times", 1))):
-        raise Refusal(404, "no such event is remembered")
+        raise Refusal(404, "unknown event")
     return _done()
 
 

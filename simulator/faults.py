@@ -1,4 +1,4 @@
-"""Misbehaviour on request: scripted faults, looked through before and after each call; then those of the dice."""
+"""Scripted faults, checked before and after each call, then random ones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _ABORT = struct.pack("ii", 1, 0)
 
 @dataclass(slots=True)
 class Fault:
-    """What happens to the next `times` calls of `method` and `path_template`.
+    """A fault of the next `times` calls of `method` and `path_template`.
 
-    `before`: instead of the call, nothing is done. `after`: it is done, and its answer is replaced. `reset` closes the
+    `before`: the call is not processed. `after`: it is processed, and its answer is replaced. `reset` closes the
     connection without an answer, `status` answers with `status`, `body` and `headers`, `half` sends half of the answer,
-    `headers` changes these (null takes one away), `none` only waits.
+    `headers` changes headers (null removes one), `none` only waits.
     """
 
     method: str
@@ -39,27 +39,27 @@ class Fault:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Fault:
-        """From the control interface; `json` is a body written as JSON. Raises `TypeError` or `ValueError`."""
+        """Parse a fault; `json` is a body given as JSON. Raises `TypeError` or `ValueError`."""
         values = dict(document)
         if "json" in values:
             values["body"] = json.dumps(values.pop("json"))
         fault = cls(**values)
         if fault.action not in {"reset", "status", "half", "headers", "none"} or fault.when not in {"before", "after"}:
-            raise ValueError("action is reset, status, half, headers or none; when is before or after")
+            raise ValueError("action must be reset, status, half, headers or none; when must be before or after")
         if fault.when == "before" and fault.action in {"half", "headers"}:
-            raise ValueError(f"{fault.action} needs an answer: say when = after")
+            raise ValueError(f"{fault.action} needs an answer; set when = after")
         return fault
 
 
 class Chance(Protocol):
-    """Faults that nobody scripted."""
+    """A source of faults that are not scripted."""
 
     def call_fault(self, when: Literal["before", "after"], path_template: str, now: float) -> Fault | None:
-        """What befalls this call, if anything."""
+        """The fault of this call, if any."""
 
 
 class Faults:
-    """The faults that are still to come, oldest first, and chance."""
+    """Outstanding scripted faults, oldest first, and a source of random ones."""
 
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
@@ -68,26 +68,26 @@ class Faults:
         self._pause = threading.Event()
 
     def add(self, fault: Fault) -> None:
-        """Script one more."""
+        """Add a scripted fault."""
         with self._lock:
             self._scripted.append(fault)
 
     def to_come(self) -> int:
-        """How many calls will still meet a scripted fault."""
+        """The number of calls that scripted faults will still affect."""
         with self._lock:
             return sum(fault.times for fault in self._scripted)
 
     def clear(self) -> None:
-        """Behave from now on."""
+        """Remove all faults."""
         with self._lock:
             self._scripted.clear()
 
     def find(self, when: Literal["before", "after"], method: str, path_template: str, now: float) -> Fault | None:
-        """What befalls this call."""
+        """The fault of this call."""
         return self._take(when, method, path_template) or self._chance.call_fault(when, path_template, now)
 
     def apply(self, fault: Fault, environ: Mapping[str, Any], answer: Response | None = None) -> Response | None:
-        """The answer to give, or None to go on as if nothing were."""
+        """The answer to return, or None to proceed normally."""
         self.wait(fault.delay_seconds)
         if fault.action == "none":
             return answer
@@ -102,7 +102,7 @@ class Faults:
         return answer
 
     def wait(self, seconds: float) -> None:
-        """Take that long."""
+        """Wait for the fault's delay."""
         if seconds > 0:
             self._pause.wait(seconds)
 
@@ -126,7 +126,7 @@ def _change(answer: Response, headers: Mapping[str, str | None]) -> None:
 
 
 def _first_half(answer: Response) -> bytes:
-    """Head and half of the body, which is announced in full."""
+    """Headers with the full length, and half of the body."""
     body = answer.get_data()
     head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers if name.lower() != "content-length")
     start = f"HTTP/1.1 {answer.status}\r\n{head}Content-Length: {len(body)}\r\n\r\n"
@@ -134,7 +134,7 @@ def _first_half(answer: Response) -> bytes:
 
 
 def _cut(environ: Mapping[str, Any], last_words: bytes | None) -> None:
-    """Abort the caller's connection at once (RST), as a machine does that goes down; or say half a word and hang up.
+    """Abort the caller's connection (RST), as a crashing machine does, or close it in the middle of an answer.
 
     The server still holds the descriptor: it is left with a pipe to nowhere, whose closing nobody sees.
     """

@@ -1,4 +1,4 @@
-"""What DNSimple does by itself: issues what was requested after a while, renews what is about to expire."""
+"""What DNSimple does in the background: issues requested certificates and renews expiring ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BAD_ENDS = ("failed", "rejected", "cancelled", "refunded")
 
 
 class Issuer:
-    """A thread that brings requested certificates to their end when their time has come."""
+    """A thread that completes requested certificates when they are due."""
 
     def __init__(self, settings: Settings, state: State, clock: Clock, sender: Sender, dice: Dice) -> None:
         self._settings = settings
@@ -37,7 +37,7 @@ class Issuer:
         self._thread = threading.Thread(target=self._run, name="issuer", daemon=True)
 
     def start(self) -> None:
-        """Go on with what was pending when the simulator stopped."""
+        """Resume issuances that were pending when the simulator stopped."""
         with self._changed:
             for certificate in self._state.certificates.values():
                 if certificate.state == "requesting" and certificate.issue_due is not None:
@@ -46,14 +46,14 @@ class Issuer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
 
     def request(self, certificate: Certificate, *, delay: float | None = None) -> None:
-        """Take a certificate in hand, as the issue call does; `delay` in seconds instead of the usual one."""
+        """Start issuing a certificate, as the issue call does; `delay` in seconds replaces the default."""
         with self._changed:
             certificate.state = "requesting"
             certificate.updated_at = self._clock.now()
@@ -63,27 +63,27 @@ class Issuer:
             self._changed.notify()
 
     def script(self, domain: str, name: str | None, state: str) -> None:
-        """How the next certificates of a domain (or of one name in it) end; `requesting`: never."""
+        """Set the final state of the next certificates of a domain or one of its names; `requesting`: never final."""
         self._outcomes[domain, name] = state
 
     def set_lifetime(self, domain: str, days: float) -> None:
-        """How long certificates of a domain are valid from now on, in days."""
+        """Set the lifetime of new certificates of a domain, in days."""
         self._lifetimes[domain] = days
 
     def wake(self) -> None:
-        """The clock was moved, or the settings were changed."""
+        """Recompute due times after the clock or the settings have changed."""
         with self._changed:
             self._schedule_renewals()
             self._changed.notify()
 
     def is_idle(self) -> bool:
-        """Whether all that was due by now is issued, or has failed."""
+        """Whether everything that is due has been issued or has failed."""
         with self._changed:
             now = self._clock.now()
             return not self._at_hand and not any(heap and heap[0][0] <= now for heap in (self._due, self._renewals))
 
     def renew(self, old: Certificate, *, issue: Literal["now", "later"] = "later") -> Certificate:
-        """A successor as auto-renewal orders it: new ID, new key, same names; nothing that is shown links the two."""
+        """Create a successor as auto-renewal does: new ID, new key, same names, and no visible link between them."""
         with self._changed:
             now = self._clock.now()
             number = self._state.new_id("certificate")
@@ -145,7 +145,7 @@ class Issuer:
                 self._renewal_failed(certificate)
 
     def _renewal_failed(self, certificate: Certificate) -> None:
-        """It is tried again after a day (contract, section 2.4); an event tells only of one that was not by hand."""
+        """Schedule a retry after a day (contract, section 2.4). Only automatic renewals send an event."""
         old = self._state.certificates.get(certificate.renews or 0)
         if old is None:
             return
@@ -156,11 +156,11 @@ class Issuer:
             self._sender.send("certificate.auto_renewal_failed", {"certificate": old.document()})
 
     def reissue(self, certificate: Certificate) -> None:
-        """Another key and another X.509 under the same ID, with the event."""
+        """Issue a new key and X.509 under the same ID, and send the event."""
         self._issue(certificate, "certificate.reissue")
 
     def set_auto_renew(self, certificate: Certificate, *, enabled: bool) -> None:
-        """As somebody does in DNSimple's pages, with the event."""
+        """Change auto-renewal as in DNSimple's web interface, and send the event."""
         with self._changed:
             certificate.auto_renew = enabled
             self._state.save(certificate)

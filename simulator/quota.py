@@ -1,4 +1,4 @@
-"""The account's calls per window: fixed, beginning with the first call (contract, section 4)."""
+"""The account's quota: a fixed window that starts with the first call (contract, section 4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simulator.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is left after a call; `reset` in seconds since 1970."""
+    """The quota after a call; `reset` in seconds since 1970."""
 
     limit: int
     remaining: int
@@ -19,7 +19,7 @@ class Allowance:
     allowed: bool
 
     def headers(self) -> dict[str, str]:
-        """As every answer carries them."""
+        """The headers of every answer."""
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -28,7 +28,7 @@ class Allowance:
 
 
 class Quota:
-    """Counts the calls."""
+    """Counts calls."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
@@ -39,13 +39,13 @@ class Quota:
         self.refused = 0
 
     def spend_elsewhere(self, calls: int) -> None:
-        """Somebody else uses the same account."""
+        """Spend calls of another program with the same account."""
         with self._lock:
             self._begin_window()
             self._used += calls
 
     def spend(self) -> Allowance:
-        """Count a call, or find that none is left."""
+        """Count a call, unless none is left."""
         with self._lock:
             self._begin_window()
             allowed = self._used < self._settings.rate_limit

@@ -1,4 +1,4 @@
-"""ACME Renewal Information (RFC 9773): when the authority wants each of its certificates renewed."""
+"""ACME Renewal Information (RFC 9773): the renewal window of each certificate."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def show_renewal_info(identifier: str) -> tuple[Response, int]:
 
 
 def _find(identifier: str) -> Certificate | None:
-    """By base64url of the authority's key identifier, a dot, and base64url of the serial number's DER bytes."""
+    """Find a certificate by its ARI identifier: authority key identifier and DER serial number, each in base64url."""
     key, _, serial = identifier.partition(".")
     try:
         same_authority = _decoded(key) == world().state.authority.key_identifier()
@@ -53,7 +53,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _usual(certificate: Certificate) -> dict[str, Any]:
-    """As Let's Encrypt does: about a third of the lifetime before expiry, or half of one below ten days."""
+    """The window that Let's Encrypt uses: a third of the lifetime before expiry, or half if it is below ten days."""
     expires = certificate.expires_at or 0.0
     lifetime = expires - (certificate.issued_at or 0.0)
     middle = expires - lifetime / (2 if lifetime < 10 * _DAY else 3)

@@ -14,7 +14,7 @@ from simulator.settings import Settings
 
 
 class ScenarioError(ValueError):
-    """The file cannot be used; the message names the file and the field."""
+    """The file is invalid; the message names the file and the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,16 @@ def _rates(document: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _check_outcome(outcome: dict[str, Any]) -> None:
     if not {"domain", "state"} <= outcome.keys() <= {"domain", "state", "name"}:
-        raise ValueError("an outcome has domain, state and perhaps name")
+        raise ValueError("an outcome has the fields domain, state and optionally name")
     if not all(isinstance(value, str) for value in outcome.values()):
-        raise ValueError("domain, state and name of an outcome are texts")
+        raise ValueError("domain, state and name of an outcome must be strings")
 
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     known = {setting.name: setting for setting in dataclasses.fields(Settings)}
     for name, value in options.items():
         if name not in known or name == "state":
-            raise ValueError(f"{name} is not an option that a scenario can hold")
+            raise ValueError(f"unknown option {name}")
         default = known[name].default
         kind = type(default) if default is not dataclasses.MISSING else dict if name == "rates" else list
         fits = isinstance(value, (kind, int) if kind is float else kind)

@@ -23,7 +23,7 @@ from simulator.webhooks import Sender
 
 
 def create_world(settings: Settings, scenario: Scenario) -> World:
-    """The parts, put together; their threads are not started yet."""
+    """Create the parts without starting their threads."""
     clock, state = Clock(), State(settings.state)
     dice = Dice(settings.seed, settings.rates)
     sender = Sender(settings, state, clock, dice)
@@ -54,18 +54,18 @@ def create_app(world: World) -> Flask:
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """Everything runs in gunicorn's one worker process: threads do not survive its fork."""
+    """Everything runs in gunicorn's single worker process, because threads do not survive a fork."""
 
     def __init__(self, settings: Settings, listener: socket.socket, scenario: Scenario) -> None:
         self._settings = settings
         self._scenario = scenario
         self._address = listener.getsockname()[:2]
-        self._listener = listener.detach()  # gunicorn owns it from now on
+        self._listener = listener.detach()  # gunicorn owns it now
         self._world: World | None = None
         super().__init__()
 
     def load_config(self) -> None:
-        """gunicorn asks for its settings here."""
+        """Called by gunicorn for its settings."""
         values: dict[str, Any] = {
             "bind": f"fd://{self._listener}",
             "worker_class": "gthread",
@@ -84,7 +84,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        """gunicorn asks for the application here, in the worker process."""
+        """Called by gunicorn for the application, in the worker process."""
         if self._settings.verbose:
             logging.getLogger("simulator").setLevel(logging.INFO)
             logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")

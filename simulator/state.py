@@ -1,4 +1,4 @@
-"""Domains, certificates, renewals and webhooks: in memory, and written through to a SQLite file where one is given."""
+"""Domains, certificates, renewals and webhooks: in memory, written through to a SQLite file if there is one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIRST_IDS = {
 
 @dataclass(slots=True)
 class Domain:
-    """A domain of the account. One that is not `delegated` to DNSimple cannot be validated."""
+    """A domain of the account. It cannot be validated unless it is `delegated` to DNSimple."""
 
     id: int
     name: str
@@ -34,7 +34,7 @@ class Domain:
     delegated: bool = True
 
     def document(self, account: int) -> dict[str, Any]:
-        """As the API shows it (contract, section 1.1): hosted, registered elsewhere."""
+        """The API document (contract, section 1.1) of a hosted domain that is registered elsewhere."""
         return {
             "id": self.id,
             "account_id": account,
@@ -53,7 +53,7 @@ class Domain:
 
 @dataclass(slots=True)
 class Certificate:
-    """A certificate with what the API never shows in one piece. Times are seconds since 1970."""
+    """A certificate, including what the API returns separately. Times are seconds since 1970."""
 
     id: int
     domain_id: int
@@ -81,7 +81,7 @@ class Certificate:
     serial: str = ""
 
     def document(self) -> dict[str, Any]:
-        """As API and webhook show it: `csr` and both expiries are null until it is issued."""
+        """The document in API and webhook: `csr` and both expiries are null until it is issued."""
         return {
             "id": self.id,
             "domain_id": self.domain_id,
@@ -103,7 +103,7 @@ class Certificate:
 
 @dataclass(slots=True)
 class Renewal:
-    """A renewal that was ordered by hand."""
+    """A renewal that was ordered by a client."""
 
     id: int
     old_certificate_id: int
@@ -115,7 +115,7 @@ class Renewal:
 
 @dataclass(slots=True)
 class Webhook:
-    """A URL that every event is posted to, and how it has been answering."""
+    """A URL that every event is posted to, and its recent results."""
 
     id: int
     url: str
@@ -123,13 +123,13 @@ class Webhook:
     failures: int = 0
 
     def document(self) -> dict[str, Any]:
-        """As the API shows it."""
+        """The API document."""
         return {"id": self.id, "url": self.url, "suppressed_at": as_time(self.suppressed_at)}
 
 
 @dataclass(slots=True)
 class Delivery:
-    """An event that is owed to a webhook; `due` is on the real clock."""
+    """An outstanding delivery of an event to a webhook; `due` is on the real clock."""
 
     id: int
     webhook_id: int
@@ -148,7 +148,7 @@ _KINDS: dict[str, type[Any]] = {
 
 
 class State:
-    """All that is known, under one lock. Change objects inside `with state.lock`, then `save` them."""
+    """The complete state, under one lock. Change objects inside `with state.lock`, then `save` them."""
 
     def __init__(self, path: Path | None) -> None:
         self.lock = threading.RLock()
@@ -164,13 +164,13 @@ class State:
         self.authority = self._load()
 
     def new_id(self, kind: str) -> int:
-        """The next number of this kind."""
+        """The next ID of this kind."""
         number = self._next[kind]
         self._next[kind] = number + 1
         return number
 
     def save(self, *things: Domain | Certificate | Renewal | Webhook | Delivery) -> None:
-        """Put new or changed objects on record, all or none."""
+        """Store new or changed objects, all or none."""
         for thing in things:
             kind = type(thing).__name__.lower()
             self._table(kind)[thing.id] = thing
@@ -182,7 +182,7 @@ class State:
                 self._file.executemany("INSERT OR REPLACE INTO things VALUES (?, ?, ?)", rows)
 
     def forget(self, thing: Webhook | Delivery) -> None:
-        """Remove an object; one that is gone already stays gone."""
+        """Delete an object, if it exists."""
         kind = type(thing).__name__.lower()
         self._table(kind).pop(thing.id, None)
         if self._file:
@@ -219,7 +219,7 @@ class State:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The file holds the test authority's and all leaves' private keys: for its owner alone."""
+    """Create the file for its owner only: it contains the private keys of the test authority and of all leaves."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)

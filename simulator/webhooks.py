@@ -1,4 +1,4 @@
-"""Events, posted as DNSimple posts them (contract, section 3): retried, and given up on endpoints that stay silent."""
+"""Webhook events, sent as DNSimple sends them (contract, section 3), with retries and suppression."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SYSTEM = {"id": "system", "entity": "dnsimple", "pretty": "support@dnsimple.com"
 
 
 class Sender:
-    """Owes every event to every webhook until it is acknowledged with exactly 200."""
+    """Sends every event to every webhook until it is acknowledged with exactly 200."""
 
     def __init__(self, settings: Settings, state: State, clock: Clock, dice: Dice) -> None:
         self._settings = settings
@@ -49,14 +49,14 @@ class Sender:
         self._session = threading.local()
 
     def start(self) -> None:
-        """Go on with what was owed when the simulator stopped."""
+        """Resume deliveries that were outstanding when the simulator stopped."""
         with self._changed:
             for delivery in self._state.deliveries.values():
                 heapq.heappush(self._due, (delivery.due, delivery.id))
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop sending; what is owed stays on record."""
+        """Stop sending; outstanding deliveries stay stored."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -64,7 +64,7 @@ class Sender:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def send(self, name: str, data: dict[str, Any], *, actor: dict[str, str] | None = None) -> None:
-        """Owe an event to every webhook that is not suppressed."""
+        """Queue an event for every webhook that is not suppressed."""
         settings = self._settings
         account = {"id": settings.account, "display": settings.email, "identifier": settings.email}
         envelope: dict[str, Any] = {
@@ -101,7 +101,7 @@ class Sender:
     def send_raw(
         self, body: str, request_identifier: str | None, *, times: int = 1, delay: float = 0.0, held: bool = False
     ) -> None:
-        """Owe a body as it is, in `delay` seconds; `held`: or right after the next one."""
+        """Queue a body unchanged, in `delay` seconds or, with `held`, right after the next one."""
         with self._changed:
             overtaken, self._held = self._held, []
             if request_identifier:
@@ -120,14 +120,14 @@ class Sender:
                 self._owe(earlier)
 
     def replay(self, request_identifier: str, times: int) -> bool:
-        """Send an event again as it was. False if it is not remembered."""
+        """Send an event again unchanged. Returns False if it is unknown."""
         body = self._sent.get(request_identifier)
         if body is not None:
             self.send_raw(body, None, times=times)
         return body is not None
 
     def wait_until_tried(self, settled: Callable[[], bool], seconds: float) -> None:
-        """Wait until `settled`, and until every event that is due was posted once."""
+        """Wait until `settled`, and until every due event has been posted once."""
 
         def tried() -> bool:
             now = time.time()
@@ -152,7 +152,7 @@ class Sender:
                     continue
                 due, number = heapq.heappop(self._due)
                 delivery = self._state.deliveries.get(number)
-                if delivery is None or delivery.due != due:  # done meanwhile, or owed at another time
+                if delivery is None or delivery.due != due:  # completed or rescheduled in the meantime
                     continue
                 webhook = self._state.webhooks.get(delivery.webhook_id)
                 if webhook is None or webhook.suppressed_at is not None:

@@ -25,7 +25,7 @@ def test_a_wrong_option_is_told_without_all_the_others(
     assert ended.value.code == 2
     first, second = capsys.readouterr().err.splitlines()
     assert message in first
-    assert second == "All options: python -m simulator --help"
+    assert second == "Run python -m simulator --help for all options."
 
 
 def test_a_scenario_that_cannot_be_read_is_told_the_same_way(
