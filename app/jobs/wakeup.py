@@ -35,7 +35,7 @@ class SqliteWakeUp:
     """Watches SQLite's `data_version`, which changes when another connection of any process commits.
 
     Reading it is a look into shared memory, no query and no lock: 50 looks a second cost about 1 % of a core
-    (docs/decisions/0004-doorbell.md). In return there is no socket or file that a killed process could leave behind.
+    (docs/decisions/0004-wake-up.md). In return there is no socket or file that a killed process could leave behind.
     """
 
     def __init__(self, path: str) -> None:
