@@ -5,11 +5,13 @@ Start reading here, then `app/certificates/` in the order that its docstring giv
 
 from __future__ import annotations
 
+__version__ = "0.1.0"
+
 from typing import NoReturn
 
 from flask import Flask
 
-from app.commands.main import CommandLine, register_commands
+from app.commands.command_line import CommandLine, register_commands
 from app.logs import configure_logs
 from app.services import build_services
 from app.web import context, dashboard, problem_details, request_log, security_headers
@@ -18,16 +20,16 @@ from config import Settings, load_settings
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The web application and its command line. Opens no connection: gunicorn forks after this.
+    """The web application and its commands. Opens no connection, because gunicorn forks after this.
 
-    `settings` come from the environment unless given. Raises `config.ConfigurationError` or
-    `app.errors.PermanentError` with one line for each thing that is wrong.
+    `settings` are read from the environment unless given. Raises `config.ConfigurationError` or
+    `app.errors.PermanentError` with one line per error.
     """
     settings = settings or load_settings()
     configure_logs(settings.log_format, settings.log_level)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # documents read in the order they are written
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # documents keep the order of their fields
     context.bind(app, build_services(settings))
     problem_details.register(app)
     request_log.register(app)
@@ -38,6 +40,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
+def main(program: str = "certcourier") -> NoReturn:
+    """The console script `certcourier`."""
+    CommandLine(create_app).main(prog_name=program)
+
+
 def create_app_for_commands() -> NoReturn:
-    """What `flask ...` finds (see .flaskenv): our own command line takes over, and looks at settings only to work."""
-    CommandLine(create_app).main(prog_name="flask")
+    """The application that `flask ...` finds (see .flaskenv): hands over to Certcourier's own command line."""
+    main("flask")

@@ -1,1 +1,1 @@
-"""`flask ...`: what an operator does by hand; one module for each group of commands."""
+"""The command line, `flask ...` or `certcourier ...`: one module for each noun."""

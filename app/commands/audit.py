@@ -8,20 +8,21 @@ import click
 from flask.cli import AppGroup
 
 from app import audit
-from app.commands.output import as_json_option, counted, current_services, print_rows
+from app.commands.options import as_json_option, limit_option
+from app.commands.output import counted, current_services, print_rows
 
-group = AppGroup("audit", help="The trail of who did what.")
+group = AppGroup("audit", help="List, export and verify the audit trail.")
 
 
 @group.command("list", epilog="Example: flask audit list --limit 20")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@limit_option
 @as_json_option
 def list_entries(limit: int, as_json: bool) -> None:
-    """List the newest entries."""
+    """List audit entries, newest first."""
     with current_services().database.read() as session:
-        found = [audit.document(entry) for entry in audit.newest(session, limit)]
+        entries = [audit.document(entry) for entry in audit.newest(session, limit)]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(entries, indent=2))
         return
     rows = [
         {
@@ -32,31 +33,31 @@ def list_entries(limit: int, as_json: bool) -> None:
             "subject": entry["subject"],
             "detail": " ".join(f"{name}={json.dumps(value)}" for name, value in entry["detail"].items()),
         }
-        for entry in found
+        for entry in entries
     ]
-    print_rows(rows, as_json=False, empty="No entries yet.")
+    print_rows(rows, as_json=False, empty="No audit entries.")
 
 
 @group.command("export", epilog="Example: flask audit export > audit.jsonl")
 def export_entries() -> None:
-    """Write all entries, oldest first, one JSON object a line."""
+    """Write all entries to standard output as JSON Lines, oldest first."""
     with current_services().database.read() as session:
         for entry in audit.entries(session):
             click.echo(json.dumps(audit.document(entry)))
 
 
 @group.command("verify", epilog="Example: flask audit verify")
-@click.option("--known", help="A head (NUMBER:HASH) that was noted elsewhere: it must still be part of the trail.")
+@click.option("--known", help="A head (NUMBER:HASH) that was recorded elsewhere and must still be part of the trail.")
 def verify_entries(known: str | None) -> None:
-    """Follow the chain from its beginning; exits with 1 and names the first entry that is wrong."""
+    """Verify the hash chain from its first entry; exits with 1 and names the first invalid entry."""
     try:
         head = audit.Head.parse(known) if known else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--known") from None
     try:
         with current_services().database.read() as session:
-            found = audit.verify(session, known=head)
+            verified = audit.verify(session, known=head)
     except audit.AuditBrokenError as error:
         raise click.ClickException(f"the audit trail is broken. {error}") from None
-    click.echo(f"{counted(found.number, 'entry', 'entries')}, unbroken. Note the head elsewhere:", err=True)
-    click.echo(str(found))
+    click.echo(f"{counted(verified.number, 'entry', 'entries')}, intact. Record the head elsewhere:", err=True)
+    click.echo(str(verified))

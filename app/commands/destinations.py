@@ -6,17 +6,18 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import select
 
-from app.commands.output import as_json_option, counted, current_services, moment, operator, print_rows
+from app.commands.options import as_json_option
+from app.commands.output import counted, current_services, moment, operator, print_rows
 from app.db.models import SuspendedDestination
 from app.deliveries import suspension
 
-group = AppGroup("destinations", help="Places that certificates are delivered to.")
+group = AppGroup("destinations", help="List destinations and resume suspended ones.")
 
 
 @group.command("list", epilog="Example: flask destinations list")
 @as_json_option
 def list_destinations(as_json: bool) -> None:
-    """List the destinations, and which of them are disabled because the other side wants no more deliveries."""
+    """List destinations, and which of them are suspended because the receiver answered 410 Gone."""
     services = current_services()
     with services.database.read() as session:
         suspended = {row.destination: row for row in session.scalars(select(SuspendedDestination))}
@@ -29,14 +30,14 @@ def list_destinations(as_json: bool) -> None:
         }
         for name, destination in services.destinations.items()
     ]
-    print_rows(rows, as_json=as_json, empty="No destinations.")
+    print_rows(rows, as_json=as_json, empty="No destinations configured.")
 
 
-@group.command("enable", epilog="Example: flask destinations enable cdn")
+@group.command("resume", epilog="Example: flask destinations resume cdn")
 @click.argument("name")
-def enable(name: str) -> None:
-    """Deliver again to the destination NAME that was disabled; what failed there starts afresh."""
-    revived = suspension.resume(current_services(), name, actor=operator())
-    if revived is None:
-        raise click.ClickException(f"no destination {name!r} is disabled; see `flask destinations list`")
-    click.echo(f"{name} is enabled; {counted(revived, 'failed delivery starts', 'failed deliveries start')} again.")
+def resume(name: str) -> None:
+    """Resume deliveries to the suspended destination NAME, and retry what failed there."""
+    retried = suspension.resume(current_services(), name, actor=operator())
+    if retried is None:
+        raise click.ClickException(f"no suspended destination is named {name!r}; see `flask destinations list`")
+    click.echo(f"{name} is resumed; {counted(retried, 'failed delivery', 'failed deliveries')} queued for retry.")

@@ -9,19 +9,19 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from app.commands.output import as_json_option, current_services, print_rows
-from app.commands.reading import DomainName
+from app.commands.options import DomainName, as_json_option
+from app.commands.output import current_services, print_rows
 from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from app.doctor.findings import CheckContext, run_checks
 
 
 class NameServer(click.ParamType[tuple[str, int]]):
-    """An address and optionally a port."""
+    """An IP address with an optional port."""
 
     name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        """Address and port, 53 unless given."""
+        """The address and the port (default 53)."""
         if isinstance(value, tuple):
             return value
         text = str(value)
@@ -41,21 +41,23 @@ class NameServer(click.ParamType[tuple[str, int]]):
 
 
 @click.command("doctor", epilog="Example: flask doctor --domain customer.example")
-@click.option("--domain", type=DomainName(), help="Look at this domain's zone, delegation, CAA and DNSSEC too.")
-@click.option("--resolver", type=NameServer(), help="Name server to ask instead of the system's: ADDRESS[:PORT].")
-@click.option("--only", multiple=True, type=click.Choice([*CHECKS, *OF_A_DOMAIN]), help="Only this check; repeatable.")
-@click.option("--seconds", type=click.FloatRange(0.1, 600), default=20.0, show_default=True, help="For each check.")
+@click.option("--domain", type=DomainName(), help="Also check this domain's zone, delegation, CAA and DNSSEC.")
+@click.option("--resolver", type=NameServer(), help="Resolver to use instead of the system's: ADDRESS[:PORT].")
+@click.option("--only", multiple=True, type=click.Choice([*CHECKS, *OF_A_DOMAIN]), help="Run only this check.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 600), default=20.0, show_default=True, help="Time limit per check."
+)
 @as_json_option
 @with_appcontext
 def doctor(
     domain: str | None, resolver: tuple[str, int] | None, only: tuple[str, ...], seconds: float, as_json: bool
 ) -> None:
-    """Find out what is wrong, and say what to do; exits with 1 when there is a problem.
+    """Diagnose the installation and suggest remedies; exits with 1 if a check finds a problem.
 
-    Changes nothing. Makes about six calls to DNSimple.
+    Read-only. Makes about six calls to DNSimple.
     """
     if domain is None and set(only) & set(OF_A_DOMAIN):
-        raise click.UsageError(f"{', '.join(sorted(set(only) & set(OF_A_DOMAIN)))}: give a --domain")
+        raise click.UsageError(f"{', '.join(sorted(set(only) & set(OF_A_DOMAIN)))}: require --domain")
     checks = CHECKS | (OF_A_DOMAIN if domain else {})
     chosen = {name: check for name, check in checks.items() if not only or name in only}
     progress = _Progress(quiet=as_json or not sys.stderr.isatty(), total=len(chosen))
@@ -63,16 +65,16 @@ def doctor(
     findings = list(run_checks(examination, chosen, seconds=seconds, begin=progress.begin))
     progress.end()
     rows = [
-        {"check": one.check, "level": one.level, "meaning": one.meaning, "remedy": one.remedy or None}
-        for one in findings
+        {"check": finding.check, "level": finding.level, "meaning": finding.meaning, "remedy": finding.remedy or None}
+        for finding in findings
     ]
-    print_rows(rows, as_json=as_json, empty="Nothing was checked.")
-    if any(one.level == "problem" for one in findings):
+    print_rows(rows, as_json=as_json, empty="No checks were run.")
+    if any(finding.level == "problem" for finding in findings):
         raise SystemExit(1)
 
 
 class _Progress:
-    """One line on a terminal, which goes when all is done."""
+    """One line on a terminal, removed at the end."""
 
     def __init__(self, *, quiet: bool, total: int) -> None:
         self._quiet = quiet

@@ -9,7 +9,8 @@ from flask.cli import AppGroup
 from sqlalchemy import select
 
 from app.audit import record
-from app.commands.output import as_json_option, current_services, moment, operator, print_record, print_rows
+from app.commands.options import as_json_option, limit_option, state_option
+from app.commands.output import counted, current_services, moment, operator, print_record, print_rows
 from app.db.models import Job
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind, Priority
@@ -20,23 +21,23 @@ from app.worker.handlers import HANDLERS
 _BATCH = 100
 _KINDS = sorted(kind.value for kind in JobKind)
 
-group = AppGroup("jobs", help="Work that is owed, running, done or given up.")
+group = AppGroup("jobs", help="Inspect, retry and cancel background jobs.")
 
 
 @group.command("list", epilog="Example: flask jobs list --state dead --kind deliver")
-@click.option("--state", type=click.Choice(["ready", "running", "done", "dead", "cancelled"]), help="Only these.")
-@click.option("--kind", type=click.Choice(_KINDS), help="Only of this kind.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@state_option("ready", "running", "done", "dead", "cancelled")
+@click.option("--kind", type=click.Choice(_KINDS), help="Filter by kind.")
+@limit_option
 @as_json_option
 def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) -> None:
-    """List the newest jobs."""
+    """List jobs, newest first."""
     query = select(Job).order_by(Job.id.desc()).limit(limit)
     if state:
         query = query.where(Job.state == state)
     if kind:
         query = query.where(Job.kind == kind)
     with current_services().database.read() as session:
-        found = session.scalars(query).all()
+        jobs = session.scalars(query).all()
     rows = [
         {
             "id": job.id,
@@ -44,24 +45,24 @@ def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) ->
             "state": job.state,
             "attempts": job.attempts,
             "run_at": moment(job.run_at),
-            "about": " ".join(f"{name}={value}" for name, value in job.args.items() if value is not None),
+            "args": " ".join(f"{name}={value}" for name, value in job.args.items() if value is not None),
             "last_error": job.last_error,
         }
-        for job in found
+        for job in jobs
     ]
-    print_rows(rows, as_json=as_json, empty="No such jobs.")
+    print_rows(rows, as_json=as_json, empty="No matching jobs.")
 
 
 @group.command("show", epilog="Example: flask jobs show 17")
 @click.argument("job_id", type=int)
 @as_json_option
 def show_job(job_id: int, as_json: bool) -> None:
-    """Show everything that is known of a job."""
+    """Show all details of a job."""
     with current_services().database.read() as session:
         job = session.get(Job, job_id)
     if job is None:
         raise click.ClickException(f"no job has the ID {job_id}; see `flask jobs list`")
-    known = {
+    record = {
         "id": job.id,
         "kind": job.kind,
         "state": job.state,
@@ -77,56 +78,55 @@ def show_job(job_id: int, as_json: bool) -> None:
         "run_at": moment(job.run_at),
         "finished_at": moment(job.finished_at),
     }
-    print_record(known, as_json=as_json)
+    print_record(record, as_json=as_json)
 
 
 @group.command("retry", epilog="Example: flask jobs retry --all-dead --kind deliver")
 @click.argument("job_id", type=int, required=False)
-@click.option("--all-dead", is_flag=True, help="All dead jobs instead of one.")
-@click.option("--kind", type=click.Choice(_KINDS), help="With --all-dead: only of this kind.")
+@click.option("--all-dead", is_flag=True, help="Retry all dead jobs.")
+@click.option("--kind", type=click.Choice(_KINDS), help="With --all-dead: only jobs of this kind.")
 def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
-    """Let a dead job, or all of them, start afresh."""
+    """Retry one dead job, or all of them."""
     if all_dead == (job_id is not None):
-        raise click.UsageError("give a job's ID, or --all-dead")
+        raise click.UsageError("give either a job ID or --all-dead")
     if kind and not all_dead:
-        raise click.UsageError("--kind goes with --all-dead")
+        raise click.UsageError("--kind requires --all-dead")
     services = current_services()
     if job_id is not None:
         try:
             with services.database.write() as session:
-                revived = job_retry.retry_job(services, session, job_id, actor=operator())
+                retried = job_retry.retry_job(services, session, job_id, actor=operator())
         except PermanentError as error:
             raise click.ClickException(str(error)) from None
-        if not revived:
+        if not retried:
             raise click.ClickException(f"no dead job has the ID {job_id}; see `flask jobs list --state dead`")
-        click.echo(f"Job {job_id} starts again.")
+        click.echo(f"Job {job_id} requeued.")
         return
     dead = select(Job.id, Job.kind).where(Job.state == "dead")
     with services.database.read() as session:
-        found = session.execute(dead.where(Job.kind == kind) if kind else dead).all()
-    ids = [number for number, kind_of in found if job_retry.instead_of_retrying(kind_of) is None]
+        rows = session.execute(dead.where(Job.kind == kind) if kind else dead).all()
+    job_ids = [dead_id for dead_id, dead_kind in rows if job_retry.instead_of_retrying(dead_kind) is None]
     count = 0
-    for some in batched(ids, _BATCH):
+    for batch in batched(job_ids, _BATCH):
         with services.database.write() as session:
-            count += sum(job_retry.retry_job(services, session, one, actor=operator()) for one in some)
-    click.echo(f"{count} {'job starts' if count == 1 else 'jobs start'} again.")
-    left = len(found) - len(ids)
-    if left:
-        click.echo(f"{left} cannot, for what they were for has ended; `flask jobs retry ID` says what to do instead.")
+            count += sum(job_retry.retry_job(services, session, dead_id, actor=operator()) for dead_id in batch)
+    click.echo(f"{counted(count, 'job')} requeued.")
+    skipped = len(rows) - len(job_ids)
+    if skipped:
+        click.echo(f"{counted(skipped, 'job')} cannot be retried; `flask jobs retry ID` shows what to do instead.")
 
 
 @group.command("cancel", epilog="Example: flask jobs cancel 17")
 @click.argument("job_id", type=int)
 def cancel_job(job_id: int) -> None:
-    """Drop a job that has not finished; the order or delivery that it was for has failed then."""
+    """Cancel an unfinished job; its order or delivery is marked failed."""
     services = current_services()
     with services.database.write() as session:
         job = session.get(Job, job_id, with_for_update=True)
         if job is None or not services.queue.cancel(session, job_id):
             raise click.ClickException(f"no unfinished job has the ID {job_id}; see `flask jobs list`")
-        nobodys = ""
-        dropped = Claim(id=job.id, kind=job.kind, token=nobodys, args=job.args)
+        cancelled = Claim(id=job.id, kind=job.kind, token="", args=job.args)  # no worker holds it
         if (handler := HANDLERS.get(job.kind)) and handler.on_death:
-            handler.on_death(services, session, dropped, f"job {job_id} was cancelled by {operator()}")
+            handler.on_death(services, session, cancelled, f"job {job_id} was cancelled by {operator()}")
         record(session, actor=operator(), action="job.cancelled", subject=str(job_id))
-    click.echo(f"Job {job_id} is cancelled.")
+    click.echo(f"Job {job_id} cancelled.")

@@ -1,6 +1,6 @@
-"""What all commands share: the services, tables for people, JSON for scripts.
+"""Output of the commands: tables on a terminal, JSON for scripts.
 
-Exit status: 0 when all is well, 1 when something is wrong or was not found, 2 when the command was written wrongly.
+Exit status: 0 on success, 1 on failure or when nothing was found, 2 on a usage error.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from rich.text import Text
 
 from app.services import Services
 
-# As in the HTTP interface's documents and the audit trail, which are more precise than a person wants.
+# Timestamps of API documents and the audit trail, which have more digits than a table needs.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 _STYLES = {
     **dict.fromkeys(("ok", "done", "fetched", "delivered", "issued", "queued"), "green"),
-    **dict.fromkeys(("warning", "pending", "running", "pending", "superseded"), "yellow"),
+    **dict.fromkeys(("warning", "pending", "running", "superseded"), "yellow"),
     **dict.fromkeys(("problem", "dead", "failed", "failing", "rejected", "suppressed"), "bold red"),
 }
 
@@ -43,34 +41,34 @@ def current_services() -> Services:
 
 
 def operator() -> str:
-    """Who runs this command, for the audit trail: `operator:<user>@<host>`."""
+    """The user who runs this command, for the audit trail: `operator:<user>@<host>`."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # a container's number without a name; KeyError before Python 3.13
+    except (OSError, KeyError):  # a container's user ID without a name; KeyError before Python 3.13
         user = f"uid {os.getuid()}"
     return f"operator:{user}@{socket.gethostname()}"
 
 
 def moment(at: datetime | None) -> str | None:
-    """A time as all commands write it: UTC in whole seconds, `2026-01-31T23:59:59Z`."""
+    """A timestamp as all commands write it: UTC in whole seconds, `2026-01-31T23:59:59Z`."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else None
 
 
 def counted(number: int, one: str, several: str | None = None) -> str:
-    """`1 job`, `2 jobs`; `several` is a plural that is not made by an s."""
+    """`1 job`, `2 jobs`; `several` is an irregular plural."""
     return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 def progress_bar(length: int, label: str, shown: Callable[[Any], str | None] | None = None) -> Any:
-    """A bar on the terminal of standard error; nothing elsewhere. `shown` puts what is worked on beside it."""
+    """A progress bar on standard error if that is a terminal. `shown` describes the current item beside it."""
     hidden = not sys.stderr.isatty()
     return click.progressbar(length=length, label=label, file=sys.stderr, item_show_func=shown, hidden=hidden)
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
-    """A table with the fields' names as its head, or a JSON list of objects.
+    """Print a table with the field names as header, or a JSON list of objects.
 
-    On a terminal long texts are wrapped; elsewhere a row is a line, its columns aligned by spaces.
+    On a terminal, long texts are wrapped; otherwise each row is one line with columns aligned by spaces.
     """
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -80,13 +78,13 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> 
         table = Table(*rows[0], box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for row in rows:
             table.add_row(*(Text(_shown(value), _style(value), overflow="fold") for value in row.values()))
-        Console().print(table)  # without colours where NO_COLOR says so
+        Console().print(table)  # without colours if NO_COLOR is set
     else:
         _print_aligned([list(rows[0]), *([_shown(value) for value in row.values()] for row in rows)])
 
 
 def print_record(record: dict[str, Any], *, as_json: bool) -> None:
-    """One thing: a field a line, lists of objects as tables below; or a JSON object."""
+    """Print one record, a field per line with lists of objects as tables below, or as a JSON object."""
     if as_json:
         click.echo(json.dumps(record, indent=2))
         return
@@ -111,7 +109,7 @@ def _print_aligned(cells: list[list[str]]) -> None:
 
 
 def _shown(value: object) -> str:
-    """As text that cannot move the cursor: some of it is strangers' words."""
+    """The value as text without control characters: some of it comes from untrusted senders."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -119,10 +117,10 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     if isinstance(value, dict):
-        return "; ".join(f"{name}: {_shown(one)}" for name, one in value.items())
+        return "; ".join(f"{name}: {_shown(item)}" for name, item in value.items())
     if isinstance(value, str) and _INSTANT.fullmatch(value):
         return moment(datetime.fromisoformat(value)) or ""
-    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return "".join(character if character.isprintable() else " " for character in str(value))
 
 
 def _style(value: object) -> str:

@@ -10,12 +10,13 @@ from flask.cli import AppGroup
 
 from app.auth import tokens as token_cases
 from app.auth.scopes import parse_patterns
-from app.commands.output import as_json_option, current_services, moment, operator, print_rows
+from app.commands.options import as_json_option
+from app.commands.output import current_services, moment, operator, print_rows
 from app.errors import PermanentError
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60}
 
-group = AppGroup("tokens", help="Tokens of the clients that may use this service.")
+group = AppGroup("tokens", help="Create, list and revoke API tokens.")
 
 
 @group.command("create", epilog="Example: flask tokens create billing --scope issue --scope read")
@@ -25,17 +26,17 @@ group = AppGroup("tokens", help="Tokens of the clients that may use this service
     "scopes",
     multiple=True,
     type=click.Choice(token_cases.SCOPES),
-    help="What the token may do; repeat for more. By default issue and read; admin implies both.",
+    help="Scope to grant; repeatable. Default: issue and read. The admin scope implies both.",
 )
 @click.option(
     "--domains",
-    help="The only domains that it may order for and read about, comma-separated: `example.org` with all names "
-    "inside it, `*.example.com` for every domain below one. By default all.",
+    help="Restrict the token to these domains, comma-separated: `example.org` is that domain with all names inside it, "
+    "`*.example.com` every domain below example.com. Default: all domains.",
 )
-@click.option("--expires", help="After how long it ends: 90d, 12h or 30m. By default never.")
+@click.option("--expires", help="Lifetime of the token: 90d, 12h or 30m. Default: it does not expire.")
 @as_json_option
 def create_token(name: str, scopes: tuple[str, ...], domains: str | None, expires: str | None, as_json: bool) -> None:
-    """Make a token for the client NAME. It is shown this once and kept only as a hash."""
+    """Create a token for the client NAME. It is shown only once; only its hash is stored."""
     try:
         created, token = token_cases.create_token(
             current_services(),
@@ -48,18 +49,26 @@ def create_token(name: str, scopes: tuple[str, ...], domains: str | None, expire
     except PermanentError as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        shown = {"id": created.id, "name": name, "scopes": created.scopes, "domains": created.domains, "token": token}
-        click.echo(json.dumps(shown))
+        document = {
+            "id": created.id,
+            "name": name,
+            "scopes": created.scopes,
+            "domains": created.domains,
+            "token": token,
+        }
+        click.echo(json.dumps(document))
         return
     limits = f" for {', '.join(created.domains)}" if created.domains else ""
-    click.echo(f"Token {created.id} for {name} ({', '.join(created.scopes)}{limits}). It is not shown again:", err=True)
+    click.echo(
+        f"Token {created.id} for {name} ({', '.join(created.scopes)}{limits}). It will not be shown again:", err=True
+    )
     click.echo(token)
 
 
 @group.command("list", epilog="Example: flask tokens list")
 @as_json_option
 def list_tokens(as_json: bool) -> None:
-    """List the tokens, with when each was used last."""
+    """List tokens, and when each was last used."""
     rows = [
         {
             "id": row.id,
@@ -73,16 +82,16 @@ def list_tokens(as_json: bool) -> None:
         }
         for row in token_cases.list_tokens(current_services())
     ]
-    print_rows(rows, as_json=as_json, empty="No tokens; make one with `flask tokens create NAME`.")
+    print_rows(rows, as_json=as_json, empty="No tokens. Create one with `flask tokens create NAME`.")
 
 
 @group.command("revoke", epilog="Example: flask tokens revoke tok_01k...")
 @click.argument("token_id")
 def revoke_token(token_id: str) -> None:
-    """Make the token with this ID worthless, at once and on every host."""
+    """Revoke a token. It stops working immediately on all hosts."""
     if not token_cases.revoke_token(current_services(), token_id, actor=operator()):
         raise click.ClickException(f"no valid token has the ID {token_id}; see `flask tokens list`")
-    click.echo(f"Token {token_id} is revoked.")
+    click.echo(f"Token {token_id} revoked.")
 
 
 def _seconds(text: str) -> int:

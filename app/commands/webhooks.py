@@ -9,19 +9,20 @@ import click
 from flask.cli import AppGroup
 
 from app.audit import record
-from app.commands.output import as_json_option, current_services, moment, operator, print_rows
+from app.commands.options import as_json_option
+from app.commands.output import current_services, moment, operator, print_rows
 from app.crypto.webhook_secrets import digest_of
 from app.errors import CertcourierError
 from app.jobs.kinds import JobKind
 from app.services import Services
 
-group = AppGroup("webhooks", help="Webhooks of the DNSimple account.")
+group = AppGroup("webhooks", help="List the account's webhooks and rotate the webhook secret.")
 
 
 @group.command("list", epilog="Example: flask webhooks list --json")
 @as_json_option
 def list_webhooks(as_json: bool) -> None:
-    """List the webhooks of the DNSimple account; ours are marked. Paths are not shown: they can hold secrets."""
+    """List the webhooks of the DNSimple account and who owns them. Paths are hidden because they can hold secrets."""
     services = current_services()
     try:
         hooks = services.dnsimple.webhooks()
@@ -32,18 +33,18 @@ def list_webhooks(as_json: bool) -> None:
         {
             "id": hook.id,
             "host": urlsplit(hook.url).netloc.rpartition("@")[2],
-            "whose": _whose(hook.url, ours, newest),
+            "owner": _owner(hook.url, ours, newest),
             "suppressed_at": moment(hook.suppressed_at),
         }
         for hook in hooks
     ]
-    print_rows(rows, as_json=as_json, empty="No webhooks; the worker registers ours when it starts.")
+    print_rows(rows, as_json=as_json, empty="No webhooks. The worker registers Certcourier's when it starts.")
 
 
 @group.command("rotate", epilog="Example: flask webhooks rotate")
 @click.option("--wait", type=click.IntRange(0), default=60, show_default=True, help="Seconds to wait for a worker.")
 def rotate(wait: int) -> None:
-    """Give the webhook a new secret without losing an event; the old one is taken until DNSimple's retries are over."""
+    """Rotate the webhook's secret without losing events; the old one is accepted until DNSimple's retries end."""
     services = current_services()
     try:
         with services.database.write() as session:
@@ -51,25 +52,25 @@ def rotate(wait: int) -> None:
             record(session, actor=operator(), action="webhook_secret.rotated", subject="webhook")
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
-    click.echo("New secret on record; both are accepted. A worker registers the new URL, then deletes the old one.")
-    until = time.monotonic() + wait
+    click.echo("New secret stored; both secrets are accepted. The worker now replaces the webhook.")
+    deadline = time.monotonic() + wait
     while not _is_done(services, newest):
-        with services.database.write() as session:  # again: one that is being done now may not know of it
+        with services.database.write() as session:  # a registration in progress may predate it
             services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
-        if time.monotonic() >= until:
-            raise click.ClickException("no worker has done it yet; it will be done as soon as one runs")
+        if time.monotonic() >= deadline:
+            raise click.ClickException("the new URL is not registered yet; that happens as soon as a worker runs")
         time.sleep(0.5)
-    ends = max(row.accepted_until for row in services.webhook_secrets.rows() if row.accepted_until)
-    click.echo(f"Done. Events under the old secret are taken until {moment(ends)}.")
+    accepted_until = max(row.accepted_until for row in services.webhook_secrets.rows() if row.accepted_until)
+    click.echo(f"Done. Events with the old secret are accepted until {moment(accepted_until)}.")
     if services.webhook_secrets.is_outdated():
-        click.echo("Now leave WEBHOOK_SECRET and WEBHOOK_SECRET_FILE out on every host: they hold the old secret.")
+        click.echo("Now remove WEBHOOK_SECRET and WEBHOOK_SECRET_FILE on every host: they hold the old secret.")
 
 
 def _is_done(services: Services, newest: str) -> bool:
     return all(row.accepted_until or row.digest == newest for row in services.webhook_secrets.rows())
 
 
-def _whose(url: str, ours: str, newest: str) -> str:
+def _owner(url: str, ours: str, newest: str) -> str:
     if not url.startswith(ours):
-        return "another's"
-    return "ours" if digest_of(url.removeprefix(ours)) == newest else "ours, outdated"
+        return "other"
+    return "certcourier" if digest_of(url.removeprefix(ours)) == newest else "certcourier (outdated)"

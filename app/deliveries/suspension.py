@@ -26,7 +26,7 @@ def refuse_if_suspended(session: Session, destination: str) -> None:
     if suspended is not None:
         raise DestinationRefusedError(
             f"{destination} is disabled since {suspended.suspended_at:%Y-%m-%d %H:%M} UTC; once the other side wants "
-            f"deliveries again, `flask destinations enable {destination}`. It had said: {suspended.reason}"
+            f"deliveries again, `flask destinations resume {destination}`. It had said: {suspended.reason}"
         )
 
 

@@ -184,7 +184,7 @@ def test_verify_prints_the_head_and_fails_on_a_broken_trail(app: Flask, services
 
 
 def test_the_newest_entries_are_listed_first(app: Flask, services: Services) -> None:
-    assert "No entries" in run(app, "audit", "list")
+    assert "No audit entries" in run(app, "audit", "list")
     write(services.database, 3)
     listed = json.loads(run(app, "audit", "list", "--limit", "2", "--json"))
     assert [entry["number"] for entry in listed] == [3, 2]

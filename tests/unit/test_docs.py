@@ -16,7 +16,8 @@ import yaml
 
 from app import create_app as create_service
 from app.alerts.rules import KINDS as KINDS_OF_ALARMS
-from app.commands.main import GROUPS, worker
+from app.commands.command_line import GROUPS
+from app.commands.worker import worker
 from app.destinations.base import Change
 from app.destinations.command import CommandConfig, CommandDestination
 from app.destinations.files.destination import FilesConfig, FilesDestination

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 from flask import Flask
 
-from app.commands.main import register_commands
+from app.commands.command_line import register_commands
 from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from tools.reference import markdown
 

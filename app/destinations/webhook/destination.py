@@ -119,7 +119,7 @@ class WebhookDestination:
         if answer.status == 410:
             raise DestinationGoneError(
                 f"{said}, Gone: nothing more is sent to {config.name}; once the receiver wants messages again, "
-                f"`flask destinations enable {config.name}`"
+                f"`flask destinations resume {config.name}`"
             )
         if not 200 <= answer.status < 300:
             moved = "; redirects are not followed: put the new address into url" if answer.status // 100 == 3 else ""

@@ -460,7 +460,7 @@ def test_problems_are_looked_for_every_minute() -> None:
 
 def test_monitoring_sees_alarms_by_the_exit_status(app: Flask, services: Services) -> None:
     write(services, worker(-1, -1))
-    assert "Nothing is wrong" in run(app, "alerts", "list", "--fail")
+    assert "No open alerts" in run(app, "alerts", "list", "--fail")
     failing(services, 1)
     watch(services)
     output = run(app, "alerts", "list", "--fail", status=1)

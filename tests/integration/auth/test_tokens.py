@@ -270,7 +270,7 @@ def test_an_upgrade_of_the_tables_is_in_the_audit_trail_once(app: Flask, service
     run(app, "db", "upgrade")
     ((actor, action, _, detail),) = audited(services)
     assert actor.startswith("operator:")
-    assert (action, detail["before"]) == ("tables.upgraded", None)
+    assert (action, detail["before"]) == ("schema.upgraded", None)
 
 
 def test_tokens_and_jobs_name_their_operator(app: Flask, services: Services) -> None:

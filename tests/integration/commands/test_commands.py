@@ -9,7 +9,7 @@ from flask import Flask
 from flask.cli import AppGroup
 from flask.testing import FlaskClient
 
-from app.commands.main import GROUPS
+from app.commands.command_line import GROUPS
 from app.db.clock import db_now
 from app.db.migrations import head_revision
 from app.db.models import Job
@@ -43,8 +43,8 @@ def test_webhooks_are_listed_without_their_secrets(app: Flask, services: Service
         simulator.api("POST", "/webhooks", {"url": url})
     output = run(app, "webhooks", "list")
     assert [line.split()[1:3] for line in output.splitlines()[1:]] == [
-        ["127.0.0.1:1", "ours"],
-        ["other.example", "another's"],
+        ["127.0.0.1:1", "certcourier"],
+        ["other.example", "other"],
     ]
     assert "secret" not in output
     assert "pass" not in output
@@ -61,7 +61,7 @@ def test_dead_jobs_are_listed_and_retried(app: Flask, services: Services) -> Non
     assert "no dead job" in run(app, "jobs", "retry", str(row["id"]), status=1)
 
 
-def test_what_cannot_start_again_says_what_to_do_instead(app: Flask, services: Services) -> None:
+def test_a_job_that_cannot_be_retried_names_the_remedy(app: Flask, services: Services) -> None:
     with services.database.write() as session:
         session.add(Job(kind="advance_order", args={"order_id": "ord_x"}, state="dead", finished_at=db_now()))
         session.add(Job(kind="prune", args={}, state="dead", finished_at=db_now()))
@@ -71,7 +71,7 @@ def test_what_cannot_start_again_says_what_to_do_instead(app: Flask, services: S
         f"job {dead['advance_order']} (advance_order) does not start again: its order has failed: order again" in said
     )
     said = run(app, "jobs", "retry", "--all-dead")
-    assert said.startswith("1 job starts again.\n1 cannot, for what they were for has ended")
+    assert said.startswith("1 job requeued.\n1 job cannot be retried")
 
 
 def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
@@ -82,7 +82,7 @@ def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
     assert "no unfinished job" in run(app, "jobs", "cancel", "1", status=1)
 
 
-def test_an_order_whose_job_is_cancelled_has_failed(app: Flask, client: FlaskClient, services: Services) -> None:
+def test_cancelling_an_orders_job_fails_the_order(app: Flask, client: FlaskClient, services: Services) -> None:
     request = {"json": {"domain": "cancelled.example"}, "headers": {"Prefer": "respond-async"}}
     order_id = client.post("/issue_certificate", **request).json["data"]["order_id"]
     (job,) = jobs(services, "advance_order")
@@ -90,7 +90,7 @@ def test_an_order_whose_job_is_cancelled_has_failed(app: Flask, client: FlaskCli
     order = client.get(f"/orders/{order_id}").json["data"]
     assert order["order_state"] == "failed"
     assert f"job {job.id} was cancelled by operator:" in order["failure"]["detail"]
-    assert client.post("/issue_certificate", **request).json["data"]["order_id"] != order_id  # it can be ordered anew
+    assert client.post("/issue_certificate", **request).json["data"]["order_id"] != order_id  # it can be ordered again
 
 
 def test_renewals_are_ordered_together_or_not_at_all(app: Flask, services: Services) -> None:
@@ -100,13 +100,13 @@ def test_renewals_are_ordered_together_or_not_at_all(app: Flask, services: Servi
     assert jobs(services, "advance_order") == []
     said = run(app, "certificates", "renew", "11")
     (job,) = jobs(services, "advance_order")
-    assert said == f"The renewal of certificate 11 is ordered: `flask orders show {job.args['order_id']}`.\n"
-    assert "is on its way already" in run(app, "certificates", "renew", "11")
+    assert said == f"Renewal of certificate 11: ordered (`flask orders show {job.args['order_id']}`).\n"
+    assert "already in progress" in run(app, "certificates", "renew", "11")
     (entry,) = [entry for entry in json.loads(run(app, "audit", "list", "--json")) if entry["subject"] == "11"]
     assert (entry["action"], entry["actor"].partition(":")[0]) == ("renewal.ordered", "operator")
 
 
-def test_the_tables_go_back_and_forward(app: Flask) -> None:
+def test_the_schema_is_downgraded_and_upgraded(app: Flask) -> None:
     assert f"revision {head_revision()}" in run(app, "db", "current")
     run(app, "db", "downgrade", "base")
     assert "revision None" in run(app, "db", "current", status=1)

@@ -56,7 +56,7 @@ def on_a_terminal(settings: Settings, *arguments: str, **more: str) -> str:
     return written.decode()
 
 
-def test_an_order_is_listed_and_shown_with_its_story(
+def test_an_order_is_listed_and_shown_with_its_timeline(
     app: Flask, client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     order = client.post("/issue_certificate", json={"domain": domain}).json["data"]
@@ -66,7 +66,7 @@ def test_an_order_is_listed_and_shown_with_its_story(
     number = str(order["certificate_id"])
 
     assert f"www.{domain}" in run(app, "orders", "list", "--domain", domain.upper(), "--state", "fetched")
-    assert run(app, "orders", "list", "--state", "failed") == "No such orders.\n"
+    assert run(app, "orders", "list", "--state", "failed") == "No matching orders.\n"
     shown = run(app, "orders", "show", order["order_id"])
     assert [line.split()[1] for line in shown.partition("timeline\n")[2].splitlines()[1:]][:3] == [
         "ordered",
@@ -87,7 +87,7 @@ def test_an_order_is_listed_and_shown_with_its_story(
     assert "PRIVATE KEY" not in json.dumps(document)
 
     assert "certificate.issue" in run(app, "events", "list", "--certificate", number)
-    assert "No such events" in run(app, "events", "list", "--certificate", "1")
+    assert "No matching events" in run(app, "events", "list", "--certificate", "1")
     remaining = json.loads(run(app, "quota", "show", "--json"))["remaining"]
     assert 0 < remaining < 1_000_000
 
@@ -98,10 +98,10 @@ def test_an_order_is_listed_and_shown_with_its_story(
         (("orders", "show", "ord_none"), "no order has the ID"),
         (("certificates", "show", "17"), "no certificate has the ID"),
         (("jobs", "show", "17"), "no job has the ID"),
-        (("quota", "show"), "nothing is known yet"),
+        (("quota", "show"), "the quota is not known yet"),
     ],
 )
-def test_what_is_not_there_is_status_1(app: Flask, arguments: tuple[str, ...], says: str) -> None:
+def test_not_found_is_status_1(app: Flask, arguments: tuple[str, ...], says: str) -> None:
     assert says in run(app, *arguments, status=1)
 
 
@@ -134,7 +134,7 @@ def test_certificates_about_to_expire_are_listed_soonest_first(app: Flask, servi
     assert [row["certificate_id"] for row in rows] == [4, 3]
 
 
-def test_stopped_calls_are_status_1(app: Flask, services: Services) -> None:
+def test_paused_calls_are_status_1(app: Flask, services: Services) -> None:
     now = datetime.now(UTC)
     values: dict[str, Any] = {"call_limit": 2400, "remaining": 7, "unknown_left": 5, "window_seconds": 3600}
     with services.database.write() as session:
@@ -148,17 +148,17 @@ def test_stopped_calls_are_status_1(app: Flask, services: Services) -> None:
     assert "token rejected" not in run(app, "quota", "show", status=0)
 
 
-def test_all_dead_jobs_of_a_kind_start_again_at_once(app: Flask, services: Services) -> None:
+def test_all_dead_jobs_of_a_kind_are_retried(app: Flask, services: Services) -> None:
     with services.database.write() as session:
         for kind in ("prune", "prune", "reconcile"):
             session.add(Job(kind=kind, args={}, state="dead", finished_at=datetime.now(UTC)))
-    assert run(app, "jobs", "retry", "--all-dead", "--kind", "prune") == "2 jobs start again.\n"
+    assert run(app, "jobs", "retry", "--all-dead", "--kind", "prune") == "2 jobs requeued.\n"
     assert [job.state for job in jobs(services)] == ["ready", "ready", "dead"]
-    assert run(app, "jobs", "retry", "--all-dead") == "1 job starts again.\n"
+    assert run(app, "jobs", "retry", "--all-dead") == "1 job requeued.\n"
     assert "background" in run(app, "jobs", "show", "1") or "normal" in run(app, "jobs", "show", "1")
 
 
-def test_a_strangers_words_cannot_steer_the_terminal(app: Flask, services: Services) -> None:
+def test_untrusted_text_cannot_control_the_terminal(app: Flask, services: Services) -> None:
     with services.database.write() as session:
         session.add(Event(request_identifier=f"a{ESCAPE}[2J", name="evil\nname\x9b", outcome="ignored"))
     shown = run(app, "events", "list")

@@ -31,7 +31,7 @@ def test_the_old_key_is_kept_in_a_file_of_its_own_that_is_named(app: Flask, serv
     copy = file.with_name(f"key-encryption.key.{old}.old")
     assert copy.read_text() == text
     assert copy.stat().st_mode & 0o777 == 0o600
-    assert f"{copy} holds an old key" in output
+    assert f"{copy} holds a retired key" in output
     assert str(copy) in run(app, "keys", "status"), "until it has been moved away"
     copy.unlink()
     assert str(copy) not in run(app, "keys", "status")
@@ -130,11 +130,11 @@ def test_a_folder_that_cannot_be_written_keeps_the_key_and_says_what_to_do(
 
     monkeypatch.setattr("app.crypto.keyring.tempfile.mkstemp", refuse)
     output = run(app, "keys", "rotate", status=1)
-    assert "Everything that could be opened is sealed under key" in output
+    assert "Everything that could be decrypted is now encrypted under key" in output
     assert f"Read-only file system), so key {old} was left in it" in output
     assert "save its line where the backups' keys are, then take it out where the file comes from" in output
     assert file.read_text() == before
-    assert "not needed any more" in run(app, "keys", "status", status=1)
+    assert "no longer in use" in run(app, "keys", "status", status=1)
 
 
 def test_a_file_of_somebody_else_is_not_overwritten_by_the_old_key(app: Flask, services: Services) -> None:
@@ -175,7 +175,7 @@ def test_a_key_that_nothing_needs_is_dropped_by_hand(app: Flask, services: Servi
     extra = Encryptor.new_key()
     before = file.read_text()
     file.write_text(f"{before}{extra}\n")
-    assert "not needed any more" in run(app, "keys", "status", status=1)
+    assert "no longer in use" in run(app, "keys", "status", status=1)
     run(app, "keys", "drop")
     assert file.read_text() == before
     assert KeyFile(file).copy_of(key_id_of(extra)).read_text() == f"{extra}\n"

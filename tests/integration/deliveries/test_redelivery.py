@@ -56,10 +56,10 @@ def test_a_destination_is_added_to_a_thousand_certificates_by_one_command(
 ) -> None:
     newest = add_lineages(added, 1000, each=2)
     output = run(app, "certificates", "redeliver", "--destination", "mail", "--all")
-    assert "To be delivered to mail: 1000" in output
+    assert "1000 deliveries queued for mail" in output
     assert states(added) == dict.fromkeys(newest, "pending")
     assert count(added, "ready") == 1000
-    assert "To be delivered to mail: 0" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    assert "0 deliveries queued for mail" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
     assert count(added, "ready") == 1000
     assert simulator.calls() == []
 
@@ -69,7 +69,7 @@ def test_an_interrupted_run_is_gone_on_with(app: Flask, added: Services) -> None
     steps = redeliver(added, RedeliveryRequest("mail"), actor="operator:tests")
     assert next(steps).owed == BATCH
     assert len(states(added)) == BATCH
-    assert "To be delivered to mail: 150" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    assert "150 deliveries queued for mail" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
     assert count(added, "ready") == 250
 
 
@@ -86,10 +86,10 @@ def test_what_was_enqueued_is_delivered(app: Flask, added: Services, tmp_path: P
 def test_what_was_delivered_is_left_alone_unless_it_is_wanted_again(app: Flask, added: Services) -> None:
     newest = add_lineages(added, 2)
     add_deliveries(added, newest[:1], "mail", state="delivered")
-    assert "mail: 1." in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
+    assert "1 delivery queued for mail" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
     assert count(added, "ready") == 1
     drain(added)
-    assert "mail: 2." in run(app, "certificates", "redeliver", "--destination", "mail", "--all", "--again")
+    assert "2 deliveries queued for mail" in run(app, "certificates", "redeliver", "--destination", "mail", "--all", "--again")
     assert count(added, "ready") == 2
 
 
@@ -119,8 +119,8 @@ def test_an_older_certificate_is_refused_by_name(app: Flask, added: Services) ->
     ("arguments", "status", "message"),
     [
         (["--destination", "nowhere", "--all"], 1, "no destination is named 'nowhere'"),
-        (["--destination", "mail"], 2, "say which"),
-        (["--destination", "mail", "--all", "7"], 2, "say which"),
+        (["--destination", "mail"], 2, "give exactly one of"),
+        (["--destination", "mail", "--all", "7"], 2, "give exactly one of"),
         (["--destination", "mail", "7"], 1, "no certificate with the ID 7 is installed"),
         (["--destination", "mail", "--lineage", "x"], 1, "no lineage is named 'x'"),
     ],
@@ -218,12 +218,12 @@ def test_deliveries_that_were_given_up_are_retried(app: Flask, added: Services, 
     blocked.unlink()
     (row, *_) = json.loads(run(app, "deliveries", "list", "--state", "failed", "--destination", "mail", "--json"))
     assert row["lineage"] == "www.customer3.example"
-    assert "Begun again: 1." in run(app, "deliveries", "retry", str(row["id"]))
-    assert "Begun again: 2." in run(app, "deliveries", "retry", "--failed")
+    assert "1 delivery queued for retry." in run(app, "deliveries", "retry", str(row["id"]))
+    assert "2 deliveries queued for retry." in run(app, "deliveries", "retry", "--failed")
     assert count(added, "dead") == 0
     drain(added)
     assert states(added) == dict.fromkeys(newest, "delivered")
-    assert "no such delivery is unfinished" in run(app, "deliveries", "retry", "--failed", status=1)
+    assert "no pending or failed delivery matches" in run(app, "deliveries", "retry", "--failed", status=1)
 
 
 def test_what_waits_for_its_next_attempt_begins_at_once(app: Flask, added: Services) -> None:
@@ -232,11 +232,11 @@ def test_what_waits_for_its_next_attempt_begins_at_once(app: Flask, added: Servi
     with added.database.write() as session:
         session.execute(update(Job).values(run_at=db_now(3600)))
     assert drain(added) == []
-    assert "Begun again: 2." in run(app, "deliveries", "retry", "--destination", "mail")
+    assert "2 deliveries queued for retry." in run(app, "deliveries", "retry", "--destination", "mail")
     assert drain(added) == ["deliver", "deliver"]
     assert len(jobs(added, "deliver")) == 2
 
 
 def test_retrying_everything_has_to_be_said(app: Flask, added: Services) -> None:
     assert added.destinations
-    assert "say which" in run(app, "deliveries", "retry", status=2)
+    assert "give delivery IDs" in run(app, "deliveries", "retry", status=2)

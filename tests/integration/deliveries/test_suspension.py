@@ -58,7 +58,7 @@ def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
     state, detail = delivery_states(client, first)["hook"]
     assert state == "failed"
     assert "answered 410" in detail
-    assert "`flask destinations enable hook`" in detail
+    assert "`flask destinations resume hook`" in detail
 
     second = deliver_renewal(client, services, simulator, domain, first)
     state, detail = delivery_states(client, second)["hook"]
@@ -68,13 +68,13 @@ def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
     (row,) = [row for row in json.loads(run(app, "destinations", "list", "--json")) if row["suspended_at"]]
     assert (row["name"], row["kind"]) == ("hook", "webhook")
 
-    assert "2 failed deliveries start again" in run(app, "destinations", "enable", "hook")
+    assert "2 failed deliveries queued for retry" in run(app, "destinations", "resume", "hook")
     assert delivery_states(client, second)["hook"][0] == "pending"
     drain(services)
     assert delivery_states(client, first)["hook"][0] == "superseded"
     assert delivery_states(client, second)["hook"][0] == "delivered"
     assert far.messages()[-1]["message"]["data"]["certificate_id"] == second
-    assert "no destination 'hook' is disabled" in run(app, "destinations", "enable", "hook", status=1)
+    assert "no suspended destination is named 'hook'" in run(app, "destinations", "resume", "hook", status=1)
 
 
 def test_enabling_leaves_alone_what_failed_elsewhere(
@@ -89,7 +89,7 @@ def test_enabling_leaves_alone_what_failed_elsewhere(
         run_job(services, claim)
     drain(without_files)
     assert delivery_states(client, certificate_id)["files"][0] == "failed"
-    assert "1 failed delivery starts again" in run(app, "destinations", "enable", "hook")
+    assert "1 failed delivery queued for retry" in run(app, "destinations", "resume", "hook")
     assert delivery_states(client, certificate_id)["files"][0] == "failed"
     assert delivery_states(client, certificate_id)["hook"][0] == "pending"
 

@@ -50,13 +50,13 @@ def test_everything_is_sealed_anew_and_the_old_key_is_dropped(app: Flask, servic
     old = services.encryptor.key_id
     secret = services.webhook_secrets.current()
     output = run(app, "keys", "rotate")
-    assert f"Took {old} out of" in output
+    assert f"Removed {old} from" in output
     assert key_ids(services) != [old]
     assert_all_decrypt(services)
     assert reopened(services).webhook_secrets.current() == secret
-    assert "held here" in run(app, "keys", "status")
+    assert "under the primary key" in run(app, "keys", "status")
     (row,) = json.loads(run(app, "keys", "list", "--json"))
-    assert (row["seals"], row["held"], row["certificates"], row["webhook_secrets"]) == (True, True, COUNT, 1)
+    assert (row["primary"], row["available"], row["certificates"], row["webhook_secrets"]) == (True, True, COUNT, 1)
 
 
 def test_the_file_keeps_its_mode(app: Flask, services: Services) -> None:
@@ -184,7 +184,7 @@ def test_a_rotation_waits_until_every_worker_can_open_with_the_new_key(app: Flas
         assert encryption_key_id(session) == first, "nothing was switched"
     with services.database.write() as session:
         session.execute(update(WorkerRow).values(key_ids=key_ids(services)))
-    assert "Going on with" in run(app, "keys", "rotate")
+    assert "Continuing with" in run(app, "keys", "rotate")
     assert_all_decrypt(services, 1)
 
 
@@ -213,7 +213,7 @@ def test_two_rotations_at_once_are_refused(app: Flask, services: Services) -> No
 def test_a_key_that_is_needed_is_not_dropped(app: Flask, services: Services) -> None:
     add_encrypted_keys(services, 1)
     assert "is needed by 1" in run(app, "keys", "drop", services.encryptor.key_id, status=1)
-    assert "Every key is needed" in run(app, "keys", "drop")
+    assert "All keys are in use" in run(app, "keys", "drop")
 
 
 def test_a_key_in_the_environment_says_how_to_rotate_it(
@@ -267,7 +267,7 @@ def test_a_lost_key_is_told_by_status(services: Services) -> None:
     app = create_app(lose_key(services).settings)
     output = run(app, "keys", "status", status=1)
     assert "restore it" in output
-    assert "3 private keys cannot be opened" in output
+    assert "3 private keys cannot be decrypted" in output
 
 
 def test_a_key_that_is_held_is_not_given_up(app: Flask) -> None:
@@ -290,7 +290,7 @@ def test_after_a_lost_key_everything_is_fetched_again(
             session.get_one(Certificate, number).encrypted_key or b"", certificate_id=number
         )
     later = create_app(lose_key(services).settings)
-    assert "fetch 1 private key:" in run(later, "keys", "replace", "--lost")
+    assert "fetch 1 private key again:" in run(later, "keys", "replace", "--lost")
     moved: Services = later.extensions["certcourier"].services
     claim_installation(moved)
     simulator.reset_calls()
@@ -307,7 +307,7 @@ def test_after_a_lost_key_everything_is_fetched_again(
     assert after == before
     assert later.test_client().post(path, json=event(number, 1)).status_code == 200, "DNSimple's URL still works"
     assert moved.webhook_secrets.current() != secret
-    assert "held here" in run(later, "keys", "status")
+    assert "under the primary key" in run(later, "keys", "status")
     moved.database.close()
 
 

@@ -10,24 +10,25 @@ import click
 from flask.cli import with_appcontext
 
 from app.certificates.account_import import Progress, import_progress, preview_import, start_import
-from app.commands.output import as_json_option, counted, current_services, moment, print_rows, progress_bar
+from app.commands.options import as_json_option
+from app.commands.output import counted, current_services, moment, print_rows, progress_bar
 from app.errors import CertcourierError
 from app.operations.health import check_readiness
 from app.services import Services
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 @click.command("import", epilog="Example: flask certificates import --dry-run")
-@click.option("--domain", help="Only this domain of the account.")
-@click.option("--dry-run", is_flag=True, help="Show what would be imported, and do nothing.")
+@click.option("--domain", help="Import only this domain of the account.")
+@click.option("--dry-run", is_flag=True, help="Show what would be imported without importing it.")
 @as_json_option
 @with_appcontext
 def import_certificates(domain: str | None, dry_run: bool, as_json: bool) -> None:
-    """Bring in the certificates that the DNSimple account has already.
+    """Import the certificates that the DNSimple account already has.
 
-    Of each domain the newest usable one of each set of names. The worker does it within the quota; this command
-    shows how far it is. It may be stopped at any time and goes on where it was; running it twice fetches nothing twice.
+    For each domain, the newest usable certificate of each set of names is imported. The worker does it, within the
+    quota; this command shows progress. It can be interrupted and repeated: nothing is fetched twice.
     """
     services = current_services()
     try:
@@ -38,13 +39,20 @@ def import_certificates(domain: str | None, dry_run: bool, as_json: bool) -> Non
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     if check_readiness(services)["worker"] != "ok":
-        click.echo("No worker is running, so nothing happens until one does: start `flask worker`.", err=True)
+        click.echo("No worker is running. The import starts when one does: run `flask worker`.", err=True)
     try:
         progress = _follow(services, run_id)
     except KeyboardInterrupt:
-        click.echo("\nStopped watching; the worker goes on. The same command watches again.", err=True)
+        click.echo("\nInterrupted. The worker continues the import; repeat the command to see its progress.", err=True)
         raise SystemExit(130) from None
-    _conclude(progress, as_json=as_json)
+    if as_json:
+        click.echo(json.dumps(asdict(progress), indent=2))
+    else:
+        click.echo(f"Imported: {counted(progress.fetched, 'certificate')} of {counted(progress.domains, 'domain')}.")
+        for name, reason in progress.failed.items():
+            click.echo(f"Not imported: {name}: {reason}", err=True)
+    if progress.failed:
+        raise SystemExit(1)
 
 
 def _preview(services: Services, domain: str | None, *, as_json: bool) -> None:
@@ -58,24 +66,24 @@ def _preview(services: Services, domain: str | None, *, as_json: bool) -> None:
         }
         for name, remote in preview_import(services, domain)
     ]
-    print_rows(rows, as_json=as_json, empty="Nothing to import: all usable certificates are here.")
+    print_rows(rows, as_json=as_json, empty="Nothing to import: all usable certificates are already on record.")
 
 
 def _follow(services: Services, run_id: str) -> Progress:
     pause = threading.Event()
     progress = import_progress(services, run_id)
-    with progress_bar(1, "Importing", _shown) as bar:
+    with progress_bar(1, "Importing", _describe) as bar:
         while True:
             bar.length = max(1, progress.domains + progress.wanted)
             done = progress.checked + progress.fetched + sum(name.isdigit() for name in progress.failed)
             bar.update(done - bar.pos, progress)
             if progress.is_finished:
                 return progress
-            pause.wait(_LOOK_SECONDS)
+            pause.wait(_POLL_SECONDS)
             progress = import_progress(services, run_id)
 
 
-def _shown(progress: Progress | None) -> str | None:
+def _describe(progress: Progress | None) -> str | None:
     if progress is None:
         return None
     more = "" if progress.all_listed else "+"
@@ -83,14 +91,3 @@ def _shown(progress: Progress | None) -> str | None:
         f"{progress.checked}/{progress.domains}{more} domains, "
         f"{progress.fetched}/{progress.wanted} certificates, {len(progress.failed)} failed"
     )
-
-
-def _conclude(progress: Progress, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(asdict(progress), indent=2))
-    else:
-        click.echo(f"Imported: {counted(progress.fetched, 'certificate')} of {counted(progress.domains, 'domain')}.")
-        for name, error in progress.failed.items():
-            click.echo(f"Not imported: {name}: {error}", err=True)
-    if progress.failed:
-        raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""`flask` itself: its help, what it leaves out, and what it says when settings or the database are wrong."""
+"""The command line itself: help, omitted commands, and errors in settings and database."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from click.testing import CliRunner, Result
 from flask import Flask
 from sqlalchemy import make_url
 
-from app import create_app
-from app.commands.main import GROUPS, CommandLine
+from app import __version__, create_app
+from app.commands.command_line import GROUPS, CommandLine
 from app.commands.output import counted
 from config import Settings
 from tests.support import databases
@@ -52,7 +53,19 @@ def test_help_needs_no_settings(tmp_path: Path) -> None:
 
 
 def test_the_version_needs_no_settings(tmp_path: Path) -> None:
-    assert flask(tmp_path, "version").stdout.startswith("Certcourier, code ")
+    assert flask(tmp_path, "version").stdout.startswith(f"Certcourier {__version__} (code ")
+
+
+def test_the_console_script_is_the_same_command_line(tmp_path: Path) -> None:
+    (script,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].items()
+    assert script == ("certcourier", "app:main")
+    shown = CliRunner().invoke(CommandLine(create_app), ["--version"])
+    assert shown.output.startswith(f"Certcourier {__version__} (code ")
+    program = "import sys, app; sys.argv = ['certcourier', 'jobs', 'list', '--help']; app.main()"
+    explained = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=True
+    )
+    assert explained.stdout.startswith(b"Usage: certcourier jobs list")
 
 
 @pytest.mark.parametrize("name", ["run", "shell", "routes"])
@@ -65,6 +78,7 @@ def test_flasks_own_commands_are_not_there(tmp_path: Path, name: str) -> None:
 def test_a_command_names_the_settings_that_are_missing(tmp_path: Path) -> None:
     refused = flask(tmp_path, "jobs", "list")
     assert refused.returncode == 1
+    assert refused.stderr.startswith("Configuration error:\n")
     assert "DNSIMPLE_API_TOKEN: is missing" in refused.stderr
 
 
@@ -124,8 +138,8 @@ def test_times_are_written_in_one_way(settings: Settings) -> None:
 def test_a_bar_is_only_for_a_terminal(app: Flask) -> None:
     runner = app.test_cli_runner()
     rotated = runner.invoke(args=["keys", "rotate", "--wait", "0"])
-    assert "Everything that could be opened is sealed" in rotated.output
-    assert "Sealing anew" not in rotated.output
+    assert "Everything that could be decrypted is now encrypted" in rotated.output
+    assert "Re-encrypting" not in rotated.output
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs")])
