@@ -89,7 +89,9 @@ def test_what_was_delivered_is_left_alone_unless_it_is_wanted_again(app: Flask, 
     assert "1 delivery queued for mail" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
     assert count(added, "ready") == 1
     drain(added)
-    assert "2 deliveries queued for mail" in run(app, "certificates", "redeliver", "--destination", "mail", "--all", "--again")
+    assert "2 deliveries queued for mail" in run(
+        app, "certificates", "redeliver", "--destination", "mail", "--all", "--again"
+    )
     assert count(added, "ready") == 2
 
 

@@ -294,10 +294,10 @@ def test_after_a_lost_key_everything_is_fetched_again(
     moved: Services = later.extensions["certcourier"].services
     claim_installation(moved)
     simulator.reset_calls()
-    assert "1 private key to fetch; 1 job is new" in run(
+    assert "1 private key to fetch; 1 job queued" in run(
         later, "certificates", "refetch", "--all-unreadable", "--no-wait"
     )
-    assert "0 jobs are new" in run(later, "certificates", "refetch", "--all-unreadable", "--no-wait")
+    assert "0 jobs queued" in run(later, "certificates", "refetch", "--all-unreadable", "--no-wait")
     drain(moved)
     assert [call["path_template"].rpartition("/")[2] for call in simulator.calls()] == ["private_key"]
     with moved.database.read() as session:
