@@ -455,18 +455,3 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         message += "; " + (Settings.model_fields[str(problem["loc"][0])].description or "")
     return f"  {str(problem['loc'][0]).upper()}: {message}"
-
-
-def settings_table() -> str:
-    """The table of docs/configuration.md; a test compares them."""
-    rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = "required" if field.is_required() else _shown_default(field.default)
-        rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
-    return "\n".join(rows)
-
-
-def _shown_default(value: object) -> str:
-    if value in {None, "", ()}:
-        return ""
-    return f"`{','.join(f'{part:g}' for part in value)}`" if isinstance(value, tuple) else f"`{value}`"

@@ -1,4 +1,4 @@
-"""The pages that say `<!-- runs -->`: done as they are written, with a simulated DNSimple."""
+"""Pages marked `<!-- runs -->` are executed as written, against a simulated DNSimple."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PAGES = [
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Checkout]:
-    """Nothing of the caller's settings."""
-    ours = {name.upper() for name in Settings.model_fields}
-    made = Checkout(tmp_path, {name: value for name, value in os.environ.items() if name not in ours})
+    """A checkout whose environment has none of the caller's settings."""
+    settings = {name.upper() for name in Settings.model_fields}
+    made = Checkout(tmp_path, {name: value for name, value in os.environ.items() if name not in settings})
     try:
         yield made
     finally:
@@ -33,13 +33,13 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_what_a_page_tells_to_do_works_as_it_is_written(page: Path, checkout: Checkout) -> None:
+def test_a_page_works_as_written(page: Path, checkout: Checkout) -> None:
     checkout.run((ROOT / page).read_text())
 
 
-def test_a_command_without_settings_names_the_file_of_the_demo(checkout: Checkout) -> None:
-    said = checkout.type("! .venv/bin/flask jobs list")
-    assert "DNSIMPLE_API_TOKEN: is missing" in said
-    assert "var/demo.env" not in said
+def test_a_command_without_settings_suggests_the_settings_of_the_demo(checkout: Checkout) -> None:
+    output = checkout.type("! .venv/bin/flask jobs list")
+    assert "DNSIMPLE_API_TOKEN: is missing" in output
+    assert "var/demo.env" not in output
     checkout.type("mkdir var && touch var/demo.env")
     assert "flask -e var/demo.env" in checkout.type("! .venv/bin/flask jobs list")

@@ -1,7 +1,8 @@
-"""The reference pages of the documentation, made from the code: `make reference` writes docs/reference/.
+"""The reference pages of the documentation, generated from the code: `make reference` writes docs/reference/.
 
-A test compares what is committed with what these functions make, so nothing can be added to the code and stay
-undocumented; what has no description in the code is refused here, not left empty.
+A test compares the committed pages with the output of these functions, so a new setting, command, endpoint, metric,
+alert or job kind cannot stay undocumented. A thing without a description is an error. Descriptions are explicit texts
+in the code or in these modules, never docstrings of Python functions and classes.
 """
 
 from __future__ import annotations

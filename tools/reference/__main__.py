@@ -1,4 +1,4 @@
-"""`python -m tools.reference`: write docs/reference/."""
+"""`python -m tools.reference`: write the pages of docs/reference/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All commands, from click itself."""
+"""The reference of commands, read from click."""
 
 from __future__ import annotations
 
@@ -12,26 +12,55 @@ from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from tools.reference import markdown
 
 _INTRO = """\
-Run in the folder of Certcourier, with its environment active or as `.venv/bin/flask`; the settings are those of the
-service. Every one takes `--help`. The exit status is 0 when all is well, 1 when something is wrong or is not there, 2
-when the command was written wrongly. What an operator wants with them is told in [operations](../operations.md)."""
+Run commands in the directory of Certcourier, either with its environment active or as `.venv/bin/flask`. They read
+the same settings as the service. Every command accepts `--help`. The exit status is 0 on success, 1 if something is
+wrong or was not found, and 2 for a usage error. [Operations](../operations.md) describes when to use which command."""
+_CHECKS = {
+    "settings": "DNSimple can reach `PUBLIC_URL`.",
+    "database": "The database answers and is writable. SQLite: WAL mode, on a local disk.",
+    "disk": "`DATA_DIR` and the database's file system have free space.",
+    "migrations": "The schema is the one that this version expects.",
+    "files": (
+        "Nobody else can read the key-encryption key, the webhook secret, `.env` or the database, and no retired key "
+        "file is left."
+    ),
+    "token": "DNSimple accepts the token, and it belongs to `DNSIMPLE_ACCOUNT_ID`.",
+    "permissions": (
+        "The token may list domains, certificates and webhooks. Whether it may purchase cannot be tested without a "
+        "purchase."
+    ),
+    "quota": "API calls are left, and calls are not paused.",
+    "clock": "The clocks of this machine, the database and DNSimple agree.",
+    "webhook": "The webhook is registered at DNSimple, exactly once, and not suppressed.",
+    "reachability": (
+        "A test event sent through `PUBLIC_URL` arrives in this database. It names no account and is deleted again."
+    ),
+    "workers": "A worker is running, and web server and workers run the same version as the command.",
+    "jobs": "No job has failed permanently, and none is late.",
+    "certificates": "No renewal is overdue.",
+    "destinations": "Each destination accepts deliveries.",
+    "zone": "The domain's zone at DNSimple is active and not a secondary copy of another provider's.",
+    "delegation": "The domain is delegated only to DNSimple's name servers.",
+    "caa": "The closest CAA records allow Let's Encrypt (RFC 8659).",
+    "dnssec": "DNSSEC validates. Requires a validating resolver.",
+}
 
 
 def page() -> str:
-    """Every command with its arguments, options and example."""
+    """Every command with its arguments, options and example, then the doctor's checks."""
     parts = [part for words, command in all_commands() for part in _parts(words, command)]
-    return markdown.page("Commands", _INTRO, *parts, "## Checks of the doctor", _checks())
+    return markdown.page("Commands", _INTRO, *parts, "## Doctor checks", _checks())
 
 
 def all_commands() -> Iterator[tuple[str, click.Command]]:
-    """What may be typed (`flask jobs list`), with its command."""
+    """Each command line (`flask jobs list`) with its command."""
     app = Flask("reference")
     app.cli.commands.clear()
     register_commands(app)
     for name, command in sorted(app.cli.commands.items()):
         if isinstance(command, click.Group):
-            for inner, one in sorted(command.commands.items()):
-                yield f"flask {name} {inner}", one
+            for subcommand, inner in sorted(command.commands.items()):
+                yield f"flask {name} {subcommand}", inner
         else:
             yield f"flask {name}", command
 
@@ -40,7 +69,8 @@ def _parts(words: str, command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name=words)
     yield f"## {words}"
     yield f"```text\n{' '.join([words, *command.collect_usage_pieces(context)])}\n```"
-    yield "\n\n".join(" ".join(part.split()) for part in markdown_help(words, command).split("\n\n"))
+    paragraphs = markdown_help(words, command).split("\n\n")
+    yield "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     options = [_option(words, option, context) for option in command.params if isinstance(option, click.Option)]
     if options:
         yield markdown.table(("Option", "Default", "Meaning"), options)
@@ -49,17 +79,17 @@ def _parts(words: str, command: click.Command) -> Iterator[str]:
 
 
 def markdown_help(words: str, command: click.Command) -> str:
-    """What `--help` says first."""
+    """The help text of a command."""
     if not command.help:
-        raise markdown.UndocumentedError(f"{words} has no docstring")
+        raise markdown.UndocumentedError(f"{words} has no help text")
     return command.help.replace("\b\n", "")
 
 
 def _option(words: str, option: click.Option, context: click.Context) -> tuple[str, str, str]:
     name = " ".join([*option.opts, *option.secondary_opts])
-    said = option.help or _known(option)
+    text = option.help or _known(option)
     choices = option.type.choices if isinstance(option.type, click.Choice) else ()
-    meaning = [markdown.described(said, f"{words} {name}")]
+    meaning = [markdown.described(text, f"{words} {name}")]
     if choices:
         meaning.append("One of " + ", ".join(f"`{choice}`" for choice in choices) + ".")
     default = option.get_default(context)
@@ -69,13 +99,17 @@ def _option(words: str, option: click.Option, context: click.Context) -> tuple[s
 
 
 def _known(option: click.Option) -> str | None:
-    """What needs no explanation in a command's help."""
-    return {"--limit": "At most so many."}.get(option.opts[0])
+    """The meaning of options that `--help` does not explain."""
+    return {"--limit": "Maximum number of rows."}.get(option.opts[0])
 
 
 def _checks() -> str:
     rows = [
-        (f"`{name}`", "with `--domain`" if name in OF_A_DOMAIN else "always", markdown.summary(check, f"check {name}"))
-        for name, check in (CHECKS | OF_A_DOMAIN).items()
+        (
+            f"`{name}`",
+            "with `--domain`" if name in OF_A_DOMAIN else "always",
+            markdown.described(_CHECKS.get(name), f"the check {name}"),
+        )
+        for name in CHECKS | OF_A_DOMAIN
     ]
-    return markdown.table(("Check", "When", "Is well when"), rows)
+    return markdown.table(("Check", "Runs", "Passes if"), rows)

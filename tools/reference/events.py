@@ -1,4 +1,4 @@
-"""Events of DNSimple's webhooks."""
+"""The reference of DNSimple's webhook events."""
 
 from __future__ import annotations
 
@@ -9,41 +9,47 @@ from app.metrics import CERTIFICATE_EVENTS
 from tools.reference import markdown
 
 _INTRO = """\
-What DNSimple posts to `/dnsimple/events/<secret>`. Every event is answered with 200 once it is on record. Of one that
-is acted on only its name, its `request_identifier` and the IDs of certificate and domain are used; all else is asked
-for by ID."""
-_DOES = {
-    "certificate.issue": "The certificate is fetched by its ID and installed, whoever ordered it.",
-    "certificate.reissue": "The certificate is fetched by its ID and installed.",
-    "certificate.auto_renewal_failed": "The domain's certificates are listed, and a missing renewal is told of.",
-    "certificate.auto_renewal_enable": "The domain's certificates are listed, and their auto-renewal is noted.",
-    "certificate.auto_renewal_disable": "The domain's certificates are listed, and their auto-renewal is noted.",
-    "certificate.remove_private_key": "DNSimple is asked whether the key is gone, and our copy goes with it.",
+DNSimple posts events to `POST /dnsimple/events/<secret>`. Every well-formed event is stored and answered with 200.
+For an event that is handled, only its name, its `request_identifier` and the IDs of certificate and domain are used;
+everything else is read from DNSimple by ID. Events about auto-renewal and private keys cost one API call each, at
+most one in 30 seconds per domain, and none for a certificate that has not been fetched."""
+_EFFECTS = {
+    "certificate.issue": "The certificate is fetched by its ID and delivered, whoever ordered it.",
+    "certificate.reissue": "The same, even if it has been fetched before; it is redelivered if it has changed.",
+    "certificate.auto_renewal_failed": (
+        "The domain's certificates are listed. If none of them has been renewed, the failure is recorded in the "
+        "timeline and shown as the reason of a `renewal_overdue` alert."
+    ),
+    "certificate.auto_renewal_enable": (
+        "The domain's certificates are listed, and their auto-renewal setting is stored."
+    ),
+    "certificate.auto_renewal_disable": "The same.",
+    "certificate.remove_private_key": (
+        "The key is requested from DNSimple. If it is gone, this is recorded in the timeline. Certcourier keeps its "
+        "encrypted copy, unless `KEEP_KEYS_REMOVED_AT_DNSIMPLE` is `false`: then the copy is deleted."
+    ),
 }
-_NOTHING = "On record, nothing else."
+_NONE = "Stored and ignored."
 
 
 def page() -> str:
-    """Each event of certificates, and all others in one row."""
-    rows = [(f"`{name}`", _does(name)) for name in sorted(CERTIFICATE_EVENTS)]
-    return markdown.page(
-        "Events", _INTRO, markdown.table(("Event", "What happens"), [*rows, ("every other", _NOTHING)])
-    )
+    """One row for each certificate event, and one for all others."""
+    rows = [(f"`{name}`", _effect(name)) for name in [*_EFFECTS, *sorted(CERTIFICATE_EVENTS - _EFFECTS.keys())]]
+    return markdown.page("Events", _INTRO, markdown.table(("Event", "Effect"), [*rows, ("any other", _NONE)]))
 
 
-def _does(name: str) -> str:
-    if not is_acted_on(name):
-        return _NOTHING
-    return markdown.described(_DOES.get(name), f"what {name} does (in tools/reference/events.py)")
+def _effect(name: str) -> str:
+    if not is_handled(name):
+        return _NONE
+    return markdown.described(_EFFECTS.get(name), f"the event {name}")
 
 
-def is_acted_on(name: str) -> bool:
-    """Whether the certificate of such an event is looked at at all."""
-    certificate = {"id": 1, "domain_id": 2}
+def is_handled(name: str) -> bool:
+    """Whether ingestion reads the certificate ID of such an event."""
     body = {
         "name": name,
         "request_identifier": "1",
         "account": {"id": 1010},
-        "data": {"certificate": certificate},
+        "data": {"certificate": {"id": 1, "domain_id": 2}},
     }
     return parse_event(json.dumps(body).encode()).certificate_id is not None

@@ -1,4 +1,4 @@
-"""Endpoints and documents of the HTTP interface, from its OpenAPI document."""
+"""The reference of the HTTP API, from its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from app.web.api.openapi import openapi_document
 from tools.reference import markdown
 
 _INTRO = """\
-The service describes itself at `/openapi.json` and as a page at `/docs`; this is the same document. How to order, and
-what an answer means, is told in [the HTTP interface](../api.md)."""
+The same content as the OpenAPI document, which the service publishes at `/openapi.json` and as a page at `/docs`.
+[The HTTP API](../api.md) explains how to place orders and how to interpret the answers."""
 
 
 def page() -> str:
-    """Every endpoint, then every document."""
+    """Every endpoint, then every schema."""
     api = openapi_document()
     parts = [
         part
@@ -22,42 +22,43 @@ def page() -> str:
         for method, operation in operations.items()
         for part in _operation(f"{method.upper()} {path}", operation)
     ]
-    documents = [
-        part for name, schema in sorted(api["components"]["schemas"].items()) for part in _document(name, schema)
-    ]
-    return markdown.page("Endpoints and documents", _INTRO, "## Endpoints", *parts, "## Documents", *documents)
+    schemas = [part for name, schema in sorted(api["components"]["schemas"].items()) for part in _schema(name, schema)]
+    return markdown.page("HTTP endpoints", _INTRO, "## Endpoints", *parts, "## Schemas", *schemas)
 
 
 def _operation(title: str, operation: dict[str, Any]) -> Iterator[str]:
     yield f"### `{title}`"
-    told = [markdown.described(operation.get("summary"), title) + ".", operation.get("description", "")]
+    texts = [markdown.described(operation.get("summary"), title) + ".", operation.get("description", "")]
     if operation.get("security") == []:
-        told.append("Needs no token.")
-    yield " ".join(part for part in told if part)
+        texts.append("Requires no token.")
+    yield " ".join(part for part in texts if part)
     if operation.get("parameters"):
-        rows = [(f"`{one['name']}`", one["in"], one.get("description", "")) for one in operation["parameters"]]
+        rows = [
+            (f"`{parameter['name']}`", parameter["in"], parameter.get("description", ""))
+            for parameter in operation["parameters"]
+        ]
         yield markdown.table(("Parameter", "In", "Meaning"), rows)
     if body := operation.get("requestBody"):
         kinds = ", ".join(f"`{kind}`" for kind in body["content"])
-        yield f"Body: {_type(next(iter(body['content'].values()))['schema'])}, as {kinds}."
+        yield f"Request body: {_type(next(iter(body['content'].values()))['schema'])}, as {kinds}."
     rows = [
-        (status, _answers(answer), answer["description"]) for status, answer in sorted(operation["responses"].items())
+        (status, _response(answer), answer["description"]) for status, answer in sorted(operation["responses"].items())
     ]
-    yield markdown.table(("Status", "Answers", "When"), rows)
+    yield markdown.table(("Status", "Response", "Meaning"), rows)
 
 
-def _answers(answer: dict[str, Any]) -> str:
+def _response(answer: dict[str, Any]) -> str:
     return ", ".join(f"{_type(content['schema'])} as `{kind}`" for kind, content in answer.get("content", {}).items())
 
 
-def _document(name: str, schema: dict[str, Any]) -> Iterator[str]:
+def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
     yield f"### {name}"
     if schema.get("description"):
         yield markdown.described(schema["description"], name)
     required = set(schema.get("required", ()))
     rows = [
-        (f"`{field}`", _type(one), "required" if field in required else _default(one), one.get("description", ""))
-        for field, one in schema.get("properties", {}).items()
+        (f"`{field}`", _type(value), "required" if field in required else _default(value), value.get("description", ""))
+        for field, value in schema.get("properties", {}).items()
     ]
     yield markdown.table(("Field", "Type", "Default", "Meaning"), rows)
 
@@ -70,16 +71,16 @@ def _type(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
-    for several in ("anyOf", "oneOf"):
-        if several in schema:
-            return " or ".join(_type(one) for one in schema[several])
+    for combination in ("anyOf", "oneOf"):
+        if combination in schema:
+            return " or ".join(_type(option) for option in schema[combination])
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'])}" if "items" in schema else "list"
     if "properties" in schema and "data" in schema["properties"]:
         return f"`data`: {_type(schema['properties']['data'])}"
-    kind = schema.get("type", "text")
+    kind = schema.get("type", "string")
     return (
         " or ".join(kind)
         if isinstance(kind, list)

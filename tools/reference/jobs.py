@@ -1,23 +1,30 @@
-"""Kinds of jobs."""
+"""The reference of job kinds."""
 
 from __future__ import annotations
 
 from app.jobs.kinds import JobKind
 from tools.reference import markdown
 
+_INTRO = """\
+The values of `flask jobs list --kind`. [Architecture](../architecture.md#jobs) explains how jobs are claimed, retried
+and completed."""
+
 
 def page() -> str:
-    """Each kind, and how often the periodic ones come."""
-    rows = [(f"`{kind}`", _often(kind.definition.period_seconds), kind.definition.summary) for kind in JobKind]
-    return markdown.page(
-        "Kinds of jobs",
-        "The values of `flask jobs list --kind`. [Architecture](../architecture.md#jobs) explains how jobs are "
-        "claimed, retried and marked dead.",
-        markdown.table(("Kind", "Runs", "Purpose"), rows),
-    )
+    """One row for each kind."""
+    rows = [
+        (
+            f"`{kind}`",
+            _period(kind.definition.period_seconds),
+            kind.definition.max_attempts,
+            markdown.described(kind.definition.summary, f"the job kind {kind}"),
+        )
+        for kind in JobKind
+    ]
+    return markdown.page("Job kinds", _INTRO, markdown.table(("Kind", "Runs", "Attempts", "Purpose"), rows))
 
 
-def _often(seconds: int | None) -> str:
+def _period(seconds: int | None) -> str:
     if seconds is None:
         return "when needed"
     return {60: "every minute", 3600: "hourly"}.get(seconds, f"every {seconds // 60} minutes")

@@ -1,4 +1,4 @@
-"""Metrics, asked of the code that gives them."""
+"""The reference of metrics, read from the collectors themselves."""
 
 from __future__ import annotations
 
@@ -17,30 +17,37 @@ from config import load_settings
 from tools.reference import markdown
 
 _INTRO = """\
-`GET /metrics`, for a token with scope `read`. How to scrape, and what the figures are good for, is told in
-[metrics](../metrics.md)."""
+`GET /metrics` requires a token with the scope `read`. [Metrics](../metrics.md) explains how to scrape and aggregate
+them."""
+_DATABASE = """\
+Computed from the database; every host returns the same values, so aggregate with `max`. Refreshed at most once per
+`METRICS_CACHE_SECONDS`."""
+_PROCESS = """\
+Counted by the web processes and workers of the host that is scraped. Scrape every host and aggregate with `sum`."""
 
 
 def page() -> str:
-    """Figures of the database, then counts of a host's processes."""
+    """Metrics of the database, then those of a host's processes."""
     head = ("Metric", "Type", "Labels", "Meaning")
     return markdown.page(
-        "All metrics",
+        "Metrics",
         _INTRO,
-        "## Of the database: the same on every host",
-        markdown.table(head, [_row(metric) for metric in _figures()]),
-        "## Of one host's processes: to be added up",
-        markdown.table(head, list(_counted())),
+        "## Database metrics",
+        _DATABASE,
+        markdown.table(head, [_database_row(metric) for metric in _database_metrics()]),
+        "## Process metrics",
+        _PROCESS,
+        markdown.table(head, list(_process_rows())),
     )
 
 
-def _figures() -> list[Metric]:
+def _database_metrics() -> list[Metric]:
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(
             _env_file=None,
             data_dir=Path(folder),
             database_url=f"sqlite:///{folder}/reference.db",
-            dnsimple_api_token="none",  # noqa: S106, opens nothing
+            dnsimple_api_token="none",  # noqa: S106, not a real token
             dnsimple_account_id=1010,
             dnsimple_base_url="https://api.dnsimple.com",
             public_url="https://certs.example.com",
@@ -54,19 +61,19 @@ def _figures() -> list[Metric]:
             services.database.close()
 
 
-def _row(metric: Metric) -> tuple[str, str, str, str]:
+def _database_row(metric: Metric) -> tuple[str, str, str, str]:
     labels: tuple[str, ...] = getattr(metric, "_labelnames", ())
-    return _told(metric.name, metric.type, labels, metric.documentation)
+    return _row(metric.name, metric.type, labels, metric.documentation)
 
 
-def _counted() -> Iterator[tuple[str, str, str, str]]:
+def _process_rows() -> Iterator[tuple[str, str, str, str]]:
     registry: CollectorRegistry = ProcessMetrics().registry
     for collector in registry._collector_to_names:
         if isinstance(collector, (Counter, Histogram)):
             (metric,) = collector.describe()
             name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-            yield _told(name, metric.type, collector._labelnames, metric.documentation)
+            yield _row(name, metric.type, collector._labelnames, metric.documentation)
 
 
-def _told(name: str, kind: str, labels: tuple[str, ...], said: str) -> tuple[str, str, str, str]:
-    return f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), markdown.described(said, name)
+def _row(name: str, kind: str, labels: tuple[str, ...], text: str) -> tuple[str, str, str, str]:
+    return f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), markdown.described(text, name)

@@ -1,4 +1,4 @@
-"""Types of problems, found where the code makes them."""
+"""The reference of problem types, found in the syntax tree of the code that creates them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from werkzeug.exceptions import default_exceptions
 from tools.reference import markdown
 
 _INTRO = """\
-`type` of an `application/problem+json` answer, after `urn:certcourier:problem:`, and of an order's `failure`. `detail`
-says what is wrong in the case at hand and what to do; when a client meets which is told in
-[the HTTP interface](../api.md#errors).
+The `type` of a problem document (`application/problem+json`, RFC 9457) after the prefix `urn:certcourier:problem:`,
+and the `type` of an order's `failure`. `detail` describes the case at hand and what to do. [Errors](../api.md#errors)
+lists when a client receives which.
 
-Status `order`: found after the request was answered, or DNSimple's refusal, which is a 400; the order has it as its
-`failure`."""
-_ALWAYS = {404, 405, 413}  # Flask's own
+Status `order`: the order has failed, and its `failure` has this type. If DNSimple refuses an order during the
+request, the request is answered with 400 and the same type."""
+_FROM_FLASK = {404, 405, 413}
 _FOLDERS = ("web", "orders", "certificates")
 _NO_ANSWER = "order"
 
@@ -24,26 +24,26 @@ type Problem = tuple[str, str, str]  # type, status, title
 
 
 def page() -> str:
-    """All types, by name."""
+    """One row for each type, by name."""
     rows = [(f"`{kind}`", status, title) for kind, status, title in sorted(all_problems())]
     return markdown.page(
-        "Types of problems",
+        "Problem types",
         _INTRO,
         markdown.table(("Type", "Status", "Title"), rows),
     )
 
 
 def all_problems() -> set[Problem]:
-    """Type, status and title of each that the code can make."""
-    found = {_http(status) for status in _ALWAYS}
+    """Type, status and title of every problem that the code can create."""
+    found = {_http(status) for status in _FROM_FLASK}
     for folder in _FOLDERS:
         for file in (markdown.ROOT / "app" / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):
-                found |= set(_made_by(node))
+                found |= set(_created_by(node))
     return found
 
 
-def _made_by(node: ast.AST) -> Iterator[Problem]:
+def _created_by(node: ast.AST) -> Iterator[Problem]:
     match node:
         case ast.Call(func=ast.Name(id="problem" | "problem_document"), args=[status, kind, title, *_]):
             if isinstance(kind, ast.Constant) and isinstance(status, ast.Constant):
@@ -58,7 +58,7 @@ def _made_by(node: ast.AST) -> Iterator[Problem]:
 
 
 def _text(node: ast.expr) -> str:
-    return str(node.value) if isinstance(node, ast.Constant) else "(as the case may be)"
+    return str(node.value) if isinstance(node, ast.Constant) else "(depends on the cause)"
 
 
 def _http(status: int) -> Problem:
