@@ -1,14 +1,17 @@
-"""One tree for everything that can go wrong with a certificate.
+"""The tree of errors; the job engine decides by the branch.
 
     CertcourierError
-    ├── RetryableError     nothing happened; trying the same again later can succeed
-    ├── PermanentError     trying the same again cannot succeed; somebody has to change something
-    └── OutcomeUnknownError  it may or may not have happened; look before trying again
+    ├── RetryableError           nothing happened; a later attempt can succeed
+    ├── PermanentError           a retry cannot succeed; something has to be changed
+    │   └── AccountBlockedError  the account or its token has to be changed; jobs wait until it is
+    └── OutcomeUnknownError      it may or may not have taken effect; check before retrying
 
-The adapters refine these (`app.dnsimple.errors`, `app.destinations`). The job engine decides by the branch, with one
-exception: what the account is at fault for (token, bill, scope) is permanent to whoever asks, but a job waits until it
-is mended.
+The adapters refine these (`app.dnsimple.errors`, `app.destinations`).
 """
+
+from __future__ import annotations
+
+from typing import ClassVar
 
 
 class CertcourierError(Exception):
@@ -16,7 +19,7 @@ class CertcourierError(Exception):
 
 
 class RetryableError(CertcourierError):
-    """Nothing happened. `retry_after` is the number of seconds the other side asked us to wait, if it did."""
+    """Nothing happened. `retry_after` is the delay in seconds that the remote side asked for, if any."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -24,8 +27,18 @@ class RetryableError(CertcourierError):
 
 
 class PermanentError(CertcourierError):
-    """Repeating cannot help: the message says what has to be changed."""
+    """A retry cannot succeed; the message says what has to be changed."""
+
+
+class AccountBlockedError(PermanentError):
+    """The account or its token does not permit the call; `remedy` says what the operator has to do.
+
+    `affects_all_calls` is true if no call can succeed. Otherwise this request was refused; others may be permitted.
+    """
+
+    remedy: ClassVar[str]
+    affects_all_calls: ClassVar[bool] = False
 
 
 class OutcomeUnknownError(CertcourierError):
-    """The request may have taken effect although no usable answer came back."""
+    """The request may have taken effect although no usable response was received."""

@@ -50,8 +50,6 @@ def send_notification(services: Services, claim: Claim) -> None:
         if any(address.id == args["to"] for address in services.notifier.addresses):
             raise
         log.warning("message dropped: its address is not configured any more", address=args["address"])
-    with services.queue.finishing(claim):
-        return
 
 
 def open_alerts(services: Services) -> list[Alert]:

@@ -72,8 +72,7 @@ def import_account(services: Services, claim: Claim) -> None:
             looking = select(func.count()).where(Job.kind == JobKind.IMPORT_DOMAIN, Job.finished_at.is_(None))
             waiting = session.scalar(looking) or 0
         if run.next_page == 0:
-            with services.queue.finishing(claim):
-                return
+            return
         if waiting >= _MOST_WAITING:
             raise Snooze(_PAUSE_SECONDS, "the domains listed so far are being looked at")
         if run.domain is not None:

@@ -68,8 +68,6 @@ def reconcile(services: Services, claim: Claim) -> None:
             again = read_now(session) - _OVERDUE_AGAIN
         calls -= _look_at_overdue(services, claim, again, (calls + 1) // 2)
         _check_next_domains(services, claim, calls)
-    with services.queue.finishing(claim):
-        return
 
 
 def _allowance(services: Services) -> int:

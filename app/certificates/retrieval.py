@@ -107,10 +107,9 @@ def fetch_certificate(services: Services, claim: Claim) -> None:
     """
     target = _target(services, claim)
     if target is None:
-        with services.queue.finishing(claim):
-            return
+        return
     if target.purpose is Purpose.UNKNOWN and claim.snoozes > _UNKNOWN_MOST:
-        _ignore(services, claim, "no call was left for it in days; if it exists, it is found by looking")
+        _ignore(claim, "no call was left for it in days; if it exists, it is found by looking")
         return
     try:
         with services.dnsimple.with_purpose(target.purpose).reserve(2) as dnsimple:
@@ -121,7 +120,7 @@ def fetch_certificate(services: Services, claim: Claim) -> None:
     except NotFoundError as error:
         if target.order is not None and target.reference == target.domain:
             raise
-        _ignore(services, claim, str(error))
+        _ignore(claim, str(error))
         return
     with services.database.read() as session:
         now = read_now(session)
@@ -200,9 +199,8 @@ def _learn_domain(services: Services, domain_id: int) -> Domain | None:
     return domain
 
 
-def _ignore(services: Services, claim: Claim, why: str) -> None:
-    with services.queue.finishing(claim):
-        log.warning("event ignored", reason=why, certificate_id=claim.args["certificate_id"])
+def _ignore(claim: Claim, reason: str) -> None:
+    log.warning("event ignored", reason=reason, certificate_id=claim.args["certificate_id"])
 
 
 def _record(services: Services, session: Session, claim: Claim, fetched: _Fetched) -> None:

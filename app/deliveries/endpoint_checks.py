@@ -87,8 +87,6 @@ def check_endpoint(services: Services, claim: Claim) -> None:
         pause = _seconds_until_due(services, endpoint.name)
         if pause is not None and pause < SECONDS:
             raise Snooze(max(0.05, pause), "looks again")
-    with services.queue.finishing(claim):
-        return
 
 
 def _look(services: Services, claim: Claim, endpoint: Endpoint) -> None:

@@ -1,24 +1,24 @@
-"""What can go wrong between us and DNSimple (contract, sections 1.3, 4 and 5).
+"""Errors of calls to DNSimple (contract, sections 1.3, 4 and 5).
 
     DNSimpleError (CertcourierError)
     ├── RetryableError: nothing happened
-    │   ├── UnreachableError         it never left, or the answer to a call that only reads or deletes was lost
-    │   ├── ServerFaultError         5xx or an unusable body, on a call that only reads or deletes
-    │   ├── UnexpectedAnswerError    neither success nor failure (a redirect), on a call that only reads or deletes
-    │   ├── RateLimitedError         429
-    │   └── NotIssuedYetError        428
-    ├── PermanentError: somebody has to change something
-    │   ├── AuthenticationError      401
-    │   ├── PaymentRequiredError     402
-    │   ├── ForbiddenError           403
-    │   ├── NotFoundError            404, also for what the token may not see
-    │   ├── PlanLimitError           412
-    │   ├── RefusedError             400 and every other 4xx
-    │   └── InvalidReferenceError    refused by us, before any call
-    └── OutcomeUnknownError: look before trying again
-        └── LostAnswerError          an order (POST) that left, and came back as a timeout, reset, 3xx, 5xx or garbage
+    │   ├── UnreachableError           not sent, or the response to a call that only reads or deletes was lost
+    │   ├── ServerFaultError           5xx or an unusable body, on a call that only reads or deletes
+    │   ├── RateLimitedError           429
+    │   └── NotIssuedYetError          428
+    ├── PermanentError: something has to be changed
+    │   ├── AccountBlockedError
+    │   │   ├── AuthenticationError    401
+    │   │   ├── PaymentRequiredError   402
+    │   │   └── ForbiddenError         403
+    │   ├── NotFoundError              404, also for what the token may not see
+    │   ├── PlanLimitError             412
+    │   ├── RefusedError               400 and every other 4xx
+    │   └── InvalidReferenceError      refused before any call
+    └── OutcomeUnknownError: check before retrying
+        └── LostAnswerError            a POST that was sent, and ended in a timeout, reset, 3xx, 5xx or unusable body
 
-No text or attribute of these holds the token, a webhook's URL or a private key.
+No text or attribute of an error holds the token, a webhook's URL or a private key.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from app.errors import CertcourierError, OutcomeUnknownError, PermanentError, RetryableError
+from app.errors import AccountBlockedError, CertcourierError, OutcomeUnknownError, PermanentError, RetryableError
 
 _FEATURE = re.compile(r"(let's encrypt|custom-name|SAN|wildcard) feature", re.IGNORECASE)
 _FEATURES = {"let's encrypt": "letsencrypt", "custom-name": "custom-name", "san": "SAN", "wildcard": "wildcard"}
 
 
 class DNSimpleError(CertcourierError):
-    """`message` is DNSimple's own text where it sent one, else ours; `str()` adds the call, status and request ID.
+    """`message` is DNSimple's text if it sent one, else ours; `str()` adds the call, status and request ID.
 
-    `status` is None if there was no HTTP answer. `request_id` is DNSimple's `x-request-id`, for its support.
+    `status` is None if there was no HTTP response. `request_id` is DNSimple's `x-request-id`, for its support.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class DNSimpleError(CertcourierError):
 
 
 class _RetryableDNSimpleError(DNSimpleError, RetryableError):
-    """`retry_after` is the number of seconds that DNSimple asked us to wait, if it did."""
+    """`retry_after` is the delay in seconds that DNSimple asked for, if any."""
 
     def __init__(
         self,
@@ -66,25 +66,17 @@ class _RetryableDNSimpleError(DNSimpleError, RetryableError):
 
 
 class UnreachableError(_RetryableDNSimpleError):
-    """The request never left us, or it only reads or deletes and its answer was lost."""
+    """The request was not sent, or it only reads or deletes and its response was lost."""
 
 
 class ServerFaultError(_RetryableDNSimpleError):
-    """DNSimple answered 5xx or something unusable to a call that only reads or deletes."""
-
-
-class UnexpectedAnswerError(_RetryableDNSimpleError):
-    """A redirect or another status that the API does not use, to a call that only reads or deletes.
-
-    Such an answer comes from something in between (a maintenance page, a proxy, a wrong base URL). Retryable, because
-    the order is not at fault: it goes away, or the operator mends the address, and the work goes on.
-    """
+    """DNSimple sent a 5xx or an unusable response to a call that only reads or deletes."""
 
 
 class RateLimitedError(_RetryableDNSimpleError):
     """429 (contract, section 4). `retry_after`: Retry-After, else until the reset if nothing remains, else None.
 
-    `account_wide` tells the account's whole quota from the limit of a single endpoint, which leaves the others usable.
+    `account_wide` distinguishes the account's quota from the limit of one endpoint, which does not affect the others.
     """
 
     def __init__(
@@ -102,19 +94,26 @@ class RateLimitedError(_RetryableDNSimpleError):
 
 
 class NotIssuedYetError(_RetryableDNSimpleError):
-    """428: the certificate or its key is not there yet; can still come for some minutes after `issued`."""
+    """428: the certificate or its key is not available yet; possible for some minutes after `issued`."""
 
 
-class AuthenticationError(DNSimpleError, PermanentError):
-    """401: the token is wrong or revoked. Asking again with it only burns quota."""
+class AuthenticationError(DNSimpleError, AccountBlockedError):
+    """401: the token is invalid or revoked. More calls with it only consume quota."""
+
+    remedy = "set a valid DNSIMPLE_API_TOKEN and restart"
+    affects_all_calls = True
 
 
-class PaymentRequiredError(DNSimpleError, PermanentError):
-    """402: the account has no subscription or unpaid invoices."""
+class PaymentRequiredError(DNSimpleError, AccountBlockedError):
+    """402: the account has no subscription or has unpaid invoices."""
+
+    remedy = "pay the DNSimple account's open invoices"
 
 
-class ForbiddenError(DNSimpleError, PermanentError):
-    """403: the token's scope does not allow this; the message names the scope needed."""
+class ForbiddenError(DNSimpleError, AccountBlockedError):
+    """403: the token lacks a scope, which the message names."""
+
+    remedy = "grant the DNSimple token the scope named in the message"
 
 
 class NotFoundError(DNSimpleError, PermanentError):
@@ -157,4 +156,4 @@ class InvalidReferenceError(DNSimpleError, PermanentError):
 
 
 class LostAnswerError(DNSimpleError, OutcomeUnknownError):
-    """An order (POST) left us and no usable answer came back: it may have taken effect."""
+    """A POST was sent and no usable response was received: it may have taken effect."""

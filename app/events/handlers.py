@@ -50,8 +50,7 @@ def handle_event(services: Services, claim: Claim) -> None:
     with services.database.read() as session:
         certificate = session.get(Certificate, int(claim.args["certificate_id"]))
     if certificate is None or certificate.fetched_at is None or certificate.domain_id != int(claim.args["domain_id"]):
-        with services.queue.finishing(claim):
-            log.warning("event ignored", reason="no such certificate is installed", **_about(claim))
+        log.warning("event ignored", reason="certificate not on record", **_about(claim))
         return
     if claim.args["event"] == _KEY_REMOVED:
         _look_for_key(services, claim, certificate)
@@ -64,8 +63,7 @@ def _look_at_renewal(services: Services, claim: Claim, certificate: Certificate)
     try:
         remotes = list(islice(services.dnsimple.with_purpose(Purpose.REPEATED).certificates(certificate.domain), PAGE))
     except NotFoundError as error:
-        with services.queue.finishing(claim):
-            log.warning("event ignored", reason=str(error), **_about(claim))
+        log.warning("event ignored", reason=str(error), **_about(claim))
         return
     with services.queue.finishing(claim) as session:
         ours = session.get_one(Certificate, certificate.id, with_for_update=True)
@@ -105,12 +103,10 @@ def _look_for_key(services: Services, claim: Claim, certificate: Certificate) ->
         if "private key not present" not in error.message.lower():
             raise
     except NotFoundError as error:
-        with services.queue.finishing(claim):
-            log.warning("event ignored", reason=str(error), **_about(claim))
+        log.warning("event ignored", reason=str(error), **_about(claim))
         return
     else:
-        with services.queue.finishing(claim):
-            log.warning("event ignored", reason="DNSimple has the private key still", **_about(claim))
+        log.warning("event ignored", reason="DNSimple still has the private key", **_about(claim))
         return
     with services.queue.finishing(claim) as session:
         ours = session.get_one(Certificate, certificate.id, with_for_update=True)

@@ -43,9 +43,9 @@ class Snooze(Exception):  # noqa: N818, not an error: the job says "not yet"
         self.seconds = seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
-    """A job that is ours until its lease ends. `attempts` counts this one."""
+    """A job that is ours until its lease ends. `attempts` includes the current one."""
 
     id: int
     kind: str
@@ -54,6 +54,7 @@ class Claim:
     attempts: int = 1
     max_attempts: int = 20
     snoozes: int = 0
+    is_finished: bool = False  # its last transaction is committed
 
 
 class Queue:
@@ -179,10 +180,17 @@ class Queue:
 
     @contextmanager
     def finishing(self, claim: Claim) -> Iterator[Session]:
-        """The job's last transaction: its effects and its end are committed together, if it is still ours."""
+        """The job's last transaction: its effects and its completion are committed together, if it is still ours."""
         with self._database.write() as session:
             self._fence(session, claim, **_finished("done"))
             yield session
+        claim.is_finished = True
+
+    def complete(self, claim: Claim) -> None:
+        """Complete a job whose handler has returned, unless the handler has done so with its last effects."""
+        if not claim.is_finished:
+            with self.finishing(claim):
+                pass
 
     def retry(self, claim: Claim, error: str, *, delay: float | None = None) -> float:
         """Give a failed job back, to be tried again after a growing pause. Returns the pause in seconds."""

@@ -42,8 +42,6 @@ def prune(services: Services, claim: Claim) -> None:
     _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())
     _forget_requests(services, claim)
     _erase_private_keys(services, claim)
-    with services.queue.finishing(claim):
-        return
 
 
 def _erase_private_keys(services: Services, claim: Claim) -> None:

@@ -18,14 +18,8 @@ from app.db.models import Certificate, Domain, Order, OrderState
 from app.db.upsert import insert_once
 from app.dnsimple.adapter import Certificate as RemoteCertificate
 from app.dnsimple.adapter import Deadline
-from app.dnsimple.errors import (
-    AuthenticationError,
-    ForbiddenError,
-    NotFoundError,
-    PaymentRequiredError,
-    RefusedError,
-)
-from app.errors import OutcomeUnknownError, PermanentError, RetryableError
+from app.dnsimple.errors import NotFoundError, RefusedError
+from app.errors import AccountBlockedError, OutcomeUnknownError, PermanentError, RetryableError
 from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Snooze
 from app.orders.failures import fail_order, problem_details_for
 from app.orders.polling import start_polling
@@ -46,9 +40,8 @@ log = structlog.get_logger("certcourier")
 def advance(services: Services, claim: Claim, *, deadline: Deadline | None = None) -> None:
     """Take the order's steps until DNSimple has it in hand or has refused it; each is committed before the next.
 
-    No call to DNSimple begins after `deadline`. Raises `RetryableError`, `OutcomeUnknownError`, `Postpone` or what the
-    account is at fault for (401; 402 and 403 where we only looked) when a later attempt has to go on; ends the job
-    otherwise.
+    No call to DNSimple begins after `deadline`. Raises `RetryableError`, `OutcomeUnknownError`, `Snooze` or
+    `AccountBlockedError` when a later attempt has to continue.
     """
     order_id = str(claim.args["order_id"])
     while True:
@@ -56,17 +49,14 @@ def advance(services: Services, claim: Claim, *, deadline: Deadline | None = Non
             order = session.get_one(Order, order_id)
         step = _STEPS.get(order.state)
         if step is None:
-            with services.queue.finishing(claim):
-                return
+            return
         try:
             step(services, claim, order, deadline)
-        except AuthenticationError:
-            raise  # our token is at fault, not the order
         except PermanentError as error:
             with services.queue.finishing(claim) as session:
                 current = session.get_one(Order, order_id)
-                if current.state in _UNCERTAIN and isinstance(error, ForbiddenError | PaymentRequiredError):
-                    raise  # only a look was refused: the certificate may be on its way, and must not be lost
+                if isinstance(error, AccountBlockedError) and (error.affects_all_calls or current.state in _UNCERTAIN):
+                    raise  # not this order's fault, or only a lookup was refused: a certificate may have been purchased
                 fail_order(session, current, problem_details_for(error, order))
             return
 
@@ -75,9 +65,10 @@ def advance_inline(services: Services, claim: Claim, patience: Deadline) -> None
     """Advance an order within a request's patience; what cannot be done in it is left to the workers, at once."""
     try:
         advance(services, claim, deadline=patience)
+        services.queue.complete(claim)
     except Snooze as pause:
         _release(services, claim, pause.seconds, str(pause))
-    except (RetryableError, AuthenticationError, ForbiddenError, PaymentRequiredError) as error:
+    except (RetryableError, AccountBlockedError) as error:
         wait = error.retry_after if isinstance(error, RetryableError) else None
         _release(services, claim, FIRST_RETRY_SECONDS if wait is None else wait, str(error))
     except OutcomeUnknownError as error:

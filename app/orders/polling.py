@@ -39,8 +39,7 @@ def poll_issuance(services: Services, claim: Claim) -> None:
         order = session.get_one(Order, order_id)
         age, patience = read_now(session) - order.created_at, _patience(session, order)
     if order.state != OrderState.PENDING or order.certificate_id is None:
-        with services.queue.finishing(claim):
-            return
+        return
     remote = services.dnsimple.certificate(order.domain, order.certificate_id)
     if remote.state != "issued" and remote.state not in FAILED_STATES and age < patience:
         pauses = services.settings.issuance_poll_seconds

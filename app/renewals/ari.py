@@ -40,8 +40,7 @@ def refresh_ari(services: Services, claim: Claim, rng: random.Random | None = No
     """Ask for those whose time has come. An authority that does not answer is left alone for as long as it says."""
     url = services.settings.ari_url
     if url is None:
-        with services.queue.finishing(claim):
-            return
+        return
     chance = rng or random.SystemRandom()
     with services.database.read() as session:
         turn = [(certificate.id, certificate.leaf_pem or "") for certificate in session.scalars(_whose_turn(session))]
@@ -59,8 +58,6 @@ def refresh_ari(services: Services, claim: Claim, rng: random.Random | None = No
         raise Snooze(pause, str(error)) from None
     finally:
         authority.close()
-    with services.queue.finishing(claim):
-        return
 
 
 def is_early(

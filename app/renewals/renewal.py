@@ -100,8 +100,6 @@ def renew_due(services: Services, claim: Claim) -> None:
     for certificate_id, why in due:
         with services.queue.checkpoint(claim) as session:
             order_renewal(services, session, session.get_one(Certificate, certificate_id), why)
-    with services.queue.finishing(claim):
-        return
 
 
 def order_renewal(services: Services, session: Session, certificate: Certificate, why: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The worker: claims what is due, does it in threads, keeps its leases alive, and stops without losing anything."""
+"""The worker: claims due jobs, runs them in threads, extends their leases and stops without losing any."""
 
 from __future__ import annotations
 
@@ -18,101 +18,91 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from app.db.clock import db_now
 from app.db.models import Worker as WorkerRow
 from app.db.models import new_id
-from app.dnsimple.errors import AuthenticationError, ForbiddenError, PaymentRequiredError
-from app.errors import CertcourierError, PermanentError, RetryableError
+from app.errors import AccountBlockedError, CertcourierError, PermanentError, RetryableError
 from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, LeaseLostError, Snooze
 from app.jobs.wakeup import wakeup_for
 from app.services import Services
-from app.worker.handlers import HANDLERS
+from app.worker.handlers import HANDLERS, Handler
 from app.worker.periodic import enqueue_due
 
 log = structlog.get_logger("certcourier.worker")
 
 _POLL_SECONDS = 5.0
-_HEARD_SECONDS = 5.0
-_ACCOUNT_PAUSE_SECONDS = 300.0
-_REMEDIES = {
-    AuthenticationError: "set a valid DNSIMPLE_API_TOKEN and restart",
-    PaymentRequiredError: "pay the DNSimple account's open invoices",
-    ForbiddenError: "give the DNSimple token the scope that is named",
-}
+_HEARTBEAT_SECONDS = 5.0
+_ACCOUNT_BLOCKED_SECONDS = 300.0
 
 
 def run_job(services: Services, claim: Claim) -> None:
-    """Do one claimed job and settle what becomes of it. Never raises but when the database fails."""
-    with structlog.contextvars.bound_contextvars(
-        job_id=claim.id, job=claim.kind, attempt=claim.attempts, **_ids(claim)
-    ):
-        _run(services, claim, log.bind())
+    """Run a claimed job and record its outcome. Raises only errors of the database.
 
-
-def _run(services: Services, claim: Claim, bound: structlog.typing.FilteringBoundLogger) -> None:
-    started = time.monotonic()
-    try:
-        _check(claim)
-        HANDLERS[claim.kind].run(services, claim)
-        bound.debug("job done", seconds=round(time.monotonic() - started, 3))
-    except LeaseLostError as error:
-        bound.warning("job lost", reason=str(error))
-    except Exception as error:  # noqa: BLE001, whatever it is, the job is settled: nothing is swallowed
+    A handler returns or raises. If it returns, the job is complete: the handler has committed the completion together
+    with its last effects (`Queue.finishing`), or it is committed here.
+    """
+    subject = {name: claim.args[name] for name in ("order_id", "certificate_id", "event_id") if claim.args.get(name)}
+    with structlog.contextvars.bound_contextvars(job_id=claim.id, job=claim.kind, attempt=claim.attempts, **subject):
+        started = time.monotonic()
         try:
-            _settle(services, claim, error, bound)
-        except LeaseLostError as lost:
-            bound.warning("job lost", reason=str(lost))
+            _handler(claim).run(services, claim)
+            services.queue.complete(claim)
+            log.debug("job done", seconds=round(time.monotonic() - started, 3))
+        except LeaseLostError as error:
+            log.warning("job lost", reason=str(error))
+        except Exception as error:  # noqa: BLE001, every outcome is recorded: nothing is swallowed
+            try:
+                _record_failure(services, claim, error)
+            except LeaseLostError as lost:
+                log.warning("job lost", reason=str(lost))
 
 
-def _check(claim: Claim) -> None:
+def _handler(claim: Claim) -> Handler:
     if claim.kind not in HANDLERS:
-        raise PermanentError(f"this version knows no job of the kind {claim.kind!r}")
-    if claim.attempts > claim.max_attempts:  # nobody gave it back: each time its process died
-        raise PermanentError(f"its worker died while doing it, the last of {claim.max_attempts} times")
+        raise PermanentError(f"this version does not know the job kind {claim.kind!r}")
+    if claim.attempts > claim.max_attempts:  # no attempt was given back: each ended with its process
+        raise PermanentError(f"the worker died during each of {claim.max_attempts} attempts")
+    return HANDLERS[claim.kind]
 
 
-def _settle(services: Services, claim: Claim, error: Exception, bound: structlog.typing.FilteringBoundLogger) -> None:
+def _record_failure(services: Services, claim: Claim, error: Exception) -> None:
     reason = str(error) or type(error).__name__
     match error:
         case Snooze():
             services.queue.snooze(claim, error.seconds, reason)
-            bound.info("job postponed", seconds=error.seconds, reason=reason)
-        case AuthenticationError() | PaymentRequiredError() | ForbiddenError():
-            # The account or its token is at fault, the job itself is sound: it waits for the operator. Asking more
-            # often would only burn the quota.
-            services.queue.snooze(claim, _ACCOUNT_PAUSE_SECONDS, reason)
-            bound.error("account at fault", reason=reason, remedy=_REMEDIES[type(error)])
+            log.info("job snoozed", seconds=error.seconds, reason=reason)
+        case AccountBlockedError():
+            # The job itself is sound and waits for the operator. More attempts would only consume quota.
+            services.queue.snooze(claim, _ACCOUNT_BLOCKED_SECONDS, reason)
+            log.error("account blocked", reason=reason, remedy=error.remedy)
         case RetryableError(retry_after=float() | int() as seconds):
             services.queue.snooze(claim, max(1.0, seconds), reason)
-            bound.warning("job postponed", seconds=seconds, reason=reason)
+            log.warning("job snoozed", seconds=seconds, reason=reason)
         case PermanentError():
-            _mark_dead(services, claim, reason, bound)
+            _mark_dead(services, claim, reason)
         case _ if claim.attempts >= claim.max_attempts:
-            _mark_dead(services, claim, reason, bound)
+            _mark_dead(services, claim, reason)
         case OperationalError(orig=DeadlockDetected()):
-            # Two transactions met, and PostgreSQL ended this one: nothing of it was done, and the other one goes on.
-            pause = services.queue.retry(claim, "deadlock", delay=1.0)
-            bound.warning("job will be retried", seconds=pause, reason="deadlock")
+            # PostgreSQL rolled this transaction back; the one that it conflicted with continues.
+            delay = services.queue.retry(claim, "deadlock", delay=1.0)
+            log.warning("job will be retried", seconds=delay, reason="deadlock")
         case CertcourierError():
-            pause = services.queue.retry(claim, reason)
-            bound.warning("job will be retried", seconds=round(pause, 1), reason=reason)
+            delay = services.queue.retry(claim, reason)
+            log.warning("job will be retried", seconds=round(delay, 1), reason=reason)
         case _:
-            pause = services.queue.retry(claim, f"{type(error).__name__}: {reason}")
-            bound.exception("job failed unexpectedly", seconds=round(pause, 1), exc_info=error)
+            delay = services.queue.retry(claim, f"{type(error).__name__}: {reason}")
+            log.error("job failed unexpectedly", seconds=round(delay, 1), exc_info=error)
 
 
-def _mark_dead(services: Services, claim: Claim, reason: str, bound: structlog.typing.FilteringBoundLogger) -> None:
+def _mark_dead(services: Services, claim: Claim, reason: str) -> None:
     with services.database.write() as session:
         services.queue.mark_dead(session, claim, reason)
-        if (handler := HANDLERS.get(claim.kind)) and handler.on_death:
+        handler = HANDLERS.get(claim.kind)
+        if handler and handler.on_death:
             handler.on_death(services, session, claim, reason)
-    bound.error("job dead", reason=reason, remedy=f"mend the cause, then `flask jobs retry {claim.id}`")
-
-
-def _ids(claim: Claim) -> dict[str, object]:
-    return {name: claim.args[name] for name in ("order_id", "certificate_id", "event_id") if claim.args.get(name)}
+    log.error("job failed permanently", reason=reason, remedy=f"fix the cause, then `flask jobs retry {claim.id}`")
 
 
 class Worker:
-    """One process's worker. `run()` returns after `stop()` or SIGTERM, when the jobs at hand are done."""
+    """A process's worker. After `stop()` or SIGTERM, `run()` returns when the jobs in progress are done."""
 
     def __init__(self, services: Services) -> None:
         self.id = new_id("wrk")
@@ -122,10 +112,10 @@ class Worker:
         self._done = threading.Event()
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._at_hand: dict[str, Claim] = {}
+        self._in_progress: dict[str, Claim] = {}
 
     def run(self) -> None:
-        """Work until stopped."""
+        """Run jobs until stopped."""
         self._start()
         helpers = [threading.Thread(target=target, daemon=True) for target in (self._listen, self._keep_alive)]
         for helper in helpers:
@@ -133,28 +123,28 @@ class Worker:
         with ThreadPoolExecutor(self._threads, thread_name_prefix="job") as pool:
             while not self._stopping.is_set():
                 self._wake.clear()
-                free = self._threads - len(self._at_hand)
+                free = self._threads - len(self._in_progress)
                 claims = self._claim(free)
                 for claim in claims:
                     with self._lock:
-                        self._at_hand[claim.token] = claim
+                        self._in_progress[claim.token] = claim
                     pool.submit(self._do, claim)
-                if not claims or len(self._at_hand) >= self._threads:
+                if not claims or len(self._in_progress) >= self._threads:
                     self._wake.wait(self._pause())
-            log.info("worker stopping", jobs_at_hand=len(self._at_hand))
+            log.info("worker stopping", jobs_in_progress=len(self._in_progress))
         self._done.set()
         for helper in helpers:
             helper.join()
-        self._guarded(self._say_goodbye, None)
+        self._guarded(self._unregister, None)
         log.info("worker stopped", worker_id=self.id)
 
     def stop(self) -> None:
-        """Claim nothing more; `run` returns when the jobs at hand are done. Safe in a signal handler."""
+        """Claim no more jobs; `run` returns when those in progress are done. Safe in a signal handler."""
         self._stopping.set()
         self._wake.set()
 
     def stop_on_signals(self) -> None:
-        """Make SIGTERM and SIGINT a graceful stop."""
+        """Stop gracefully on SIGTERM and SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
 
@@ -172,18 +162,18 @@ class Worker:
         try:
             run_job(self._services, claim)
         except SQLAlchemyError as error:
-            # The database is away: the lease will run out and the job be taken up again.
+            # The job is claimed again when its lease expires.
             reason = type(error).__name__
-            log.error("job left to its lease", job_id=claim.id, job=claim.kind, reason=reason)  # noqa: TRY400
+            log.error("job abandoned until its lease expires", job_id=claim.id, job=claim.kind, reason=reason)  # noqa: TRY400
         except Exception:
-            log.exception("job left to its lease", job_id=claim.id, job=claim.kind)
+            log.exception("job abandoned until its lease expires", job_id=claim.id, job=claim.kind)
         finally:
             with self._lock:
-                del self._at_hand[claim.token]
+                del self._in_progress[claim.token]
             self._wake.set()
 
     def _pause(self) -> float:
-        if len(self._at_hand) >= self._threads:
+        if len(self._in_progress) >= self._threads:
             return _POLL_SECONDS
         due = self._guarded(self._services.queue.seconds_until_due, None)
         return _POLL_SECONDS if due is None else min(_POLL_SECONDS, due + 0.001)
@@ -196,10 +186,10 @@ class Worker:
         wakeup.close()
 
     def _keep_alive(self) -> None:
-        interval = min(_HEARD_SECONDS, self._services.queue.lease_seconds / 3)
-        self._guarded(self._say_alive, None)
-        while not self._done.wait(interval):  # also while the last jobs at hand are being finished
-            self._guarded(self._say_alive, None)
+        interval = min(_HEARTBEAT_SECONDS, self._services.queue.lease_seconds / 3)
+        self._guarded(self._heartbeat, None)
+        while not self._done.wait(interval):  # also while the last jobs finish
+            self._guarded(self._heartbeat, None)
 
     def _row(self) -> WorkerRow:
         encryptor = self._services.encryptor
@@ -209,9 +199,9 @@ class Worker:
             id=self.id, host=socket.gethostname(), pid=os.getpid(), last_heartbeat_at=db_now(), key_ids=keys
         )
 
-    def _say_alive(self) -> None:
+    def _heartbeat(self) -> None:
         with self._lock:
-            tokens = list(self._at_hand)
+            tokens = list(self._in_progress)
         if tokens:
             self._services.queue.heartbeat(tokens)
         with self._services.database.write() as session:
@@ -219,16 +209,16 @@ class Worker:
             if not self._stopping.is_set():
                 enqueue_due(session, self._services.queue)
 
-    def _say_goodbye(self) -> None:
-        """A worker that was stopped is not one that fell silent."""
+    def _unregister(self) -> None:
+        """Remove the worker's row: a stopped worker must not be reported as one without a heartbeat."""
         with self._services.database.write() as session:
             session.execute(delete(WorkerRow).where(WorkerRow.id == self.id))
 
-    def _guarded[T](self, action: Callable[[], T], otherwise: T) -> T:
-        """A database that is away must not end the worker: say so, and try again at the next turn."""
+    def _guarded[T](self, action: Callable[[], T], default: T) -> T:
+        """Run the action; while the database is unavailable, log that and return `default` instead of stopping."""
         try:
             return action()
         except SQLAlchemyError as error:
-            log.error("database unavailable", reason=type(error).__name__)  # noqa: TRY400, no news in its traceback
+            log.error("database unavailable", reason=type(error).__name__)  # noqa: TRY400, the traceback adds nothing
             self._stopping.wait(1.0)
-            return otherwise
+            return default

@@ -196,12 +196,12 @@ def test_a_worker_that_is_silent_is_not_waited_for(app: Flask, services: Service
 
 def test_a_running_worker_tells_that_it_has_read_the_new_key(services: Services) -> None:
     worker = Worker(reopened(services))
-    worker._say_alive()
+    worker._heartbeat()
     file = services.settings.kek_file
     new = Encryptor.new_key()
     file.write_text(f"{new}\n{file.read_text()}")
     assert key_rotation.workers_missing_key(services, key_id_of(new)) != []
-    worker._say_alive()
+    worker._heartbeat()
     assert key_rotation.workers_missing_key(services, key_id_of(new)) == []
 
 
