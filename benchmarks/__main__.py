@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure everything, or some parts, and put the tables into docs/benchmarks.md."""
+"""`python -m benchmarks`: measure all or some parts and write the tables into docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 _KINDS = ("SQLite", "PostgreSQL")
 _PARTS: dict[str, Callable[[int], str]] = {
     "main-job": lambda _: main_job.report([main_job.measure(kind) for kind in _KINDS]),
-    "doorbell": lambda _: wakeup.report(),
-    "intake": lambda _: ingestion.report([ingestion.measure(kind) for kind in _KINDS]),
+    "wake-up": lambda _: wakeup.report(),
+    "ingestion": lambda _: ingestion.report([ingestion.measure(kind) for kind in _KINDS]),
     "slow-dnsimple": lambda _: slow_dnsimple.report({kind: slow_dnsimple.measure(kind) for kind in _KINDS}),
     "history": lambda _: history.report({kind: history.measure(kind) for kind in _KINDS}),
     "renewals": lambda _: renewals.report({kind: renewals.measure(kind) for kind in renewals.SERVERS}),
@@ -29,15 +29,17 @@ _PARTS: dict[str, Callable[[int], str]] = {
 
 
 def main() -> int:
-    """Measure the parts that were named, or all of them, and replace their tables in docs/benchmarks.md."""
+    """Measure the given parts, or all of them, and replace their tables in docs/benchmarks.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one or more of {', '.join(_PARTS)}; by default all")
-    parser.add_argument("--certificates", type=int, default=1000, help="in the wave of renewals (default: %(default)s)")
+    parser.add_argument(
+        "--certificates", type=int, default=1000, help="size of the wave of renewals (default: %(default)s)"
+    )
     given = parser.parse_args()
     chosen = given.parts or list(_PARTS)
     unknown = set(chosen) - set(_PARTS)
     if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(_PARTS)}")
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; choose from {', '.join(_PARTS)}")
     for part in chosen:
         print(f"measuring {part} ...", file=sys.stderr, flush=True)
         table = _PARTS[part](given.certificates)
@@ -52,7 +54,7 @@ def _page(tables: dict[str, str]) -> str:
 
 
 def _tables() -> dict[str, str]:
-    """What the page says of each part that was measured before."""
+    """The current table of each part in the page."""
     found = {}
     for section in _PAGE.read_text().partition(_END)[0].split(_MARK)[1:]:
         part, _, table = section.partition(" -->\n")
@@ -63,10 +65,10 @@ def _tables() -> dict[str, str]:
 _MARK, _END = "<!-- part ", "<!-- end -->\n\n"
 
 
-_INTRODUCTION = """Made by `make bench`, with real processes against the [simulator](simulator.md): median and, in
-brackets, spread. What is compared was taken in one run; `python -m benchmarks PART` measures a table anew. The time
-from an event to its certificate counts from the event's commit to the end of the verification, less the simulator's
-own two answers."""
+_INTRODUCTION = """Written by `make bench`, with real processes against the [simulator](simulator.md). Values are
+medians, with the range in brackets. Values that are compared were measured in one run; `python -m benchmarks PART`
+measures one table. The time from an event to its certificate is measured from the commit of the event to the end of
+the verification, without the simulator's own two answers."""
 
 
 def _machine() -> str:

@@ -35,7 +35,7 @@ ROUNDS = 3
 SECONDS = 3.0
 CLAIMS = 200
 _BATCH = 5_000
-_COLLECTORS = "GET /metrics: reading its figures"
+_COLLECTORS = "GET /metrics: reading the database"
 _PAGES = {
     "dashboard, overview, 4 connections": "/dashboard",
     "dashboard, certificates, 4 connections": "/dashboard/certificates",
@@ -66,7 +66,7 @@ def measure(kind: str) -> MetricsCollector:
             servers[size].wait_for("web")
         for _ in range(ROUNDS):
             for size, server in servers.items():
-                found["webhook intake, 16 connections", size].append(load(server.url + EVENTS, 16, SECONDS).p99)
+                found["webhook ingestion, 16 connections", size].append(load(server.url + EVENTS, 16, SECONDS).p99)
                 page = load(server.url + "/certificates", 4, SECONDS, method="GET", **server.headers())
                 found["GET /certificates, 4 connections", size].append(page.p99)
                 cookie = _signed_in(server)

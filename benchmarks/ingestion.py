@@ -112,15 +112,17 @@ def report(results: list[EventIngestion]) -> str:
 
 def _report(result: EventIngestion) -> str:
     rows = [
-        f"| webhook intake, {result.database} | goal | " + " | ".join(f"{n} connections" for n in CONNECTIONS) + " |",
+        f"| webhook ingestion, {result.database} | goal | "
+        + " | ".join(f"{n} connections" for n in CONNECTIONS)
+        + " |",
         "|---|---|" + "---|" * len(CONNECTIONS),
     ]
     for server in ("Certcourier", "no-op", "tutorial"):
         runs = [result.runs[server, connections] for connections in CONNECTIONS]
         rows.append(
-            f"| {server}, a second | | " + " | ".join(spread([r.per_second for r in each]) for each in runs) + " |"
+            f"| {server}, per second | | " + " | ".join(spread([r.per_second for r in each]) for each in runs) + " |"
         )
-    rows.append("| bare commits, a second | | " + " | ".join(spread(result.commits[n]) for n in CONNECTIONS) + " |")
+    rows.append("| bare commits, per second | | " + " | ".join(spread(result.commits[n]) for n in CONNECTIONS) + " |")
     shares = [median(_shares(result, connections)) for connections in CONNECTIONS]
     rows.append(
         "| share of the smaller of no-op and commits | at least 50 % | " + " | ".join(f"{s:.0%}" for s in shares) + " |"
@@ -131,7 +133,7 @@ def _report(result: EventIngestion) -> str:
             f"| {server}, p99 in ms | {goal} | " + " | ".join(spread([r.p99 for r in each]) for each in runs) + " |"
         )
     rows.append(
-        f"| events answered 200, events on record | none missing | {result.answered:,} | {result.recorded:,} | |"
+        f"| events answered with 200, events stored | none lost | {result.answered:,} | {result.recorded:,} | |"
     )
     return "\n".join(rows)
 

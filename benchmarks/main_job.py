@@ -88,7 +88,7 @@ def report(results: list[MainJob]) -> str:
         ),
         _row("API calls per renewal, every event three times", "2", [_all(r.calls_per_renewal) for r in results]),
         _row(
-            "event to installed, less DNSimple's own answers, ms",
+            "event to fetched, without DNSimple's own answers, ms",
             "at most 100",
             [_spread(r.event_to_installed) for r in results],
         ),

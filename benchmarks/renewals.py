@@ -37,8 +37,8 @@ def report(results: dict[str, Renewals]) -> str:
     rows = [
         f"| {RENEWALS} renewals under load | goal | " + " | ".join(results) + " |",
         "|---|---|" + "---|" * len(results),
-        "| handshakes made | | " + " | ".join(f"{r.handshakes:,}" for r in results.values()) + " |",
-        "| handshakes failed | 0 | " + " | ".join(_failures(r) for r in results.values()) + " |",
+        "| successful handshakes | | " + " | ".join(f"{r.handshakes:,}" for r in results.values()) + " |",
+        "| failed handshakes | 0 | " + " | ".join(_failures(r) for r in results.values()) + " |",
         "| event to first handshake with the new certificate, s | a few | "
         + " | ".join(_spread(r.event_to_served) for r in results.values())
         + " |",

@@ -50,7 +50,7 @@ def measure(kind: str) -> dict[tuple[str, float], list[float]]:
 def report(results: dict[str, dict[tuple[str, float], list[float]]]) -> str:
     """A Markdown table."""
     rows = [
-        f"| webhook p99 in ms, {CONNECTIONS} connections | goal | DNSimple takes 0 s | 1 s | ratio |",
+        f"| webhook p99 in ms, {CONNECTIONS} connections | goal | DNSimple answers in 0 s | 1 s | ratio |",
         "|---|---|---|---|---|",
     ]
     for kind, found in results.items():

@@ -20,7 +20,7 @@ IDLE_SECONDS = 10.0
 
 def report() -> str:
     """A Markdown table for both databases."""
-    rows = ["| doorbell | goal | SQLite | PostgreSQL |", "|---|---|---|---|"]
+    rows = ["| wake-up of an idle worker | goal | SQLite | PostgreSQL |", "|---|---|---|---|"]
     heard, cost = [], []
     with tempfile.TemporaryDirectory() as name:
         urls = (databases.new_sqlite_database(Path(name)), databases.new_postgres_database())
@@ -32,7 +32,7 @@ def report() -> str:
             database.close()
         databases.drop_postgres_database(urls[1])
     rows.append(f"| commit to wake-up, ms | below 50 | {heard[0]} | {heard[1]} |")
-    rows.append(f"| processor time of one idle listener | | {cost[0]} | {cost[1]} |")
+    rows.append(f"| CPU time of one idle listener | | {cost[0]} | {cost[1]} |")
     return "\n".join(rows)
 
 

@@ -100,16 +100,16 @@ def report(results: list[Wave]) -> str:
     rows = [
         "| wave of renewals | goal | " + " | ".join(result.database for result in results) + " |",
         "|---|---|" + "---|" * len(results),
-        _row("certificates renewed at once", "", [f"{r.certificates:,}" for r in results]),
-        _row("calls an hour, compressed to", "", [f"{LIMIT} in {WINDOW:g} s" for _ in results]),
+        _row("certificates renewed at the same time", "", [f"{r.certificates:,}" for r in results]),
+        _row("calls per hour, scaled to", "", [f"{LIMIT} in {WINDOW:g} s" for _ in results]),
         _row(
-            "share of the quota that installed something",
+            "share of the quota turned into fetches",
             "at least 98 %",
             [f"{r.share:.1%} in {r.windows} windows" for r in results],
         ),
         _row("calls answered 429", "0", [str(r.refused) for r in results]),
         _row("calls for each renewal", "2", [f"{r.calls / r.certificates:.2f}" for r in results]),
-        _row("until the last one was delivered, s", "", [f"{r.seconds:.0f}" for r in results]),
+        _row("time to the last delivery, s", "", [f"{r.seconds:.0f}" for r in results]),
     ]
     return "\n".join(rows)
 

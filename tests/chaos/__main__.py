@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: the long campaigns, with a table of what was done and what broke."""
+"""`python -m tests.chaos`: the long campaigns, with a table of work, faults and violations."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from tests.chaos.campaign import Plan, Report, run
 from tests.chaos.checks import PROMISES
 
 _MOST_DETAILS = 10
-_PAGE = """# Torture
+_PAGE = """# Chaos tests
 
-Made by `make torture`: web servers and workers are killed by `kill -9` at random instants, {kills} times for each
-database, while orders and renewals come in, events come doubled, late, out of order, forged or not at all, answers
-of DNSimple are wrong, halved, slow or lost, and another program spends the same quota. A reader looks at every
-published pair all the while. Times of waiting are brought forward, so that days pass in minutes. Then everything
-may come to rest, and what is there is compared with what was promised. Every commit boundary is attacked one by one
-in `tests/chaos/test_boundaries.py`.
+Written by `make chaos`. Web servers and workers are killed with `kill -9` at random instants, {kills} times per
+database, while orders and renewals arrive; events are duplicated, late, reordered, forged or lost; DNSimple's
+answers are wrong, truncated, slow or lost; and another program uses the same quota. A reader opens every published
+pair of certificate and key throughout. Delays are shortened, so that days pass in minutes. Afterwards all
+outstanding work is completed, and the result is compared with the guarantees. In addition,
+`tests/chaos/test_boundaries.py` kills a process at every single commit.
 
 {table}
 """
 
 
 def main() -> int:
-    """Kill, look, tell; 1 if a promise was broken."""
+    """Run the campaigns. Returns 1 if a guarantee was violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--kills", type=int, default=500, help="kill -9 for each database (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=int(time.time()), help="of faults and kills; by default another one each time"
+        "--seed", type=int, default=int(time.time()), help="seed of faults and kills (default: the current time)"
     )
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page to FILE")
     given = parser.parse_args()
     kinds = ("sqlite", "postgresql") if given.database == "both" else (given.database,)
     reports = []
     for kind in kinds:
-        print(f"torturing {kind}, seed {given.seed}", file=sys.stderr, flush=True)
-        reports.append(run(Plan(kind, given.kills, given.seed, progress=_tell)))
+        print(f"running on {kind}, seed {given.seed}", file=sys.stderr, flush=True)
+        reports.append(run(Plan(kind, given.kills, given.seed, progress=_print_progress)))
     text = table(reports)
     print(text)
     if given.write:
@@ -47,7 +47,7 @@ def main() -> int:
     return int(any(report.violations for report in reports))
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -87,9 +87,9 @@ class Evidence:
             "orders refused": len(self.crowd.refused),
             "events acknowledged": len(self.crowd.heard),
             "certificates at DNSimple": bought,
-            "certificates installed": sum(one.fetched_at is not None for one in self.certificates.values()),
+            "certificates fetched": sum(one.fetched_at is not None for one in self.certificates.values()),
             "calls to DNSimple": len(self.simulator.calls()),
-            "looks at published pairs": self.reader.looks,
+            "reads of published pairs": self.reader.looks,
             "versions published": self.reader.flips,
         }
 
@@ -253,18 +253,18 @@ def _bad_ends(evidence: Evidence) -> Iterator[str]:
 
 
 PROMISES: dict[str, Callable[[Evidence], Iterator[str]]] = {
-    "an acknowledged order was lost or never came to an end": _lost_orders,
-    "an order failed though its certificate is good": _failed_for_nothing,
-    "a certificate was bought twice or not at all": _bought_twice,
-    "the newest certificate is not in place": _not_in_place,
-    "an unusable certificate was installed": _unusable_installed,
-    "something was done twice": _done_twice,
-    "an acknowledged event is not on record, or twice": _lost_events,
+    "an acknowledged order was lost or never completed": _lost_orders,
+    "an order failed although its certificate is usable": _failed_for_nothing,
+    "a certificate was purchased twice or not at all": _bought_twice,
+    "the newest certificate is not delivered": _not_in_place,
+    "an unusable certificate was delivered": _unusable_installed,
+    "work was done twice": _done_twice,
+    "an acknowledged event is missing or stored twice": _lost_events,
     "a certificate was not delivered": _undelivered,
-    "a job died without a cause": _died_for_nothing,
-    "calls went on after the quota was spent": _quota_exceeded,
-    "an error that nobody expects": _unexpected_errors,
-    "a private key in clear": _keys_in_clear,
-    "the database is damaged": _database_damaged,
-    "a process did not end well": _bad_ends,
+    "a job failed permanently without a cause": _died_for_nothing,
+    "the quota was exceeded": _quota_exceeded,
+    "an unexpected error was logged": _unexpected_errors,
+    "a private key was stored unencrypted": _keys_in_clear,
+    "the database is corrupt": _database_damaged,
+    "a process did not stop cleanly": _bad_ends,
 }

@@ -26,4 +26,4 @@ def test_a_short_campaign_breaks_no_promise(database: str) -> None:
 def test_a_campaign_finds_a_planted_bug() -> None:
     """Acknowledging before the commit loses what was acknowledged last when the process dies."""
     report = run(replace(Plan("sqlite", kills=15, seed=42), plant=PLANTED))
-    assert "an acknowledged event is not on record, or twice" in report.violations, table([report])
+    assert "an acknowledged event is missing or stored twice" in report.violations, table([report])

@@ -103,8 +103,10 @@ class Report:
     refused: int = 0
 
     def table(self) -> str:
-        """For people."""
-        head = "| Lifetime | Certificates | Renewals | Failures injected | Lowest share left | Expired | Out of order |"
+        """The results as a Markdown table."""
+        head = (
+            "| Lifetime | Certificates | Renewals | Failures injected | Lowest lifetime left | Expired | Out of order |"
+        )
         lines = [head, "|---|---|---|---|---|---|---|"]
         lines += [
             f"| {row.lifetime:g} days | {row.certificates} | {row.renewals} | {row.failures} | {row.lowest:.1%} "
