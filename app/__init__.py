@@ -1,6 +1,19 @@
-"""Certcourier: from "give this customer domain a certificate" to "the certificate is served".
+"""Certcourier: from "give this customer domain a certificate" to "the certificate is served, and stays served".
 
-Start reading here, then `app/certificates/` in the order that its docstring gives.
+Read the code in this order:
+
+1. this module and `services`: the wiring
+2. an order: `web/api/issue`, `orders/placement`, `orders/issuance`, `orders/polling`
+3. an event: `web/api/webhook`, `events/ingestion`
+4. the certificate: `certificates/retrieval`, `certificates/verification`
+5. its deliveries: `deliveries/delivery`, `destinations/base` and one kind, `deliveries/hook_runs`,
+   `deliveries/endpoint_checks`
+6. what executes all of this: `jobs/kinds`, `jobs/queue`, `worker/worker`, `db/database`, `errors`
+7. the way to DNSimple: `dnsimple/adapter`, `dnsimple/transport`, `dnsimple/budget`
+8. what repairs and renews: `certificates/reconciliation`, `renewals/renewal`, `events/handlers`
+9. what operators see: `alerts/rules`, `operations`, `doctor`, `commands`, `web/dashboard`
+
+Each step commits before the next, so a process can be killed at any instant and another one continues.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
+import app
 from app import create_app as create_service
 from app.db.models import OrderState
 from app.destinations.base import Change
@@ -158,6 +159,15 @@ def test_every_decision_record_has_date_and_status_and_is_in_the_index() -> None
         )
         assert date, record.name
         assert f"| [{title.removeprefix('# ')}]({record.name}) | {date[1]} |" in index, record.name
+
+
+def test_the_reading_order_names_existing_modules_of_every_package() -> None:
+    named = re.findall(r"`([a-z_/]+)`", app.__doc__ or "")
+    for name in named:
+        assert (ROOT / "app" / name).is_dir() or (ROOT / "app" / f"{name}.py").is_file(), name
+    packages = {path.parent.name for path in (ROOT / "app").glob("*/__init__.py")}
+    # Reached from the others, or described by them.
+    assert packages - {name.partition("/")[0] for name in named} <= {"auth", "crypto", "endpoints", "notifications"}
 
 
 @pytest.mark.parametrize("name", PAGES)
