@@ -1,4 +1,4 @@
-"""What is deployed runs unprivileged, writes where it says, and is installed by hash."""
+"""The deployment runs unprivileged, gets its secrets as files, and is installed by hash."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 COMPOSE = (ROOT / "compose.yaml").read_text()
@@ -17,7 +19,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 UNITS = dict(re.findall(r"```ini\n# /etc/systemd/system/(\S+)\n(.*?)```", DEPLOYMENT, re.DOTALL))
 
 
-def test_a_requirement_that_has_not_its_hash_is_not_installed(tmp_path: Path) -> None:
+def test_a_requirement_with_another_hash_is_not_installed(tmp_path: Path) -> None:
     """One of the real file's, with another hash, by the options of Makefile and Dockerfile."""
     (package,) = re.findall(r"^(idna==\S+) \\$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     file = tmp_path / "requirements.txt"
@@ -44,6 +46,10 @@ def test_requirements_are_installed_by_their_hashes(name: str) -> None:
     installs = re.findall(r"pip install .*-r .*", (ROOT / name).read_text())
     assert installs
     assert all("--require-hashes" in line for line in installs)
+
+
+def test_the_image_is_labelled_with_the_version() -> None:
+    assert f'org.opencontainers.image.version="{__version__}"' in DOCKERFILE
 
 
 def test_the_image_runs_without_privileges() -> None:
@@ -76,14 +82,14 @@ def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return file
 
 
-def test_systemd_understands_the_unit(unit: Path) -> None:
+def test_systemd_accepts_the_unit(unit: Path) -> None:
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    assert [line for line in told.splitlines() if "certcourier" in line] == []
+    warnings = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert [line for line in warnings.splitlines() if "certcourier" in line] == []
 
 
-def test_systemd_finds_the_unit_well_confined(unit: Path) -> None:
-    """Of 100 points of exposure at most 20; a service that says nothing has 96."""
+def test_the_unit_is_confined(unit: Path) -> None:
+    """At most 20 of 100 points of exposure; a service without restrictions has 96."""
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Overall exposure level" in run.stdout, run.stderr

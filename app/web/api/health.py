@@ -1,9 +1,10 @@
-"""GET /healthz (this process answers) and GET /readyz (orders and events will be worked on)."""
+"""GET /healthz (liveness) and GET /readyz (readiness)."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
+from app import __version__
 from app.operations.health import check_readiness
 from app.web.context import services
 
@@ -12,13 +13,14 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """Whether this process answers at all; looks at nothing else."""
+    """Liveness: this process answers. Checks nothing else."""
     return jsonify({"status": "ok"})
 
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """Whether the database answers, its tables are current, and a worker was heard from lately."""
+    """Readiness: the database answers, its schema is current, and a worker is running."""
     checks = check_readiness(services())
-    ready = all(found == "ok" for found in checks.values())
-    return jsonify({"status": "ok" if ready else "unready", "checks": checks}), 200 if ready else 503
+    ready = all(result == "ok" for result in checks.values())
+    document = {"status": "ok" if ready else "unready", "version": __version__, "checks": checks}
+    return jsonify(document), 200 if ready else 503

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from werkzeug.wrappers import Response as BaseResponse
 
+from app import __version__
 from app.certificates.states import ORDER_STATES
 from app.web.api import schemas
 from app.web.api.certificates import ListQuery
@@ -69,7 +70,7 @@ def openapi_document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Certcourier",
-            "version": "1",
+            "version": __version__,
             "description": "Orders Let's Encrypt certificates through DNSimple and gets them served.",
         },
         "security": [{"token": []}],

@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import delete, text
 
+from app import __version__
 from app.auth.tokens import create_token, revoke_token
 from app.db.models import ApiToken, Certificate, Fact, Order, Worker, new_id
 from app.errors import PermanentError
@@ -191,16 +192,17 @@ def test_the_process_answers(anonymous: FlaskClient) -> None:
     assert anonymous.get("/healthz").json == {"status": "ok"}
 
 
-def test_readiness_wants_a_worker(anonymous: FlaskClient, services: Services) -> None:
+def test_readiness_requires_a_worker(anonymous: FlaskClient, services: Services) -> None:
     answer = anonymous.get("/readyz")
     assert answer.status_code == 503
     assert "flask worker" in answer.json["checks"]["worker"]
     with services.database.write() as session:
         session.add(Worker(id=new_id("wrk"), host="h", pid=1))
-    assert anonymous.get("/readyz").status_code == 200
+    ready = anonymous.get("/readyz")
+    assert (ready.status_code, ready.json["version"]) == (200, __version__)
 
 
-def test_readiness_wants_current_tables(anonymous: FlaskClient, services: Services) -> None:
+def test_readiness_requires_a_current_schema(anonymous: FlaskClient, services: Services) -> None:
     with services.database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
     answer = anonymous.get("/readyz")
