@@ -130,164 +130,215 @@ class Settings(BaseSettings):
     )
 
     dnsimple_api_token: SecretStr = Field(description="Account token of the DNSimple account.")
-    dnsimple_api_token_file: Path | None = Field(
-        None, description="File that holds `DNSIMPLE_API_TOKEN`, instead of it."
+    dnsimple_api_token_file: Path | None = Field(None, description="File that contains `DNSIMPLE_API_TOKEN`.")
+    dnsimple_account_id: PositiveInt = Field(description="ID of the DNSimple account.")
+    dnsimple_base_url: str = Field("https://api.dnsimple.com", description="URL of DNSimple's API, without `/v2`.")
+    dnsimple_connect_timeout_seconds: PositiveFloat = Field(
+        5.0, description="Timeout for connecting to DNSimple, in seconds."
     )
-    dnsimple_account_id: PositiveInt = Field(description="The DNSimple account's number.")
-    dnsimple_base_url: str = Field("https://api.dnsimple.com", description="DNSimple's API, without `/v2`.")
-    dnsimple_connect_timeout_seconds: PositiveFloat = Field(5.0, description="Seconds to connect to DNSimple.")
-    dnsimple_read_timeout_seconds: PositiveFloat = Field(30.0, description="Seconds to wait for DNSimple's answer.")
+    dnsimple_read_timeout_seconds: PositiveFloat = Field(
+        30.0, description="Timeout for an answer of DNSimple, in seconds."
+    )
     dnsimple_ca_bundle: Path | None = Field(
         None,
-        description="PEM file of the authorities that may vouch for DNSimple; else the system's usual ones.",
+        description="PEM file of the certification authorities to trust for DNSimple; by default the system's.",
     )
 
     public_url: str = Field(
-        description="Where DNSimple reaches this service, e.g. `https://certs.example.com`; https but on loopback."
+        description=(
+            "URL at which DNSimple reaches this service, e.g. `https://certs.example.com`. Must be https, except "
+            "on loopback."
+        )
     )
     host: str = Field("127.0.0.1", description="Address that the web server listens on.")
     port: int = Field(4567, ge=0, le=65535, description="Port that the web server listens on.")
     web_workers: PositiveInt | None = Field(
         None,
-        description="Web processes; by default 1 on SQLite (its writers share commits) and 2 on PostgreSQL.",
+        description=(
+            "Number of web processes; by default 1 on SQLite, whose writers share commits, and 2 on PostgreSQL."
+        ),
     )
-    web_threads: PositiveInt = Field(32, description="Threads of each web process.")
-    worker_threads: PositiveInt = Field(8, description="Jobs that one worker process does at a time.")
+    web_threads: PositiveInt = Field(32, description="Number of threads of each web process.")
+    worker_threads: PositiveInt = Field(8, description="Number of jobs that a worker process runs at a time.")
     order_wait_seconds: PositiveFloat = Field(
         20.0,
-        description="How long an order's request waits for DNSimple before it answers 202 and a job goes on.",
+        description=(
+            "Time that the request of an order waits for DNSimple, in seconds; then it returns 202, and a job "
+            "continues the order."
+        ),
     )
-    max_body_bytes: PositiveInt = Field(262_144, description="Largest request body accepted, in bytes.")
+    max_body_bytes: PositiveInt = Field(262_144, description="Maximum size of a request body, in bytes.")
     request_read_timeout_seconds: PositiveFloat = Field(
         15.0,
-        description="Seconds that a client may take to send a request, from first byte to last, before it is cut off.",
+        description="Time that a client has to send a request, from its first to its last byte, in seconds.",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = Field(
         (),
-        description="Host names that requests may be addressed to, comma-separated, besides that of `PUBLIC_URL` and "
-        "those of this machine itself.",
+        description=(
+            "Host names that requests may be addressed to, comma-separated, in addition to that of `PUBLIC_URL` "
+            "and loopback."
+        ),
     )
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         (),
-        description="Networks of the proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `X-Request-Id` are "
-        "believed, comma-separated; by default none.",
+        description=(
+            "Networks of proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `X-Request-Id` are trusted, "
+            "comma-separated; by default none."
+        ),
     )
     token_requests_per_minute: PositiveInt = Field(
-        600, description="Requests that one token may make in a minute, on all hosts together."
+        600, description="Requests per minute that a token may make, across all hosts."
     )
     failed_logins_per_minute: PositiveInt = Field(
-        10, description="Requests without a valid token that one address may make in a minute, on all hosts together."
+        10, description="Requests per minute without a valid token that an address may make, across all hosts."
     )
 
     dashboard_session_minutes: float = Field(
-        60.0, gt=0, le=1440, description="How long one may look at the dashboard before signing in again."
+        60.0, gt=0, le=1440, description="Lifetime of a dashboard session, in minutes."
     )
 
-    data_dir: Path = Field(Path("var"), description="Folder of everything that has no setting of its own.")
+    data_dir: Path = Field(Path("var"), description="Directory of all files that have no setting of their own.")
     database_url: Annotated[
         str, AfterValidator(_MaskedUrl), PlainSerializer(_masked, return_type=str, when_used="json")
     ] = Field("", description="`sqlite:///FILE` or `postgresql://...`; by default `certcourier.db` in `DATA_DIR`.")
-    database_url_file: Path | None = Field(None, description="File that holds `DATABASE_URL`, instead of it.")
+    database_url_file: Path | None = Field(None, description="File that contains `DATABASE_URL`.")
     destinations_file: Path | None = Field(
         None,
-        description="TOML file of the destinations; by default one files destination, `certificates` in `DATA_DIR`.",
+        description=(
+            "TOML file that defines destinations and endpoints; by default there is one destination of kind "
+            "`files`, `certificates` in `DATA_DIR`."
+        ),
     )
     key_encryption_key: SecretStr | None = Field(
         None,
-        description="The key that seals private keys, 32 bytes as base64, or several apart by spaces: the first one "
-        "seals. A file is better.",
+        description=(
+            "Key that encrypts private keys, 32 bytes in base64, or several separated by spaces, of which the "
+            "first one encrypts. Prefer a file."
+        ),
     )
     key_encryption_key_file: Path | None = Field(
         None,
-        description="File that holds it, one key a line; by default `key-encryption.key` in `DATA_DIR`, created with "
-        "mode 0600 when it is missing.",
+        description=(
+            "File that contains the key, or several, one per line; by default `key-encryption.key` in `DATA_DIR`,"
+            " which is created with mode 0600 if it does not exist."
+        ),
     )
     private_key_retention: str = Field(
         "lineage",
-        description="How long sealed private keys are kept: `lineage` (until their certificate expires), `delivered` "
-        "(until it is at all its destinations), or a number of days from when it was installed.",
+        description=(
+            "How long private keys are stored: `lineage` (until their certificate expires), `delivered` (until it"
+            " has been delivered to all destinations), or a number of days after they were fetched."
+        ),
     )
     webhook_secret: SecretStr | None = Field(
         None,
-        description="Secret part of the webhook's path, at least 256 random bits as 43 or more characters of "
-        "A-Z a-z 0-9 - _ (64 if hexadecimal); by default made once and kept sealed in the database.",
+        description=(
+            "Secret in the path of the webhook URL: at least 256 random bits as 43 or more characters of A-Z a-z "
+            "0-9 - _ (64 if hexadecimal); by default generated and stored encrypted in the database."
+        ),
     )
-    webhook_secret_file: Path | None = Field(None, description="File that holds `WEBHOOK_SECRET`, instead of it.")
+    webhook_secret_file: Path | None = Field(None, description="File that contains `WEBHOOK_SECRET`.")
     webhook_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
-        (), description="Networks that events are taken from, comma-separated, e.g. `192.0.2.0/24`; by default all."
+        (), description="Networks from which events are accepted, comma-separated, e.g. `192.0.2.0/24`; by default all."
     )
 
     job_lease_seconds: float = Field(
         30.0,
         ge=1,
-        description="Seconds without a heartbeat after which a worker counts as dead and others may take its jobs.",
+        description="Time without a heartbeat after which other workers take over a worker's jobs, in seconds.",
     )
     purchase_settle_seconds: PositiveFloat = Field(
         60.0,
-        description="How long a purchase whose answer was lost may take to show up before it is made again; set it no "
-        "lower than DNSIMPLE_READ_TIMEOUT_SECONDS.",
+        description=(
+            "Time after which a purchase whose answer was lost is repeated if no certificate has appeared, in "
+            "seconds. At least `DNSIMPLE_READ_TIMEOUT_SECONDS`."
+        ),
     )
     issuance_poll_seconds: Annotated[tuple[PositiveFloat, ...], NoDecode, BeforeValidator(_split)] = Field(
         (120.0, 300.0, 900.0, 3600.0),
-        description="Pauses before each look at a requested certificate, comma-separated; the last one repeats.",
+        description=(
+            "Delays before each check of a pending certificate, in seconds, comma-separated; the last one repeats."
+        ),
     )
     quota_reserve_percent: float = Field(
-        10.0, ge=0, le=90, description="Share of DNSimple's hourly calls that only orders in progress may use."
+        10.0, ge=0, le=90, description="Share of the hourly API calls that is reserved for orders in progress."
     )
     quota_unknown_percent: float = Field(
-        5.0, gt=0, le=50, description="Share of DNSimple's hourly calls that events of unknown certificates may waste."
+        5.0, gt=0, le=50, description="Share of the hourly API calls that events about unknown certificates may use."
     )
     reconcile_percent: float = Field(
-        3.5, ge=0, le=50, description="Share of DNSimple's hourly calls for finding certificates whose event was lost."
+        3.5,
+        ge=0,
+        le=50,
+        description=(
+            "Share of the hourly API calls for reconciliation, which finds certificates whose event was missed."
+        ),
     )
     renewal_policy: Literal["never", "without_auto_renew", "overdue"] = Field(
         "never",
-        description="Which certificates Certcourier renews itself: none; those without auto-renewal; or also those "
-        "that DNSimple should have renewed and has not.",
+        description=(
+            "Which certificates Certcourier itself renews: none; those without auto-renewal; or also those that "
+            "DNSimple should have renewed but did not."
+        ),
     )
     ari_url: str | None = Field(
         None,
-        description="`renewalInfo` of the certification authority's ACME directory (RFC 9773), for Let's Encrypt "
-        "`https://acme-v02.api.letsencrypt.org/acme/renewal-info`: certificates that it wants replaced early, before "
-        "it revokes them, are renewed by Certcourier, whatever `RENEWAL_POLICY` says.",
+        description=(
+            "`renewalInfo` URL of the certification authority's ACME directory (RFC 9773), for Let's Encrypt "
+            "`https://acme-v02.api.letsencrypt.org/acme/renewal-info`. Certificates that the authority wants "
+            "replaced early, for example before a revocation, are renewed regardless of `RENEWAL_POLICY`."
+        ),
     )
     keep_keys_removed_at_dnsimple: bool = Field(
         True,
-        description="Whether our sealed copy of a private key stays when it is removed at DNSimple; without it the "
-        "certificate cannot be delivered again.",
+        description=(
+            "Whether to keep the encrypted copy of a private key that is removed at DNSimple. Without it, the "
+            "certificate cannot be delivered again."
+        ),
     )
-    idempotency_key_hours: PositiveInt = Field(24, description="How long an Idempotency-Key is remembered.")
+    idempotency_key_hours: PositiveInt = Field(24, description="How long an `Idempotency-Key` is valid, in hours.")
     retention_days: int = Field(
         90,
         ge=3,
-        description="How long events and finished jobs are kept; DNSimple may repeat an event for hours.",
+        description="How long events and finished jobs are stored, in days. DNSimple may retry an event for hours.",
     )
 
     metrics_cache_seconds: float = Field(
-        15.0, ge=0, le=3600, description="How old the figures of `GET /metrics` that come from the database may be."
+        15.0, ge=0, le=3600, description="Maximum age of the database metrics returned by `GET /metrics`, in seconds."
     )
     metrics_lineages: int = Field(
-        20, ge=0, le=1000, description="For how many lineages, soonest to expire, `GET /metrics` tells the days left."
+        20,
+        ge=0,
+        le=1000,
+        description=(
+            "Number of lineages, those that expire first, for which `GET /metrics` reports the remaining lifetime"
+            " individually."
+        ),
     )
     alert_delivery_seconds: PositiveFloat = Field(
-        900.0, description="How long a delivery may be failing, in seconds, before it is an alert."
+        900.0, description="Time for which a delivery may be failing before it raises an alert, in seconds."
     )
     alert_quota_percent: float = Field(
-        2.0, ge=0, le=50, description="Share of DNSimple's hourly calls below which it is an alert."
+        2.0, ge=0, le=50, description="Share of the hourly API calls at or below which an alert is raised."
     )
     notify_urls: SecretStr | None = Field(
         None,
-        description="Apprise URLs of where alerts are told, separated by spaces: `mailtos://...`, `slack://...`, "
-        "`pagerduty://...`. They hold secrets.",
+        description=(
+            "Apprise URLs that alerts are sent to, separated by spaces: `mailtos://...`, `slack://...`, "
+            "`pagerduty://...`. They contain secrets."
+        ),
     )
     notify_urls_file: Path | None = Field(
-        None, description="File of more such URLs, one a line, that only its owner may read (mode 0600)."
+        None, description="File with more such URLs, one per line, readable only for its owner (mode 0600)."
     )
     alert_group_seconds: PositiveFloat = Field(
         900.0,
-        description="After a message about a kind of problem, how many seconds more of that kind are gathered.",
+        description=(
+            "Time after a notification about a kind of alert during which further alerts of that kind are "
+            "grouped, in seconds."
+        ),
     )
-    alert_repeat_hours: PositiveFloat = Field(24.0, description="Hours between reminders while a problem lasts.")
+    alert_repeat_hours: PositiveFloat = Field(24.0, description="Time between reminders of an open alert, in hours.")
 
     log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for people.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
