@@ -1,4 +1,4 @@
-"""The story of a certificate: one line per step, in the log and in the database, never with a secret."""
+"""The timeline of orders and certificates: an entry per step, in the log and in the database, never with a secret."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Step = Literal[
     "ordered",
     "purchased",
     "adopted",
-    "pending",
+    "issuance requested",
     "event received",
     "issued",
-    "downloaded",
+    "fetched",
     "verified",
     "delivered",
     "superseded",
@@ -29,18 +29,22 @@ Step = Literal[
     "stale",
     "unreachable",
     "failed",
-    "early renewal",
+    "early renewal requested",
     "renewal ordered",
-    "left",
+    "abandoned",
     "auto-renewal failed",
     "auto-renewal changed",
     "private key removed",
 ]
 
 
-def record_event_step(session: Session, event_id: object, *, order_id: str | None, certificate_id: int) -> None:
-    """That an event has brought us here, if one did; `event_id` is its `request_identifier`."""
-    event = session.scalar(select(Event).where(Event.request_identifier == event_id)) if event_id else None
+def record_event_step(
+    session: Session, request_identifier: str | None, *, order_id: str | None, certificate_id: int
+) -> None:
+    """Record the event that led to the next step, if an event did."""
+    if request_identifier is None:
+        return
+    event = session.scalar(select(Event).where(Event.request_identifier == request_identifier))
     if event is not None:
         record_step(
             session,
@@ -61,7 +65,7 @@ def record_step(
     certificate_id: int | None,
     at: datetime | None = None,
 ) -> None:
-    """Add a line in the transaction that takes the step; `at` is given when the step itself was earlier."""
+    """Add an entry in the transaction that takes the step; `at` is given if the step itself was earlier."""
     session.add(
         TimelineEntry(step=step, detail=detail, order_id=order_id, certificate_id=certificate_id, at=at or db_now())
     )

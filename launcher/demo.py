@@ -112,7 +112,7 @@ def _print_progress(
         for line in order.get("timeline", ()):
             if (line["at"], line["step"], line["detail"]) not in told:
                 told.add((line["at"], line["step"], line["detail"]))
-                print_message(f"  {line['at'][11:23]}  {line['step']:<15} {line['detail']}")
+                print_message(f"  {line['at'][11:23]}  {line['step']:<18} {line['detail']}")
         obstacle = _obstacle(order, patient=time.monotonic() < patience_ends)
         if obstacle == "" or (obstacle and not advised):
             print_message(obstacle)

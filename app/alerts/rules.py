@@ -10,6 +10,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
+from app.certificates.lifetime import expires_within, renewal_times
+from app.certificates.lineages import is_newer, newest_of_lineage
+from app.certificates.records import renewal_failure
 from app.db.clock import read_now
 from app.db.models import (
     Certificate,
@@ -25,14 +28,11 @@ from app.db.models import (
     Quota,
     Worker,
 )
-from app.events.webhook_registration import CHECKED_FACT, LOST_FACT
+from app.events.webhook_registration import CHECKED_FACT, MISSED_EVENTS_FACT
 from app.jobs.kinds import PERIODS, JobKind
-from app.renewals.renewal import renewal_failure, renewal_times
 from app.services import Services
 
 _ORDERS_DAYS = 7
-_GONE = timedelta(days=30)
-_LONGEST_WAIT = timedelta(days=30)  # no renewal is expected earlier before expiry
 _WEBHOOK_TOLD = timedelta(days=1)
 _WEBHOOK_UNSEEN = timedelta(minutes=15)
 _SILENT_SECONDS = 60.0
@@ -115,8 +115,7 @@ def _issuance(services: Services, session: Session, now: datetime) -> Iterator[P
 def _deliveries(services: Services, session: Session, now: datetime) -> Iterator[Problem]:
     newer, done = aliased(Certificate), aliased(Delivery)
     overtaken = exists().where(
-        newer.lineage_id == Certificate.lineage_id,
-        newer.not_before > Certificate.not_before,
+        is_newer(newer),
         done.certificate_id == newer.id,
         done.destination == Delivery.destination,
         done.state == DeliveryState.DELIVERED,
@@ -144,21 +143,14 @@ def _deliveries(services: Services, session: Session, now: datetime) -> Iterator
 
 
 def _renewals(services: Services, session: Session, now: datetime) -> Iterator[Problem]:  # noqa: ARG001
-    newer = aliased(Certificate)
-    has_newer = exists().where(
-        newer.lineage_id == Certificate.lineage_id,
-        newer.fetched_at.is_not(None),
-        newer.not_before > Certificate.not_before,
-    )
     query = (
         select(Certificate.id, Certificate.not_before, Certificate.not_after, Lineage.name)
         .join(Lineage, Lineage.id == Certificate.lineage_id)
         .where(
-            Certificate.not_after.between(now - _GONE, now + _LONGEST_WAIT),
-            Certificate.fetched_at.is_not(None),
+            expires_within(now),
+            newest_of_lineage(),
             Certificate.auto_renew.is_not(False),
             exists().where(Domain.id == Certificate.domain_id),  # else it has left the account
-            ~has_newer,
         )
         .order_by(Certificate.not_after)
     )
@@ -199,7 +191,7 @@ def _endpoints(services: Services, session: Session, now: datetime) -> Iterator[
 
 
 def _webhook(services: Services, session: Session, now: datetime) -> Iterator[Problem]:  # noqa: ARG001
-    lost, checked = session.get(Fact, LOST_FACT), session.get(Fact, CHECKED_FACT)
+    lost, checked = session.get(Fact, MISSED_EVENTS_FACT), session.get(Fact, CHECKED_FACT)
     if lost is not None:
         found = json.loads(lost.value)
         since = datetime.fromisoformat(found["at"])

@@ -1,4 +1,4 @@
-"""Reading what is on record: orders, certificates and their stories."""
+"""Reading orders, certificates and their timelines."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.auth.scopes import only, permits
+from app.certificates.lifetime import expires_within
 from app.certificates.lineages import newest_of_lineage
-from app.certificates.states import check_certificate_state, check_order_state
 from app.db.clock import read_now
 from app.db.models import Certificate, EndpointCheck, Event, Order, OrderState, TimelineEntry
+from app.db.models.states import CERTIFICATE_STATES, FINAL_ORDER_STATES
 from app.dnsimple.adapter import Deadline
+from app.domain_names import InvalidFieldError
 from app.services import Services
 
-# A lineage that expired longer ago was given up: nobody is served by it any more.
-GIVEN_UP = timedelta(days=7)
-_LOOK_SECONDS = 0.1
-_SETTLED = {OrderState.ISSUED, OrderState.FETCHED, OrderState.FAILED}
+_POLL_SECONDS = 0.1
+_SETTLED = FINAL_ORDER_STATES | {OrderState.ISSUED}
 
 
 @dataclass(frozen=True, slots=True)
 class Page[T]:
-    """Some rows, newest first, and the ID to go on after, or None at the end."""
+    """Some rows, and the cursor of the next page: None at the end."""
 
     rows: list[T]
     next_after: str | None
@@ -36,9 +36,9 @@ class Page[T]:
 def find_order(
     services: Services, order_id: str, *, domains: Sequence[str] | None = None
 ) -> tuple[Order, Certificate | None, list[TimelineEntry]] | None:
-    """An order, its certificate with deliveries, and its story in the order in which it happened.
+    """An order, its certificate with deliveries, and its timeline, oldest entry first.
 
-    `domains`, here and below, are the patterns that the reader is limited to: what is outside does not exist for it.
+    `domains`, here and below, are the patterns that the reader is restricted to: it does not see other domains.
     """
     with services.database.read() as session:
         order = session.get(Order, order_id)
@@ -52,7 +52,7 @@ def find_order(
 def find_certificate(
     services: Services, certificate_id: int, *, domains: Sequence[str] | None = None
 ) -> tuple[Certificate, list[TimelineEntry], list[EndpointCheck]] | None:
-    """A certificate with lineage and deliveries, its story, from the order on, and what shall serve it."""
+    """A certificate with lineage and deliveries, its timeline from the order on, and its endpoint checks."""
     with services.database.read() as session:
         certificate = _certificate(session, certificate_id)
         if certificate is None or not permits(domains, certificate.domain):
@@ -60,10 +60,10 @@ def find_certificate(
         about = TimelineEntry.certificate_id == certificate_id
         if certificate.order_id is not None:
             about |= TimelineEntry.order_id == certificate.order_id
-        seen = select(EndpointCheck).where(
+        checks = select(EndpointCheck).where(
             EndpointCheck.lineage_id == certificate.lineage_id, EndpointCheck.certificate_id == certificate_id
         )
-        endpoints = list(session.scalars(seen.order_by(EndpointCheck.endpoint)))
+        endpoints = list(session.scalars(checks.order_by(EndpointCheck.endpoint)))
         return certificate, _in_time(session.scalars(select(TimelineEntry).where(about)).all()), endpoints
 
 
@@ -98,24 +98,33 @@ def list_orders(
 ) -> Page[Order]:
     """Orders by ID, which is by time, newest first, beginning below `after`; `state` is the order's.
 
-    Raises `InvalidFieldError` for an unknown one.
+    Raises `InvalidFieldError` for an unknown state.
     """
-    check_order_state(state)
+    if state is not None and state not in set(OrderState):
+        raise InvalidFieldError("state", f"must be one of {', '.join(OrderState)}")
     query = select(Order).where(*only(domains, Order.domain))
     if after is not None:
         query = query.where(Order.id < after)
     return _page(services, _filtered(query, Order, domain, state).order_by(Order.id.desc()), limit)
 
 
-def list_expiring(services: Services, *, days: float, limit: int) -> list[Certificate]:
-    """The newest certificates of their lineages that expire within so many days, the soonest first.
+def check_certificate_state(session: Session, state: str | None, domains: Sequence[str] | None = None) -> None:
+    """Raise `InvalidFieldError` if DNSimple documents no such state and no certificate that is visible is in it."""
+    if state is None or state in CERTIFICATE_STATES:
+        return
+    visible = select(Certificate.id).where(Certificate.state == state, *only(domains, Certificate.domain)).limit(1)
+    if session.scalar(visible) is None:
+        raise InvalidFieldError("state", f"must be one of {', '.join(CERTIFICATE_STATES)}")
 
-    What expired in the last seven days is among them; a lineage that expired earlier was given up.
+
+def list_expiring(services: Services, *, within: timedelta, limit: int) -> list[Certificate]:
+    """The newest certificates of their lineages that expire within this time, the soonest first.
+
+    Those that have expired are included until their lineage counts as abandoned.
     """
     options = (joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
     with services.database.read() as session:
-        now = read_now(session)
-        soon = Certificate.not_after.between(now - GIVEN_UP, now + timedelta(days=days))
+        soon = expires_within(read_now(session), within)
         query = select(Certificate).options(*options).where(soon, newest_of_lineage()).order_by(Certificate.not_after)
         return list(session.scalars(query.limit(limit)))
 
@@ -137,7 +146,7 @@ def wait_until_issued(services: Services, order_id: str, deadline: Deadline) -> 
             state = session.scalar(select(Order.state).where(Order.id == order_id))
         if state in _SETTLED:
             return
-        pause.wait(min(_LOOK_SECONDS, max(0.0, deadline.remaining())))
+        pause.wait(min(_POLL_SECONDS, max(0.0, deadline.remaining())))
 
 
 def _filtered(query: Select[Any], model: Any, domain: str | None, state: str | None) -> Select[Any]:
@@ -162,5 +171,5 @@ def _certificate(session: Session, certificate_id: int | None) -> Certificate | 
     return session.get(Certificate, certificate_id, options=options)
 
 
-def _in_time(lines: Any) -> list[TimelineEntry]:
-    return sorted(lines, key=lambda line: (line.at, line.id))
+def _in_time(entries: Any) -> list[TimelineEntry]:
+    return sorted(entries, key=lambda entry: (entry.at, entry.id))

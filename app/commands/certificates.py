@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from itertools import batched
 
 import click
 from flask.cli import AppGroup
 
 from app.certificates import queries
-from app.certificates.states import CERTIFICATE_STATES
 from app.commands.certificate_import import import_certificates
 from app.commands.options import CERTIFICATE_ID, as_json_option, domain_option, limit_option
 from app.commands.output import counted, current_services, operator, print_record, print_rows, progress_bar
+from app.db.models.states import CERTIFICATE_STATES
 from app.deliveries import redelivery
 from app.domain_names import InvalidFieldError
 from app.errors import CertcourierError
@@ -48,7 +49,7 @@ def list_certificates(
     if expires_within is not None:
         if domain or state:
             raise click.UsageError("--expires-within cannot be combined with --domain or --state")
-        certificates = queries.list_expiring(services, days=expires_within, limit=limit)
+        certificates = queries.list_expiring(services, within=timedelta(days=expires_within), limit=limit)
     else:
         try:
             page = queries.list_certificates(services, domain=domain, state=state, after=None, limit=limit)

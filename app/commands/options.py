@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from app.domain_names import InvalidFieldError, parse_domain
+from app.identifiers import LARGEST_ID
 
-CERTIFICATE_ID = click.IntRange(1, 2**63 - 1)
+CERTIFICATE_ID = click.IntRange(1, LARGEST_ID)
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit_option = click.option(

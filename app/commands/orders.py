@@ -6,9 +6,9 @@ import click
 from flask.cli import AppGroup
 
 from app.certificates import queries
-from app.certificates.states import ORDER_STATES
 from app.commands.options import as_json_option, domain_option, limit_option, state_option
 from app.commands.output import current_services, print_record, print_rows
+from app.db.models import OrderState
 from app.web.api import schemas
 
 group = AppGroup("orders", help="Inspect certificate orders.")
@@ -18,7 +18,7 @@ _COLUMNS = ("order_id", "order_state", "certificate_id", "common_name", "created
 
 @group.command("list", epilog="Example: flask orders list --state failed")
 @domain_option
-@state_option(*(state.value for state in ORDER_STATES))
+@state_option(*(state.value for state in OrderState))
 @limit_option
 @as_json_option
 def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool) -> None:

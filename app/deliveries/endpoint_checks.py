@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import Session
 
-from app.certificates.lineages import newest_of_lineage
+from app.certificates.lineages import newest_of_lineage, recency
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, Delivery, DeliveryState, EndpointCheck, Fact, Lineage
 from app.db.upsert import insert_many_once, insert_once
@@ -154,14 +154,9 @@ def _judge_one(session: Session, wanted: Certificate, result: ProbeResult) -> _V
     if fingerprint == wanted.fingerprint:
         return _Verdict("served", f"{result.address} serves it", fingerprint)
     ours = session.scalar(select(Certificate).where(Certificate.fingerprint == fingerprint))
-    if ours is not None and ours.lineage_id == wanted.lineage_id and _age(ours) > _age(wanted):
+    if ours is not None and ours.lineage_id == wanted.lineage_id and recency(ours) > recency(wanted):
         return _Verdict("served", f"{result.address} serves its successor, certificate {ours.id}", fingerprint)
     return _Verdict("stale", f"{result.address} serves {_whose(ours, wanted)}, {_describe(result.leaf)}", fingerprint)
-
-
-def _age(certificate: Certificate) -> tuple[float, int]:
-    """Which is newer: by notBefore, then by ID."""
-    return certificate.not_before.timestamp() if certificate.not_before else 0.0, certificate.id
 
 
 def _whose(ours: Certificate | None, wanted: Certificate) -> str:
@@ -226,7 +221,7 @@ def _arm(session: Session, endpoint: Endpoint, certificate: Certificate) -> None
         return
     row = session.get_one(EndpointCheck, (certificate.lineage_id, endpoint.name), with_for_update=True)
     known = session.get_one(Certificate, row.certificate_id)
-    if _age(known) < _age(certificate):
+    if recency(known) < recency(certificate):
         for field, value in fresh.items():
             setattr(row, field, value)
     elif known.id == certificate.id:

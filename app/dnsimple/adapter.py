@@ -13,6 +13,7 @@ from app.dnsimple import errors, models
 from app.dnsimple.models import Certificate, Domain, Download, Identity, PrivateKey, Purchase, Renewal, Webhook, Zone
 from app.dnsimple.purposes import Answer, Budget, BudgetedCalls, Purpose, UnlimitedBudget
 from app.dnsimple.transport import Call, Deadline, Transport
+from app.identifiers import is_id
 
 __all__ = [
     "Answer",
@@ -30,7 +31,6 @@ __all__ = [
     "Zone",
 ]
 
-LARGEST_ID = 2**63 - 1
 _PAGE_SIZE = 100
 _MOST_PAGES = 1000
 _DOMAIN = re.compile(r"(?=.{3,253}\Z)(?:(?!-)[a-z0-9-]{1,63}(?<!-)\.)+(?!-)[a-z0-9-]{1,63}(?<!-)")
@@ -252,7 +252,7 @@ def _checked_domain(value: object) -> str | int:
 
 
 def _checked_id(value: object) -> int:
-    if type(value) is not int or not 0 < value <= LARGEST_ID:  # a bool is an int to isinstance
+    if not is_id(value):
         raise errors.InvalidReferenceError(f"not sent to DNSimple: {str(value)[:80]!r} is not an ID")
     return value
 

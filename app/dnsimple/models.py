@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Never, Self, TypeGuard
+from typing import Never, Self
 
-LARGEST_ID = 2**63 - 1
-
-
-def is_id(value: object) -> TypeGuard[int]:
-    """Whether this can be an ID of DNSimple: a positive integer of at most 63 bits, and no boolean."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_ID
+from app.identifiers import is_id
 
 
 class MalformedAnswerError(ValueError):

@@ -8,18 +8,16 @@ from collections.abc import Iterable
 import requests
 from sqlalchemy import delete, func, select
 
+from app.certificates.lifetime import RENEWAL_HORIZON, renewal_times
 from app.certificates.queries import list_expiring
 from app.db.clock import db_now, read_now
 from app.db.models import Event, Fact, Job
 from app.db.upsert import changed_rows
 from app.doctor.findings import CheckContext, Finding, ok, problem, warning
 from app.operations.health import check_readiness, code_version
-from app.renewals.renewal import renewal_times
 
 _TIMEOUT = (5.0, 10.0)
 _LATE_SECONDS = 600.0
-# A renewal is overdue at most 22.5 days before the end.
-_LOOK_AHEAD_DAYS = 30.0
 _MOST, _MOST_NAMED = 1000, 5
 _REACH = "see that the name leads here, that the proxy hands everything on, and that its certificate is valid"
 
@@ -87,7 +85,7 @@ def check_certificates(examination: CheckContext) -> Iterable[Finding]:
         now = read_now(session)
     late: list[str] = []
     urgent: list[str] = []
-    for one in list_expiring(services, days=_LOOK_AHEAD_DAYS, limit=_MOST):
+    for one in list_expiring(services, within=RENEWAL_HORIZON, limit=_MOST):
         if one.not_before is None or one.not_after is None:
             continue
         times = renewal_times(one.not_before, one.not_after)

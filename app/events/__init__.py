@@ -1,1 +1,1 @@
-"""Webhook events of DNSimple: recorded once, handled by jobs; and the registration of the webhook itself."""
+"""DNSimple's webhook events: recorded once and handled by jobs; and the registration of the webhook itself."""

@@ -1,4 +1,4 @@
-"""A webhook event: recorded once, together with its job. It is only a hint that it is time to look."""
+"""Ingesting webhook events: each is recorded once, together with its job. An event is only a hint to ask DNSimple."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from app.db.models import Event, Job
 from app.db.upsert import insert_many_once
 from app.errors import PermanentError
 from app.events.handlers import HANDLED_EVENTS, enqueue_event_handling
+from app.identifiers import is_id
 from app.services import Services
 
 log = structlog.get_logger("certcourier")
 
-LARGEST_ID = 2**63 - 1
 _LONGEST_IDENTIFIER = 128
 _LONGEST_NAME = 100
 _REISSUED = "certificate.reissue"
-_INSTALLS = {"certificate.issue", _REISSUED}
-ACTED_ON = _INSTALLS | HANDLED_EVENTS
+_FETCH_EVENTS = {"certificate.issue", _REISSUED}
+ACTED_ON = _FETCH_EVENTS | HANDLED_EVENTS
 
-# With so much waiting, events make no further jobs: certificates are found by looking then, a call for each domain.
+# With this many unfinished jobs, events add no more: reconciliation finds their certificates, one call per domain.
 MOST_WAITING = 100_000
 _COUNT_SECONDS = 1.0
 
@@ -38,12 +38,12 @@ Outcome = Literal["queued", "ignored", "other_account", "duplicate", "overloaded
 
 
 class InvalidEventError(PermanentError):
-    """The body is not an event of DNSimple; the message names what is wrong with it."""
+    """The body is not an event of DNSimple; the message names the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingEvent:
-    """All that is ever used of an event's body."""
+    """Everything that is used of an event's body."""
 
     request_identifier: str
     name: str
@@ -53,9 +53,9 @@ class IncomingEvent:
 
 
 def parse_event(body: bytes) -> IncomingEvent:
-    """Read an event of any name. Raises `NotAnEventError`.
+    """Parse an event of any name. Raises `InvalidEventError`.
 
-    Unknown names and fields are tolerated; IDs are looked at only where they are used.
+    Unknown names and fields are tolerated; IDs are validated only where they are used.
     """
     try:
         document = json.loads(body.decode())
@@ -64,25 +64,24 @@ def parse_event(body: bytes) -> IncomingEvent:
     if not isinstance(document, dict):
         raise InvalidEventError("the body is not a JSON object")
     name = _text(document, "name", _LONGEST_NAME)
+    account = document.get("account")
     event = IncomingEvent(
         request_identifier=_text(document, "request_identifier", _LONGEST_IDENTIFIER),
         name=name,
-        account_id=_account(document),
+        account_id=_id(account, "id", "account.id") if isinstance(account, dict) else None,
     )
     if name not in ACTED_ON:
         return event
     certificate = _object(_object(document, "data"), "certificate", "data.certificate")
-    return IncomingEvent(
-        request_identifier=event.request_identifier,
-        name=name,
-        account_id=event.account_id,
+    return replace(
+        event,
         certificate_id=_id(certificate, "id", "data.certificate.id"),
         domain_id=_id(certificate, "domain_id", "data.certificate.domain_id"),
     )
 
 
 class EventIngestion:
-    """Where events go on record. A process has one: its requests share commits."""
+    """Records events. A process has one, so that concurrent requests share commits."""
 
     def __init__(self, services: Services, *, most_waiting: int = MOST_WAITING) -> None:
         self._services = services
@@ -91,13 +90,13 @@ class EventIngestion:
         self._commits = GroupCommit(services.database, self._record)
 
     def record(self, event: IncomingEvent) -> Outcome:
-        """Commit the event and its job together, once for each `request_identifier`; only then acknowledge it."""
+        """Commit the event and its job together, once per `request_identifier`; acknowledge it only after that."""
         outcome = self._commits.submit(event)
         self._services.metrics.count_event(event.name, outcome)
         log.info(
             "event received",
             outcome=outcome,
-            event_id=event.request_identifier,
+            request_identifier=event.request_identifier,
             event_name=event.name,
             certificate_id=event.certificate_id,
         )
@@ -117,9 +116,10 @@ class EventIngestion:
             for event, outcome in zip(events, outcomes, strict=True)
             if outcome == "queued" and event.certificate_id is not None and event.domain_id is not None
         ]
-        installs = [replace(one, again=name == _REISSUED) for name, one in queued if name in _INSTALLS]
-        enqueue_fetches(self._services, session, installs)
-        enqueue_event_handling(self._services, session, [(name, one) for name, one in queued if name in HANDLED_EVENTS])
+        fetches = [replace(request, again=name == _REISSUED) for name, request in queued if name in _FETCH_EVENTS]
+        enqueue_fetches(self._services, session, fetches)
+        handled = [(name, request) for name, request in queued if name in HANDLED_EVENTS]
+        enqueue_event_handling(self._services, session, handled)
         return outcomes
 
     def _outcome(self, event: IncomingEvent) -> Outcome:
@@ -130,14 +130,14 @@ class EventIngestion:
         return "overloaded" if self._overloaded else "queued"
 
     def _count_waiting(self, session: Session) -> None:
-        """See once in a while whether too much is waiting already, so that a flood has an end."""
+        """Check once per second whether too many jobs are unfinished, so that a flood of events is bounded."""
         now = time.monotonic()
         if now - self._counted_at < _COUNT_SECONDS:
             return
         waiting = select(Job.id).where(Job.finished_at.is_(None)).offset(self._most_waiting - 1).limit(1)
         self._overloaded, self._counted_at = session.scalar(waiting) is not None, now
         if self._overloaded:
-            log.error("too much is waiting", remedy="see `flask jobs list --state ready`; were events forged?")
+            log.error("event queue overloaded", remedy="check `flask jobs list --state ready` for forged events")
 
 
 def _object(parent: dict[str, Any], field: str, path: str | None = None) -> dict[str, Any]:
@@ -150,17 +150,12 @@ def _object(parent: dict[str, Any], field: str, path: str | None = None) -> dict
 def _text(document: dict[str, Any], field: str, longest: int) -> str:
     value = document.get(field)
     if not isinstance(value, str) or not value or len(value) > longest or not value.isprintable():
-        raise InvalidEventError(f"{field} is not a text of 1 to {longest} printable characters")
+        raise InvalidEventError(f"{field} is not a string of 1 to {longest} printable characters")
     return value
-
-
-def _account(document: dict[str, Any]) -> int | None:
-    account = document.get("account")
-    return _id(account, "id", "account.id") if isinstance(account, dict) else None
 
 
 def _id(parent: dict[str, Any], field: str, path: str) -> int:
     value = parent.get(field)
-    if type(value) is not int or not 0 < value <= LARGEST_ID:  # a bool is an int to isinstance
-        raise InvalidEventError(f"{path} is not a positive whole number of at most 63 bits")
+    if not is_id(value):
+        raise InvalidEventError(f"{path} is not a positive integer of at most 63 bits")
     return value

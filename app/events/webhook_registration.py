@@ -1,4 +1,4 @@
-"""Our webhook at DNSimple: registered exactly once, at the URL configured now and with the newest secret."""
+"""Our webhook at DNSimple: registered exactly once, at the configured URL with the newest secret."""
 
 from __future__ import annotations
 
@@ -19,66 +19,68 @@ from app.services import Services
 log = structlog.get_logger("certcourier")
 
 _FACT = "webhook_id"
-LOST_FACT = "webhook_lost"  # when it was last found suppressed or missing, and which of them
-CHECKED_FACT = "webhook_checked"  # when it was last known to be registered
+MISSED_EVENTS_FACT = "missed_events"  # when the webhook was last found suppressed or missing, and which of the two
+CHECKED_FACT = "webhook_checked"  # when the webhook was last known to be registered
 
 
 def register_webhook(services: Services, claim: Claim) -> None:
     """Create our webhook where it is missing or suppressed, then delete our outdated ones; leave all others alone.
 
-    Ours are those under our public URL's webhook path, and the one whose ID we noted when we created it (so that a
-    changed public URL is recognised). One call when all is well. Whatever happened while nobody
-    heard DNSimple is caught up with. Secrets of URLs that are gone end when DNSimple repeats nothing to them any more.
+    Ours are those under our public URL's webhook path, and the one whose ID we recorded when we created it, so that a
+    changed public URL is recognised. One call if nothing has changed. If events were missed, reconciliation catches up.
+    Secrets of deleted URLs are retired once DNSimple no longer retries events to them.
     """
     with services.database.read() as session:
-        noted = session.get(Fact, _FACT)
-    noted_id = int(noted.value) if noted else None
-    wanted = services.webhook_secrets.current_digest()
-    hooks = services.dnsimple.webhooks()
-    ours = [hook for hook in hooks if hook.id == noted_id or hook.url.startswith(services.webhook_prefix)]
-    good = [hook for hook in ours if _digest(services, hook) == wanted and hook.suppressed_at is None]
-    kept = good[0] if good else _create(services)
-    if kept.id != noted_id:
+        recorded = session.get(Fact, _FACT)
+    recorded_id = int(recorded.value) if recorded else None
+    digest = services.webhook_secrets.current_digest()
+    webhooks = services.dnsimple.webhooks()
+    ours = [hook for hook in webhooks if hook.id == recorded_id or hook.url.startswith(services.webhook_prefix)]
+    current = [hook for hook in ours if _secret_digest(services, hook) == digest and hook.suppressed_at is None]
+    kept = current[0] if current else _create(services)
+    if kept.id != recorded_id:
         with services.queue.checkpoint(claim) as session:
             session.merge(Fact(name=_FACT, value=str(kept.id)))
-            if noted is not None and not good and _was_deaf(services, hooks, noted_id):
+            if recorded_id is not None and not current and missed_events(services, webhooks, recorded_id):
                 what = "suppressed" if any(hook.suppressed_at for hook in ours) else "missing"
-                log.warning("webhook was missing or suppressed", webhook_id=noted_id)
+                log.warning("webhook was missing or suppressed", webhook_id=recorded_id)
                 found = json.dumps({"at": read_now(session).isoformat(), "what": what})
-                session.merge(Fact(name=LOST_FACT, value=found))
+                session.merge(Fact(name=MISSED_EVENTS_FACT, value=found))
                 catch_up(services, session)
-    # Created first, deleted last: there is no moment in which nobody hears DNSimple.
+    # Created first, deleted last: at every moment one of them receives DNSimple's events.
     for hook in ours:
         if hook.id != kept.id:
             services.dnsimple.delete_webhook(hook.id)
             log.info("webhook removed", webhook_id=hook.id)
     with services.queue.finishing(claim) as session:
-        services.webhook_secrets.retire(session, but=wanted)
+        services.webhook_secrets.retire(session, but=digest)
         session.merge(Fact(name=CHECKED_FACT, value=read_now(session).isoformat()))
 
 
 def _create(services: Services) -> Webhook:
     pause = services.webhook_secrets.seconds_to_spread()
     if pause > 0:
-        raise Snooze(pause, "every process has to hear of the webhook's new secret first")
+        raise Snooze(pause, "every process has to load the webhook's new secret first")
     try:
         url = services.webhook_url
     except (KeyNotHeldError, DecryptionError):
-        # It went with a lost key-encryption key. Events that still come under it are taken; a new one is made.
+        # Its key-encryption key is lost. Events under the old secret are still accepted; a new one is generated.
         with services.database.write() as session:
             services.webhook_secrets.rotate(session)
-        raise Snooze(SPREAD_SECONDS, "the webhook's secret could not be opened; a new one is made") from None
-    kept = services.dnsimple.create_webhook(url)
-    log.info("webhook registered", webhook_id=kept.id)
-    return kept
+        raise Snooze(SPREAD_SECONDS, "the webhook's secret cannot be decrypted; a new one is generated") from None
+    created = services.dnsimple.create_webhook(url)
+    log.info("webhook registered", webhook_id=created.id)
+    return created
 
 
-def _was_deaf(services: Services, hooks: Sequence[Webhook], noted_id: int | None) -> bool:
-    """Whether events were lost: not if the webhook that we had is well and only its secret is outdated."""
-    ours = services.webhook_prefix
-    return not any(hook.id == noted_id and hook.url.startswith(ours) and hook.suppressed_at is None for hook in hooks)
+def missed_events(services: Services, webhooks: Sequence[Webhook], recorded_id: int) -> bool:
+    """Whether events may have been lost: not if the recorded webhook is active and only its secret is outdated."""
+    prefix = services.webhook_prefix
+    return not any(
+        hook.id == recorded_id and hook.url.startswith(prefix) and hook.suppressed_at is None for hook in webhooks
+    )
 
 
-def _digest(services: Services, hook: Webhook) -> str | None:
+def _secret_digest(services: Services, hook: Webhook) -> str | None:
     ours = services.webhook_prefix
     return digest_of(hook.url.removeprefix(ours)) if hook.url.startswith(ours) else None

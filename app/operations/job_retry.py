@@ -10,10 +10,8 @@ from app.db.models import Delivery, DeliveryState, Job
 from app.deliveries.hook_runs import delivery_key
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind
+from app.jobs.queue import POLLS_ARG
 from app.services import Services
-
-# What an installation notes among its arguments: how often it has looked in vain. Who starts afresh forgets it.
-POLLS_ARG = "not_yet"
 
 
 def retry_job(services: Services, session: Session, job_id: int, *, actor: str) -> bool:

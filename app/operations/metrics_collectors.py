@@ -17,17 +17,17 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import ColumnElement, Subquery, and_, func, literal, select
 from sqlalchemy.orm import Session
 
+from app.certificates.lifetime import ABANDONED_AFTER
 from app.certificates.lineages import newest_of_lineage
-from app.certificates.queries import GIVEN_UP
-from app.certificates.states import ORDER_STATES
 from app.db.clock import UTCDateTime, epoch, read_now
 from app.db.models import Certificate, Delivery, Event, Fact, Job, Lineage, Order, OrderState, Quota, Worker
+from app.db.models.states import FINAL_ORDER_STATES
 from app.jobs.kinds import JobKind
 from app.metrics import event_label
 from app.operations.health import WORKER_SILENT
 from app.services import Services
 
-UNFINISHED = ORDER_STATES[:6]
+UNFINISHED = [state for state in OrderState if state not in FINAL_ORDER_STATES]
 _SECONDS_TO_INSTALLED = (5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 _DAYS_LEFT = (0, 1, 3, 7, 14, 21, 30, 45, 60, 90)
 _LIFETIME_LEFT = (0, 5, 10, 20, 25, 30, 50, 75, 100)  # per cent
@@ -82,7 +82,7 @@ class MetricsCollector:
 def _orders(context: _Context) -> Iterable[Metric]:
     counts: dict[str, int] = dict(_rows(context, select(Order.state, func.count()).group_by(Order.state)))
     orders = _labelled("certcourier_orders", "Orders on record, by state.", "state")
-    for state in ORDER_STATES:
+    for state in OrderState:
         orders.add_metric([state], counts.get(state, 0))
     yield orders
     oldest = context.session.scalar(select(func.min(Order.created_at)).where(Order.state.in_(UNFINISHED)))
@@ -174,7 +174,9 @@ def _quota(context: _Context) -> Iterable[Metric]:
 
 def _lineages(context: _Context) -> Iterable[Metric]:
     # By its epoch, not by itself: an index of `not_after` alone would lead to each row, which is wide.
-    current = _newest_leaves(epoch(Certificate.not_after) > epoch(literal(context.now - GIVEN_UP, UTCDateTime())))
+    current = _newest_leaves(
+        epoch(Certificate.not_after) > epoch(literal(context.now - ABANDONED_AFTER, UTCDateTime()))
+    )
     left = epoch(current.c.not_after) - int(context.now.timestamp())
     lifetime = epoch(current.c.not_after) - epoch(current.c.not_before)
     # Moved above zero and back, so that the division of whole numbers rounds down and what has expired is below 0.
@@ -198,7 +200,7 @@ def _lineages(context: _Context) -> Iterable[Metric]:
 
 
 def _soonest(context: _Context) -> Iterable[Metric]:
-    current = _newest_leaves(Certificate.not_after > context.now - GIVEN_UP)
+    current = _newest_leaves(Certificate.not_after > context.now - ABANDONED_AFTER)
     days = _labelled("certcourier_lineage_days_left", "Days left, of the lineages soonest to expire.", "lineage")
     share = _labelled(
         "certcourier_lineage_lifetime_left", "Share of the lifetime left, of the lineages soonest to expire.", "lineage"
@@ -235,7 +237,7 @@ def _workers(context: _Context) -> Iterable[Metric]:
 def _webhook(context: _Context) -> Iterable[Metric]:
     known = context.session.get(Fact, "webhook_id") is not None
     yield _gauge("certcourier_webhook_registered", "1 when our webhook at DNSimple has been registered.", int(known))
-    unannounced = and_(Job.kind == JobKind.FETCH_CERTIFICATE, Job.args["event_id"].as_string().is_(None))
+    unannounced = and_(Job.kind == JobKind.FETCH_CERTIFICATE, Job.args["request_identifier"].as_string().is_(None))
     found = select(func.count()).select_from(Job).where(Job.finished_at > context.now - _RECENT, unannounced)
     yield _gauge(
         "certcourier_fetches_unannounced_last_day",

@@ -1,1 +1,1 @@
-"""Orders: placed once, advanced step by step until DNSimple is issuing, then polled until the certificate is issued."""
+"""Orders: placed once, advanced step by step until DNSimple issues the certificate, and polled until it is issued."""

@@ -1,4 +1,4 @@
-"""Idempotency-Key (IETF draft-ietf-httpapi-idempotency-key-header): the same request again gets the same answer."""
+"""Idempotency-Key (IETF draft-ietf-httpapi-idempotency-key-header): a repeated request gets the first answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.services import Services
 
 
 class KeyReusedError(PermanentError):
-    """The key came with another request before."""
+    """The key was used with a different request before."""
 
 
 class KeyInFlightError(RetryableError):
@@ -26,7 +26,7 @@ class KeyInFlightError(RetryableError):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One client's key, and the digest of the request that came with it."""
+    """A client's key, and the digest of the request that it was sent with."""
 
     client_id: str
     text: str
@@ -35,7 +35,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """What the first request was answered: an HTTP status and a JSON body."""
+    """The answer to the first request: an HTTP status and a JSON body."""
 
     order_id: str
     status: int
@@ -43,12 +43,12 @@ class StoredAnswer:
 
 
 def digest_request(request: OrderRequest) -> str:
-    """The same for the same order, however it was spelled on the wire. SHA-256, hex."""
+    """SHA-256 in hex: equal for equal orders, however they were written in the request."""
     return hashlib.sha256(json.dumps(asdict(request), sort_keys=True).encode()).hexdigest()
 
 
 def find_key(session: Session, key: Key) -> StoredAnswer | str | None:
-    """The stored answer, or the ID of the order whose answer is still owed, or None for a new key.
+    """The stored answer, or the ID of the order that is not answered yet, or None for a new key.
 
     Raises `KeyReusedError`.
     """
@@ -56,15 +56,15 @@ def find_key(session: Session, key: Key) -> StoredAnswer | str | None:
     if row is None:
         return None
     if row.request_digest != key.request_digest:
-        raise KeyReusedError("this Idempotency-Key came with another request before; use a new key for a new request")
+        raise KeyReusedError("this Idempotency-Key was used with a different request; use a new key for a new request")
     if row.status is None or row.body is None:
         return row.order_id
     return StoredAnswer(row.order_id, row.status, row.body)
 
 
-def keep_key(session: Session, key: Key, order_id: str) -> None:
-    """Put a new key on record together with its order. Raises `KeyInFlightError` if another request was faster."""
-    kept = insert_once(
+def store_key(session: Session, key: Key, order_id: str) -> None:
+    """Record a new key together with its order. Raises `KeyInFlightError` if another request has just done so."""
+    stored = insert_once(
         session,
         IdempotencyKey,
         client_id=key.client_id,
@@ -72,12 +72,12 @@ def keep_key(session: Session, key: Key, order_id: str) -> None:
         request_digest=key.request_digest,
         order_id=order_id,
     )
-    if not kept:
-        raise KeyInFlightError("another request with this Idempotency-Key came at the same time")
+    if not stored:
+        raise KeyInFlightError("another request with this Idempotency-Key arrived at the same time")
 
 
-def remember_answer(services: Services, client_id: str, key: str, *, status: int, body: dict[str, Any]) -> None:
-    """Keep the first answer; a later one never replaces it."""
+def store_answer(services: Services, client_id: str, key: str, *, status: int, body: dict[str, Any]) -> None:
+    """Store the first answer; a later one never replaces it."""
     with services.database.write() as session:
         row = session.get(IdempotencyKey, (client_id, key), with_for_update=True)
         if row is not None and row.status is None:

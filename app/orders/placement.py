@@ -1,6 +1,4 @@
-"""An order is put on record before DNSimple is asked for anything: once for the same request, and once for what is in
-flight already.
-"""
+"""Placing orders: each is committed with its first job before DNSimple is called, and once while it is in flight."""
 
 from __future__ import annotations
 
@@ -11,42 +9,58 @@ from sqlalchemy.orm import Session
 
 from app.audit import SYSTEM, record
 from app.db.clock import read_now
-from app.db.models import Job, Order, OrderState, new_id
+from app.db.models import Certificate, Job, Order, OrderState, new_id
 from app.db.upsert import insert_once
 from app.domain_names import OrderNames, OrderRequest, digest_names, resolve_names
-from app.jobs.kinds import JobKind
+from app.jobs.kinds import JobKind, Priority
 from app.jobs.queue import Claim
-from app.orders.idempotency import Key, KeyInFlightError, StoredAnswer, digest_request, find_key, keep_key
+from app.orders.idempotency import Key, KeyInFlightError, StoredAnswer, digest_request, find_key, store_key
 from app.services import Services
 from app.timeline import record_step
 
 
 @dataclass(frozen=True, slots=True)
+class NewOrder:
+    """What to order. Two orders with the same `in_flight_key` are never in flight together.
+
+    A renewal names the certificate that it `renews`, and why it is ordered.
+    """
+
+    names: OrderNames
+    auto_renew: bool
+    signature_algorithm: str
+    in_flight_key: str
+    renews: Certificate | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PlacedOrder:
-    """An order that is on record. `claim` is the right to advance it now, unless a worker or another request does."""
+    """A committed order; `is_new` is false if an identical one was in flight already.
+
+    `claim` is the right to advance it now; None if a worker or another request does.
+    """
 
     order_id: str
     claim: Claim | None
+    is_new: bool
 
 
 def create_order(
     session: Session,
     services: Services,
-    request: OrderRequest,
+    new: NewOrder,
     *,
-    client_id: str | None,
-    hold_seconds: float | None,
+    client_id: str | None = None,
+    hold_seconds: float | None = None,
     actor: str = SYSTEM,
 ) -> PlacedOrder:
-    """Put an order and its job on record in the caller's transaction, or find the identical one in flight.
+    """Record an order with its timeline, audit entry and job in the caller's transaction, or find the one in flight.
 
-    With `hold_seconds` the caller takes the steps itself for that long; otherwise a worker does. Raises
-    `InvalidFieldError`.
+    With `hold_seconds` the caller advances the order itself for that long; otherwise a worker does.
     """
-    names = resolve_names(request.domain, request.name, request.san)
-    key = _in_flight_key(services.account_id, names, request)
-    order_id = new_id("ord")
-    placed = insert_once(
+    order_id, names, renews = new_id("ord"), new.names, new.renews
+    created = insert_once(
         session,
         Order,
         id=order_id,
@@ -57,22 +71,30 @@ def create_order(
         common_name=names.common_name,
         san=list(names.san),
         names=list(names.names),
-        auto_renew=request.auto_renew,
-        signature_algorithm=request.signature_algorithm,
+        auto_renew=new.auto_renew,
+        signature_algorithm=new.signature_algorithm,
         state=OrderState.ACCEPTED,
-        in_flight_key=key,
+        in_flight_key=new.in_flight_key,
+        renews_certificate_id=None if renews is None else renews.id,
     )
-    if not placed:
-        return PlacedOrder(session.scalars(select(Order.id).where(Order.in_flight_key == key)).one(), None)
-    record_step(session, "ordered", ", ".join(names.names), order_id=order_id, certificate_id=None)
-    record(session, actor=actor, action="order.placed", subject=order_id, detail={"names": names.names})
+    if not created:
+        in_flight = select(Order.id).where(Order.in_flight_key == new.in_flight_key)
+        return PlacedOrder(session.scalars(in_flight).one(), None, is_new=False)
+    if renews is None:
+        record_step(session, "ordered", ", ".join(names.names), order_id=order_id, certificate_id=None)
+        record(session, actor=actor, action="order.placed", subject=order_id, detail={"names": names.names})
+    else:
+        record_step(session, "renewal ordered", new.reason, order_id=order_id, certificate_id=renews.id)
+        detail = {"order_id": order_id, "reason": new.reason}
+        record(session, actor=actor, action="renewal.ordered", subject=str(renews.id), detail=detail)
     args = {"order_id": order_id}
     if hold_seconds is not None:
-        return PlacedOrder(
-            order_id, services.queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, args, lease_seconds=hold_seconds)
-        )
-    services.queue.enqueue(session, JobKind.ADVANCE_ORDER, args)
-    return PlacedOrder(order_id, None)
+        claim = services.queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, args, lease_seconds=hold_seconds)
+        return PlacedOrder(order_id, claim, is_new=True)
+    # A client waits for its order; a renewal has days.
+    priority = None if renews is None else Priority.BACKGROUND
+    services.queue.enqueue(session, JobKind.ADVANCE_ORDER, args, priority=priority)
+    return PlacedOrder(order_id, None, is_new=True)
 
 
 def submit_order(
@@ -84,38 +106,38 @@ def submit_order(
     hold_seconds: float | None,
     actor: str = SYSTEM,
 ) -> PlacedOrder | StoredAnswer:
-    """Commit an order, and its idempotency key with it; or give back what the same key was answered before.
+    """Commit a client's order together with its idempotency key, or return the answer stored for the same key.
 
-    Raises `InvalidFieldError`, `KeyReusedError` or `KeyInFlightError`; nothing is on record then.
+    Raises `InvalidFieldError`, `KeyReusedError` or `KeyInFlightError`; nothing is recorded then.
     """
+    key = None if idempotency_key is None else Key(client_id, idempotency_key, digest_request(request))
     with services.database.write() as session:
-        if idempotency_key is None:
-            return create_order(session, services, request, client_id=client_id, hold_seconds=hold_seconds, actor=actor)
-        key = Key(client_id, idempotency_key, digest_request(request))
-        earlier = find_key(session, key)
-        if earlier is None:
-            placed = create_order(
-                session, services, request, client_id=client_id, hold_seconds=hold_seconds, actor=actor
-            )
-            keep_key(session, key, placed.order_id)
-            return placed
+        earlier = None if key is None else find_key(session, key)
         if isinstance(earlier, StoredAnswer):
             return earlier
-        if is_being_advanced(session, earlier):
-            raise KeyInFlightError("the first request with this Idempotency-Key is still being worked on")
-        return PlacedOrder(earlier, None)  # whoever worked on it died before it answered
+        if earlier is not None:
+            if is_being_advanced(session, earlier):
+                raise KeyInFlightError("the first request with this Idempotency-Key is still being processed")
+            return PlacedOrder(earlier, None, is_new=False)  # the process that handled it died before it answered
+        names = resolve_names(request.domain, request.name, request.san)
+        options = (str(services.account_id), names.domain, str(request.auto_renew), request.signature_algorithm)
+        new = NewOrder(
+            names=names,
+            auto_renew=request.auto_renew,
+            signature_algorithm=request.signature_algorithm,
+            in_flight_key=digest_names([*names.names, " ".join(options)]),
+        )
+        placed = create_order(session, services, new, client_id=client_id, hold_seconds=hold_seconds, actor=actor)
+        if key is not None:
+            store_key(session, key, placed.order_id)
+        return placed
 
 
 def is_being_advanced(session: Session, order_id: str) -> bool:
-    """Whether somebody holds the order's first job at this moment."""
+    """Whether a worker or a request holds the order's first job at this moment."""
     now = read_now(session)
     running = session.scalars(select(Job).where(Job.kind == JobKind.ADVANCE_ORDER, Job.state == "running"))
     return any(
         job.args.get("order_id") == order_id and job.lease_expires_at is not None and job.lease_expires_at > now
         for job in running
     )
-
-
-def _in_flight_key(account_id: int, names: OrderNames, request: OrderRequest) -> str:
-    options = (str(account_id), names.domain, str(request.auto_renew), request.signature_algorithm)
-    return digest_names([*names.names, " ".join(options)])

@@ -1,1 +1,1 @@
-"""When a certificate has to be renewed, and renewing it where DNSimple does not."""
+"""Renewals: ordered here where DNSimple does not renew, forecast, and moved forward by the authority (ARI)."""

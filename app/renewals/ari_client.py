@@ -1,4 +1,4 @@
-"""ACME Renewal Information (RFC 9773): what a certification authority says of a certificate's renewal."""
+"""A client for ACME Renewal Information (RFC 9773): when a certification authority wants a certificate renewed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class AuthorityUnavailableError(RetryableError):
 
 
 class NotOfThisAuthorityError(PermanentError):
-    """The authority does not know the certificate, or the certificate does not say whose it is."""
+    """The authority does not know the certificate, or the certificate does not identify its authority."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenewalInfoResponse:
-    """The window in which to renew, UTC, and after how many seconds to ask again."""
+    """The window in which to renew, UTC, and after how many seconds to check again."""
 
     start: datetime
     end: datetime
@@ -41,7 +41,7 @@ class RenewalInfoResponse:
 def certificate_identifier(leaf_pem: str) -> str:
     """RFC 9773, section 4.1: base64url of the authority's key identifier, a dot, base64url of the serial's DER bytes.
 
-    Raises `NotOfThisAuthorityError` if the certificate names no authority's key.
+    Raises `NotOfThisAuthorityError` if the certificate does not identify its authority's key.
     """
     leaf = x509.load_pem_x509_certificate(leaf_pem.encode())
     try:
@@ -49,22 +49,22 @@ def certificate_identifier(leaf_pem: str) -> str:
     except x509.ExtensionNotFound:
         key = None
     if key is None:
-        raise NotOfThisAuthorityError("the certificate does not name its authority's key")
+        raise NotOfThisAuthorityError("the certificate does not identify its authority's key")
     serial = leaf.serial_number
-    # DER integers are signed: one whose first bit is set begins with a zero byte.
+    # DER integers are signed: one whose first bit is set is prefixed with a zero byte.
     return f"{_encoded(key)}.{_encoded(serial.to_bytes(serial.bit_length() // 8 + 1))}"
 
 
 class Authority:
-    """`url` is the `renewalInfo` of the authority's directory. One per job: it keeps its connection."""
+    """`url` is `renewalInfo` in the authority's directory. One per job: it keeps its connection open."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "certcourier"
 
-    def ask(self, identifier: str) -> RenewalInfoResponse:
-        """What it says now. Raises `AuthorityUnavailableError` or `NotOfThisAuthorityError`."""
+    def fetch(self, identifier: str) -> RenewalInfoResponse:
+        """The current renewal information. Raises `AuthorityUnavailableError` or `NotOfThisAuthorityError`."""
         try:
             answer = self._session.get(f"{self._url}/{identifier}", timeout=_TIMEOUTS)
         except requests.RequestException as error:
@@ -87,7 +87,7 @@ class Authority:
 def _read(document: Any, pause: float) -> RenewalInfoResponse:
     window = document["suggestedWindow"]
     start, end = (_instant(window[name]) for name in ("start", "end"))
-    if end <= start:  # section 4.2: such a window is to be treated as if there were none
+    if end <= start:  # section 4.2: such a window must be ignored
         raise ValueError("the window ends before it begins")
     url = document.get("explanationURL")
     return RenewalInfoResponse(start, end, url if isinstance(url, str) else None, pause)
@@ -99,7 +99,7 @@ def _instant(text: str) -> datetime:
 
 
 def _pause(text: str | None) -> float | None:
-    """Retry-After in both its forms, as seconds within the limits; None if there is none that can be read."""
+    """Retry-After in both its forms, as seconds within the limits; None if it is absent or malformed."""
     if text is None:
         return None
     try:

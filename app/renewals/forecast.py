@@ -1,4 +1,4 @@
-"""How many renewals are to be expected on each of the coming days. Read at most once in a while by each process."""
+"""The renewal forecast: how many renewals to expect on each of the coming days, cached in each process."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import func, select
 
 from app.auth.scopes import only
+from app.certificates.lifetime import RENEWAL_HORIZON, expires_within, renewal_times
 from app.certificates.lineages import newest_of_lineage
-from app.certificates.queries import GIVEN_UP
 from app.db.clock import epoch, read_now
 from app.db.models import Certificate
-from app.renewals.renewal import renewal_times
 from app.services import Services
 
 WEEKS = 5
-_SECONDS = 120.0
+_CACHE_SECONDS = 120.0
 _MOST_KEPT = 50
 _DAY = 86_400
-_LONGEST_WAIT = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class RenewalForecast:
 
 
 class ForecastCache:
-    """One for each process. While somebody reads anew, the others get what was known."""
+    """One per process. While one thread computes a new forecast, the others get the previous one."""
 
     def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
         self._services = services
@@ -45,14 +43,14 @@ class ForecastCache:
         self._lock = threading.Lock()
 
     def get(self, domains: tuple[str, ...] | None = None) -> RenewalForecast:
-        """The outlook for a reader who is limited to these domains."""
+        """The forecast for a reader that is restricted to these domains."""
         now = self._clock()
         with self._lock:
             read_at, known = self._known.get(domains, (0.0, None))
             if known is not None:
-                if now - read_at < _SECONDS:
+                if now - read_at < _CACHE_SECONDS:
                     return known
-                self._known[domains] = (now, known)  # it is ours to read; nobody else begins meanwhile
+                self._known[domains] = (now, known)  # this thread computes; no other starts meanwhile
         fresh = compute_forecast(self._services, domains)
         with self._lock:
             if len(self._known) >= _MOST_KEPT:
@@ -62,23 +60,22 @@ class ForecastCache:
 
 
 def compute_forecast(services: Services, domains: Sequence[str] | None = None) -> RenewalForecast:
-    """Newest certificates of their lineages, by the days on which they began and end: few groups, one pass."""
-    began, ends = epoch(Certificate.not_before) // _DAY, epoch(Certificate.not_after) // _DAY
+    """Group the newest certificates of their lineages by the days of notBefore and notAfter: few groups, one pass."""
+    first_days, last_days = epoch(Certificate.not_before) // _DAY, epoch(Certificate.not_after) // _DAY
     with services.database.read() as session:
         now = read_now(session)
-        horizon = now + timedelta(weeks=WEEKS) + _LONGEST_WAIT
         query = (
-            select(began, ends, func.count())
-            .where(Certificate.not_after.between(now - GIVEN_UP, horizon), newest_of_lineage())
+            select(first_days, last_days, func.count())
+            .where(expires_within(now, timedelta(weeks=WEEKS) + RENEWAL_HORIZON), newest_of_lineage())
             .where(*only(domains, Certificate.domain))
-            .group_by(began, ends)
+            .group_by(first_days, last_days)
         )
         groups = session.execute(query).all()
     days: Counter[date] = Counter()
     late = 0
     for first, last, count in groups:
         times = renewal_times(_day(int(first)), _day(int(last)))
-        if times.overdue_at < now - timedelta(days=1):  # days are known here, not hours
+        if times.overdue_at < now - timedelta(days=1):  # only the day is known, not the hour
             late += count
         days[times.expected_at.date()] += count
     return RenewalForecast(now.date(), dict(days), late)

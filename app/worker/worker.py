@@ -39,7 +39,9 @@ def run_job(services: Services, claim: Claim) -> None:
     A handler returns or raises. If it returns, the job is complete: the handler has committed the completion together
     with its last effects (`Queue.finishing`), or it is committed here.
     """
-    subject = {name: claim.args[name] for name in ("order_id", "certificate_id", "event_id") if claim.args.get(name)}
+    subject = {
+        name: claim.args[name] for name in ("order_id", "certificate_id", "request_identifier") if claim.args.get(name)
+    }
     with structlog.contextvars.bound_contextvars(job_id=claim.id, job=claim.kind, attempt=claim.attempts, **subject):
         started = time.monotonic()
         try:

@@ -146,7 +146,7 @@ def _done_twice(evidence: Evidence) -> Iterator[str]:
         delivered = session.execute(select(Delivery.certificate_id, Delivery.destination)).all()
     steps = Counter((number, step) for number, step in told)
     deliveries = Counter((number, name) for number, name in delivered)
-    told_once = {"purchased", "downloaded", "verified"}
+    told_once = {"purchased", "fetched", "verified"}
     yield from (f"{number} {step}" for (number, step), count in steps.items() if count > 1 and step in told_once)
     yield from (f"{number} at {name}" for (number, name), count in deliveries.items() if count > 1)
     for number, certificate in evidence.certificates.items():

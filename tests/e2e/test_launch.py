@@ -65,13 +65,13 @@ def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> No
             wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "the end of the story", 90)
             text = output.read_text()
             assert "DNSimple is SIMULATED" in text
-            steps = re.findall(r"^  [\d:.]{12}  (\w+(?: received)?)", text, re.MULTILINE)
+            steps = re.findall(r"^  [\d:.]{12}  (\w+(?: received| requested)?)", text, re.MULTILINE)
             assert steps == [
                 "ordered",
                 "purchased",
-                "pending",
+                "issuance requested",
                 "event received",
-                "downloaded",
+                "fetched",
                 "verified",
                 "delivered",
             ]

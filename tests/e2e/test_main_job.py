@@ -52,7 +52,7 @@ def test_a_certificate_from_the_order_to_the_disk_and_its_renewal(
 
     timeline = [line["step"] for line in stack.get(f"/orders/{order['order_id']}")["timeline"]]
     assert timeline == [
-        "ordered", "purchased", "pending", "event received", "downloaded", "verified", "delivered",
+        "ordered", "purchased", "issuance requested", "event received", "fetched", "verified", "delivered",
     ]  # fmt: skip
 
     logs = stack.log("web") + stack.log("worker")

@@ -97,21 +97,21 @@ def test_one_story_can_be_followed_by_its_ids_through_web_and_worker(stack: Stac
         return [line["event"] for line in lines(stack, name) if ids.items() <= line.items()]
 
     by_order = {"order_id": order["order_id"]}
-    assert steps("web", **by_order) == ["ordered", "purchased", "pending"]
-    assert steps("worker", **by_order) == ["event received", "downloaded", "verified", "delivered"]
+    assert steps("web", **by_order) == ["ordered", "purchased", "issuance requested"]
+    assert steps("worker", **by_order) == ["event received", "fetched", "verified", "delivered"]
 
     by_certificate = {"certificate_id": order["certificate_id"]}
-    assert steps("web", **by_certificate) == ["purchased", "pending"] + 3 * ["event received"]
-    assert steps("worker", **by_certificate) == ["event received", "downloaded", "verified", "delivered"]
+    assert steps("web", **by_certificate) == ["purchased", "issuance requested"] + 3 * ["event received"]
+    assert steps("worker", **by_certificate) == ["event received", "fetched", "verified", "delivered"]
 
     told = next(line for line in lines(stack, "web") if line.get("outcome") == "queued")
-    by_event = {"event_id": told["event_id"]}
+    by_event = {"request_identifier": told["request_identifier"]}
     assert steps("web", **by_event) == 3 * ["event received"]
-    assert steps("worker", **by_event) == ["event received", "downloaded", "verified"]
+    assert steps("worker", **by_event) == ["event received", "fetched", "verified"]
 
     # One request's lines are held together by its ID, one job's by the job's.
     ordered = next(line for line in lines(stack, "web") if line["event"] == "ordered")
-    assert steps("web", request_id=ordered["request_id"]) == ["ordered", "purchased", "pending", "request"]
+    assert steps("web", request_id=ordered["request_id"]) == ["ordered", "purchased", "issuance requested", "request"]
     delivered = next(line for line in lines(stack, "worker") if line["event"] == "delivered")
     assert delivered["job"] == "deliver"
     assert steps("worker", job_id=delivered["job_id"]) == ["delivered"]

@@ -107,9 +107,7 @@ def check_done_once(stack: Stack, simulator: Simulator, orders: dict[str, dict[s
         assert len(simulator.certificates(domain)) == 1, domain
         steps = Counter(line["step"] for line in order["timeline"])
         assert steps["purchased"] + steps["adopted"] == 1, order["timeline"]
-        assert (steps["downloaded"], steps["verified"], steps["delivered"]) == (1, 1, len(DESTINATIONS)), order[
-            "timeline"
-        ]
+        assert (steps["fetched"], steps["verified"], steps["delivered"]) == (1, 1, len(DESTINATIONS)), order["timeline"]
         assert [delivery["destination"] for delivery in order["deliveries"]] == list(DESTINATIONS)
         for destination in DESTINATIONS:
             (version,) = (stack.folder / destination / f"www.{domain}" / "versions").iterdir()

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from app.certificates.verification import VerificationError, VerifiedCertificate, verify
 from app.crypto.encryption import DecryptionError, Encryptor, KeyNotHeldError
 from app.domain_names import InvalidFieldError, covers, parse_domain, resolve_names
-from app.events.ingestion import LARGEST_ID, InvalidEventError, parse_event
+from app.events.ingestion import InvalidEventError, parse_event
+from app.identifiers import LARGEST_ID
 from tests.support.x509 import Authority
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))

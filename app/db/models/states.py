@@ -1,4 +1,4 @@
-"""The states of an order and of a delivery, spelled once: tables, API, commands, pages and metrics use these."""
+"""The states of orders, deliveries and certificates: tables, API, commands, pages and metrics use these."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ class OrderState(StrEnum):
     FETCHED = "fetched"  # certificate and key are retrieved, verified and stored
     FAILED = "failed"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more will happen to the order."""
-        return self in {OrderState.FETCHED, OrderState.FAILED}
+
+FINAL_ORDER_STATES = frozenset({OrderState.FETCHED, OrderState.FAILED})
 
 
 class DeliveryState(StrEnum):
@@ -44,6 +42,14 @@ class DeliveryState(StrEnum):
 
 UNFINISHED_DELIVERIES = (DeliveryState.PENDING, DeliveryState.FAILING)
 UNSUCCESSFUL_DELIVERIES = (DeliveryState.FAILING, DeliveryState.FAILED)
+
+
+# DNSimple's states of a certificate, as its documentation names them; it may add others.
+CERTIFICATE_STATES = (
+    "new", "purchased", "configured", "submitted", "requesting",
+    "issued", "rejected", "failed", "refunded", "cancelled",
+)  # fmt: skip
+FAILED_CERTIFICATE_STATES = frozenset({"rejected", "failed", "refunded", "cancelled"})
 
 
 class StateColumn[S: StrEnum](TypeDecorator[S]):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.certificates import queries
 from app.domain_names import InvalidFieldError, parse_domain
-from app.events.ingestion import LARGEST_ID
+from app.identifiers import LARGEST_ID, parse_id
 from app.web.api import schemas
 from app.web.auth import client, requires
 from app.web.context import current, services
@@ -90,7 +90,7 @@ def list_certificates() -> Response:
         services(),
         domain=query.domain,
         state=query.state,
-        after=_number(query.after),
+        after=_certificate_id(query.after),
         limit=query.limit,
         domains=client().domains,
     )
@@ -115,12 +115,13 @@ def _order_id(after: str | None) -> str | None:
     return after
 
 
-def _number(after: str | None) -> int | None:
+def _certificate_id(after: str | None) -> int | None:
     if after is None:
         return None
-    if not after.isdigit() or int(after) > LARGEST_ID:
+    certificate_id = parse_id(after)
+    if certificate_id is None:
         raise InvalidFieldError("cursor", "is not one that this service gave out")
-    return int(after)
+    return certificate_id
 
 
 def _page(rows: list[dict[str, Any]], next_after: str | None, query: ListQuery) -> Response:

@@ -15,7 +15,7 @@ from app.auth.scopes import check_order
 from app.certificates.queries import find_order, wait_until_issued
 from app.dnsimple.adapter import Deadline
 from app.domain_names import InvalidFieldError
-from app.orders.idempotency import StoredAnswer, remember_answer
+from app.orders.idempotency import StoredAnswer, store_answer
 from app.orders.issuance import advance_inline
 from app.orders.placement import PlacedOrder, submit_order
 from app.web.api.schemas import IssueRequest, order_document
@@ -171,7 +171,7 @@ def _answer(placed: PlacedOrder, key: str | None, applied: str | None) -> Respon
         answer = jsonify(body)
         answer.status_code = 202
     if key is not None:
-        remember_answer(services(), client().id, key, status=answer.status_code, body=body)
+        store_answer(services(), client().id, key, status=answer.status_code, body=body)
     answer.headers["Location"] = url_for("certificates.show_order", order_id=order.id)
     if applied:
         answer.headers["Preference-Applied"] = applied

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.wrappers import Response as BaseResponse
 
 from app import __version__
-from app.certificates.states import ORDER_STATES
+from app.db.models import OrderState
 from app.web.api import schemas
 from app.web.api.certificates import ListQuery
 from app.web.auth import requires
@@ -77,7 +77,9 @@ def openapi_document() -> dict[str, Any]:
         "paths": {
             "/issue_certificate": {"post": _issue("issueCertificate")},
             "/dnsimple/issue_certificate": {"post": _issue("issueCertificateAsInTheTutorial")},
-            "/orders": {"get": _list("listOrders", "The orders, newest first", "OrderDocument", states=ORDER_STATES)},
+            "/orders": {
+                "get": _list("listOrders", "The orders, newest first", "OrderDocument", states=tuple(OrderState))
+            },
             "/orders/{order_id}": {"get": _one("showOrder", "order_id", "string", "One order", "OrderDetail")},
             "/certificates": {
                 "get": _list("listCertificates", "The certificates, newest first", "CertificateDocument")

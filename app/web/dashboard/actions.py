@@ -9,7 +9,7 @@ from flask import abort, redirect, request, url_for
 
 from app.db.models import Certificate
 from app.deliveries import redelivery
-from app.events.ingestion import LARGEST_ID
+from app.identifiers import LARGEST_ID
 from app.operations import key_refetch
 from app.renewals import renewal
 from app.web.context import services

@@ -9,10 +9,10 @@ from flask import Response, abort, request
 from pydantic import BaseModel, Field
 
 from app.certificates import lineages, queries
-from app.certificates.states import CERTIFICATE_STATES
 from app.db.clock import read_now
 from app.db.models import Certificate, EndpointCheck, Event, TimelineEntry
-from app.events.ingestion import LARGEST_ID
+from app.db.models.states import CERTIFICATE_STATES
+from app.identifiers import LARGEST_ID
 from app.web.context import current, services
 from app.web.dashboard import actions, search
 from app.web.dashboard.blueprint import blueprint, render

@@ -12,13 +12,13 @@ from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.orm import Session, defer, joinedload, selectinload
 
 from app.auth.scopes import only
+from app.certificates.lifetime import expires_within
 from app.certificates.lineages import newest_of_lineage
-from app.certificates.queries import GIVEN_UP, Page
-from app.certificates.states import check_certificate_state
+from app.certificates.queries import Page, check_certificate_state
 from app.db.clock import read_now
 from app.db.models import Certificate, Delivery
 from app.domain_names import InvalidFieldError
-from app.events.ingestion import LARGEST_ID
+from app.identifiers import LARGEST_ID, is_id
 from app.services import Services
 
 MOST = 1000
@@ -111,7 +111,7 @@ def _by_expiry(
     domains: Sequence[str] | None,
 ) -> Page[Certificate]:
     now = read_now(session)
-    soon = Certificate.not_after.between(now - GIVEN_UP, now + timedelta(days=wanted.expiring_days or 0))
+    soon = expires_within(now, timedelta(days=wanted.expiring_days or 0))
     query = _query(wanted, domains).where(soon, newest_of_lineage())
     if text:
         query = query.where(*(_identified(text) if _is_identifier(text) else [Certificate.domain.in_(_parents(text))]))
@@ -188,7 +188,7 @@ def _place(after: str | None, parts: int) -> list[Any] | None:
 
 
 def _number(value: object) -> int:
-    if not isinstance(value, int) or not 0 <= value <= LARGEST_ID:
+    if not is_id(value):
         raise InvalidFieldError("cursor", "is not one that this service gave out")
     return value
 

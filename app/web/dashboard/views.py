@@ -15,7 +15,7 @@ from app.certificates import queries
 from app.db.clock import read_now
 from app.deliveries import suspension
 from app.domain_names import InvalidFieldError
-from app.events.ingestion import LARGEST_ID
+from app.identifiers import LARGEST_ID, parse_id
 from app.operations import job_retry
 from app.operations.health import WORKER_SILENT
 from app.renewals.forecast import WEEKS, RenewalForecast
@@ -175,9 +175,10 @@ def cursor() -> str | None:
 def number_cursor() -> int | None:
     """The same where it is a number."""
     given = cursor()
-    if given is not None and not (given.isascii() and given.isdigit() and len(given) < 20 and int(given) <= LARGEST_ID):
+    number = None if given is None else parse_id(given)
+    if given is not None and number is None:
         raise InvalidFieldError("cursor", "is not one that this service gave out")
-    return None if given is None else int(given)
+    return number
 
 
 def done() -> str:

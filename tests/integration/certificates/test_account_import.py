@@ -148,5 +148,5 @@ def test_a_certificate_that_was_given_up_is_named_and_the_others_come_in(
     with working(services):
         output = run(app, "certificates", "import", status=1)
     assert "is not a PEM certificate" in output
-    assert "does not hand it out any more" in output
+    assert "no longer returns this certificate" in output
     assert len(installed(services)) == 1

@@ -150,7 +150,7 @@ def test_when_a_renewal_is_overdue(
     change(services, Certificate, **times, auto_renew=auto_renew)
     with services.database.write() as session:
         now = read_now(session)
-        assert (reconciliation._next_overdue(session, now) is not None) == expected
+        assert (reconciliation._next_due(session, now) is not None) == expected
 
 
 def test_the_calls_of_a_run_are_a_share_of_the_limit(services: Services, simulator: Simulator) -> None:

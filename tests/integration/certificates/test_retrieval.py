@@ -45,7 +45,7 @@ def test_an_ordered_certificate_is_installed_with_four_calls(
     assert (found["order_state"], found["state"]) == ("fetched", "issued")
     assert [delivery["state"] for delivery in found["deliveries"]] == ["delivered"]
     assert [line["step"] for line in found["timeline"]] == [
-        "ordered", "purchased", "pending", "event received", "downloaded", "verified", "delivered",
+        "ordered", "purchased", "issuance requested", "event received", "fetched", "verified", "delivered",
     ]  # fmt: skip
 
 
@@ -324,7 +324,7 @@ def test_what_does_not_verify_is_never_delivered(
     drain(services)
     assert files(services, f"www.{domain}") == {}
     found = client.get(f"/orders/{data['order_id']}").json["data"]
-    assert (found["order_state"], found["failure"]["type"]) == ("failed", "installation-failed")
+    assert (found["order_state"], found["failure"]["type"]) == ("failed", "fetch-failed")
     assert [job.state for job in jobs(services, "fetch_certificate")] == ["dead"]
 
 
@@ -411,4 +411,4 @@ def test_an_order_whose_certificate_has_gone_says_so(
     make_due(services, "poll_issuance")
     drain(services)
     found = client.get(f"/orders/{data['order_id']}").json["data"]
-    assert (found["order_state"], found["failure"]["type"]) == ("failed", "lost-sight")
+    assert (found["order_state"], found["failure"]["type"]) == ("failed", "polling-failed")

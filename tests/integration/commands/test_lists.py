@@ -71,7 +71,7 @@ def test_an_order_is_listed_and_shown_with_its_timeline(
     assert [line.split()[1] for line in shown.partition("timeline\n")[2].splitlines()[1:]][:3] == [
         "ordered",
         "purchased",
-        "pending",
+        "issuance",
     ]
     assert (
         json.loads(run(app, "orders", "show", order["order_id"], "--json"))
@@ -80,7 +80,7 @@ def test_an_order_is_listed_and_shown_with_its_timeline(
 
     assert "files delivered" in run(app, "certificates", "list")
     shown = run(app, "certificates", "show", number)
-    assert "downloaded" in shown
+    assert "fetched" in shown
     assert "PEM" not in shown
     document = json.loads(run(app, "certificates", "show", number, "--json"))
     assert document == client.get(f"/certificates/{number}").json["data"]

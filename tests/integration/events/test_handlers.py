@@ -9,9 +9,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
+from app.certificates.records import renewal_failure
 from app.db.clock import db_now
 from app.db.models import Certificate, Domain
-from app.renewals.renewal import renewal_failure
 from app.services import Services
 from tests.support.harness import WEBHOOK_SECRET, drain, event
 from tests.support.orders import order_and_fetch
@@ -49,7 +49,7 @@ def test_a_failed_auto_renewal_is_noted_with_what_to_do(
 ) -> None:
     number = order_and_fetch(client, services, simulator, domain)
     hear(client, services, number, simulator.domain_id(domain), FAILED)
-    assert "delegated to DNSimple" in (problem(services, number) or "")
+    assert "delegated only to DNSimple" in (problem(services, number) or "")
     assert steps(client, number)[-2:] == ["event received", "auto-renewal failed"]
     assert [call["path_template"] for call in simulator.calls()] == [LIST]
 

@@ -145,7 +145,7 @@ def test_jobs_are_counted_by_kind_and_state(client: FlaskClient, services: Servi
         session.add(Job(kind="poll_issuance", args={}, run_at=now + timedelta(hours=1)))
         session.add(Job(kind="prune", args={}, state="dead", finished_at=now))
         session.add(Job(kind="prune", args={}, state="done", finished_at=now))
-        session.add(Job(kind="fetch_certificate", args={"event_id": None}, state="done", finished_at=now))
+        session.add(Job(kind="fetch_certificate", args={"request_identifier": None}, state="done", finished_at=now))
     found = scrape(client)
     jobs = {dict(labels)["kind"]: value for (name, labels), value in found.items() if name == "certcourier_jobs"}
     assert jobs == {"fetch_certificate": 1, "poll_issuance": 1, "prune": 1}

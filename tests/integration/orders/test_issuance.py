@@ -268,9 +268,9 @@ def _client_id(services: Services) -> str:
 _REFUSALS = [
     (400, {"message": "Validation failed", "errors": {"name": ["is bad"]}}, "refused", "order again"),
     (402, {"message": "unpaid"}, "payment-required", "Pay"),
-    (403, {"message": "Permission Denied. Required Scope: x"}, "token-not-permitted", "Give the API token"),
+    (403, {"message": "Permission Denied. Required Scope: x"}, "token-not-permitted", "Grant the API token"),
     (404, {"message": "Domain `x` not found"}, "domain-not-in-account", "Add"),
-    (412, {"message": "Let's Encrypt feature is not enabled for the account X"}, "plan-limit", "enable Let's Encrypt"),
+    (412, {"message": "Let's Encrypt feature is not enabled for the account X"}, "plan-limit", "Enable Let's Encrypt"),
     (412, {"message": "requires the custom-name feature that"}, "plan-limit", "custom names"),
     (412, {"message": "requires the SAN feature that is"}, "plan-limit", "without `san`"),
     (412, {"message": "requires the wildcard feature"}, "plan-limit", "wildcards"),

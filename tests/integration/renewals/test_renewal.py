@@ -8,10 +8,10 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
+from app.certificates.records import renewal_failure
 from app.db.clock import db_now
 from app.db.models import Certificate, Delivery, Order, Quota, TimelineEntry
 from app.jobs.kinds import JobKind, Priority
-from app.renewals.renewal import renewal_failure
 from app.services import Services
 from tests.support.harness import drain, jobs, let_leases_end, make_due
 from tests.support.orders import order_and_fetch
@@ -53,7 +53,15 @@ def test_a_certificate_without_auto_renewal_is_renewed_and_delivered(
         timeline = session.scalars(select(TimelineEntry.step).where(TimelineEntry.order_id == order.id)).all()
     assert (new.lineage_id, new.names, new.auto_renew) == (was.lineage_id, was.names, False)
     assert delivered == ["delivered"]
-    assert timeline == ["renewal ordered", "purchased", "pending", "issued", "downloaded", "verified", "delivered"]
+    assert timeline == [
+        "renewal ordered",
+        "purchased",
+        "issuance requested",
+        "issued",
+        "fetched",
+        "verified",
+        "delivered",
+    ]
     assert posts(simulator) == [ORDER, ISSUE]
 
 
@@ -204,7 +212,7 @@ def test_a_renewal_that_fails_is_noticed_noted_and_tried_again_a_day_later(
     drain(services)
     assert renewal_of(services, old).state == "failed"
     with services.database.read() as session:
-        assert "DNSimple says that the certificate is failed" in (renewal_failure(session, old) or "")
+        assert "DNSimple reports the certificate as failed" in (renewal_failure(session, old) or "")
     simulator.outcome(domain, "issued")
     renew(services)
     assert renewals(services) == 1

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.renewals.renewal import renewal_times
+from app.certificates.lifetime import renewal_times
 
 START = datetime(2027, 2, 10, tzinfo=UTC)
 

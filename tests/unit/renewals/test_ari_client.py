@@ -37,7 +37,7 @@ yNQwCgYIKoZIzj0EAwIDRwAwRAIge09+S5TZAlw5tgtiVvuERV6cT4mfutXIlwTb
 def ask(**answer: Any) -> RenewalInfoResponse:
     with responses.RequestsMock() as mock:
         mock.get(f"{URL}/key.serial", **answer)
-        return Authority(URL + "/").ask("key.serial")
+        return Authority(URL + "/").fetch("key.serial")
 
 
 def test_a_certificate_is_named_as_in_the_rfcs_example() -> None:
