@@ -18,12 +18,11 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from app.db.clock import read_now
-from app.db.models import AuditEntry, Fact
-from app.db.upsert import insert_once
+from app.db.installation_state import AUDIT_HEAD
+from app.db.models import AuditEntry
 from app.errors import PermanentError
 
 SYSTEM = "system"
-_HEAD = "audit_head"
 _PENDING = "audit entries"
 _ORIGIN = "0" * 64
 _BATCH = 500
@@ -129,11 +128,11 @@ def _write_pending(session: Session) -> None:
     pending = session.info.pop(_PENDING, [])
     if not pending:
         return
-    fact = session.get(Fact, _HEAD, with_for_update=True, populate_existing=True)
-    if fact is None:
-        insert_once(session, Fact, name=_HEAD, value=str(Head(0, _ORIGIN)))
-        fact = session.get_one(Fact, _HEAD, with_for_update=True)
-    head, now = Head.parse(fact.value), read_now(session)
+    text = AUDIT_HEAD.get_locked(session)
+    if text is None:
+        AUDIT_HEAD.set_once(session, str(Head(0, _ORIGIN)))
+        text = AUDIT_HEAD.get_locked(session) or ""
+    head, now = Head.parse(text), read_now(session)
     for actor, action, subject, detail in pending:
         entry = AuditEntry(
             id=head.number + 1,
@@ -147,7 +146,7 @@ def _write_pending(session: Session) -> None:
         entry.hash = _digest(entry)
         session.add(entry)
         head = Head(entry.id, entry.hash)
-    fact.value = str(head)
+    AUDIT_HEAD.set(session, str(head))
 
 
 @event.listens_for(Session, "after_rollback")
@@ -156,9 +155,9 @@ def _drop_pending(session: Session) -> None:
 
 
 def _noted_head(session: Session) -> Head:
-    fact = session.get(Fact, _HEAD)
+    text = AUDIT_HEAD.get(session)
     try:
-        return Head(0, _ORIGIN) if fact is None else Head.parse(fact.value)
+        return Head(0, _ORIGIN) if text is None else Head.parse(text)
     except ValueError:
         raise AuditBrokenError(0, "the noted head of the trail was altered: it is no head any more") from None
 

@@ -15,7 +15,7 @@ from statistics import median
 from sqlalchemy import func, insert, select
 
 from app.db.database import Database
-from app.db.models import Event, Fact
+from app.db.models import Event, InstallationState
 from benchmarks.load import Load, Servers, load, spread
 from tests.support import databases
 from tests.support.harness import TOKEN, WEBHOOK_SECRET
@@ -88,7 +88,7 @@ def measure(kind: str) -> EventIngestion:
 def _bare_commits(url: str, threads: int) -> float:
     """Commits per second of one small row each."""
     database, counts, end = Database(url, pool_size=threads), [0] * threads, time.monotonic() + SECONDS
-    statement = insert(Fact)
+    statement = insert(InstallationState)
 
     def commit(thread: int) -> None:
         while time.monotonic() < end:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,13 +13,13 @@ from app.certificates.lifetime import expires_within, renewal_times
 from app.certificates.lineages import is_newer, newest_of_lineage
 from app.certificates.records import renewal_failure
 from app.db.clock import read_now
+from app.db.installation_state import MISSED_EVENTS, WEBHOOK_CHECKED_AT
 from app.db.models import (
     Certificate,
     Delivery,
     DeliveryState,
     Domain,
     EndpointCheck,
-    Fact,
     Job,
     Lineage,
     Order,
@@ -28,7 +27,6 @@ from app.db.models import (
     Quota,
     Worker,
 )
-from app.events.webhook_registration import CHECKED_FACT, MISSED_EVENTS_FACT
 from app.jobs.kinds import PERIODS, JobKind
 from app.services import Services
 
@@ -191,22 +189,19 @@ def _endpoints(services: Services, session: Session, now: datetime) -> Iterator[
 
 
 def _webhook(services: Services, session: Session, now: datetime) -> Iterator[Problem]:  # noqa: ARG001
-    lost, checked = session.get(Fact, MISSED_EVENTS_FACT), session.get(Fact, CHECKED_FACT)
-    if lost is not None:
-        found = json.loads(lost.value)
-        since = datetime.fromisoformat(found["at"])
-        if now - since < _WEBHOOK_TOLD:
-            yield Problem(
-                "webhook_lost",
-                "our webhook",
-                since,
-                f"it was found {found['what']} and was registered anew; what it missed is being looked for",
-                "see why DNSimple's events were answered with anything but 200: the web server's log, and whatever "
-                "stands before it",
-            )
+    missed, checked_at = MISSED_EVENTS.get(session), WEBHOOK_CHECKED_AT.get(session)
+    if missed is not None and now - missed.found_at < _WEBHOOK_TOLD:
+        yield Problem(
+            "webhook_lost",
+            "our webhook",
+            missed.found_at,
+            f"it was found {missed.cause} and was registered anew; what it missed is being looked for",
+            "see why DNSimple's events were answered with anything but 200: the web server's log, and whatever "
+            "stands before it",
+        )
     # A worker that has just been started has yet to look.
     started = session.scalar(select(func.max(Worker.started_at))) or now
-    since = max(datetime.fromisoformat(checked.value), started) if checked else started
+    since = max(checked_at, started) if checked_at else started
     if now - since > _WEBHOOK_UNSEEN:
         yield Problem(
             "webhook_unchecked",

@@ -19,7 +19,8 @@ from app.certificates.lineages import newest_of_lineage
 from app.certificates.records import record_domain
 from app.certificates.retrieval import enqueue_fetch
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, Domain, Fact, Job, Quota
+from app.db.installation_state import DOMAIN_LISTING, DomainListing
+from app.db.models import Certificate, Domain, Job, Quota
 from app.dnsimple.errors import NotFoundError
 from app.dnsimple.models import Certificate as RemoteCertificate
 from app.jobs.kinds import JobKind, Priority
@@ -32,7 +33,6 @@ SECONDS = 300
 PAGE = 100  # certificates of one call; those older than that many newer ones are no longer in use
 _MOST_CAUGHT_UP = 1000
 _DAY = 86400
-_PAGES_FACT = "domains_learned"  # day and next page; page 0: all of them were listed that day
 
 
 def catch_up(services: Services, session: Session) -> None:
@@ -167,14 +167,13 @@ def _discover_domains(services: Services, claim: Claim) -> int:
     """List one page of the account's domains, until all were listed today. Returns the number of calls."""
     with services.database.read() as session:
         today = int(read_now(session).timestamp() // _DAY)
-        fact = session.get(Fact, _PAGES_FACT)
-    day, page = map(int, fact.value.split(":")) if fact else (0, 0)
-    if page == 0 and day == today:
+        listing = DOMAIN_LISTING.get(session) or DomainListing(0, 0)
+    if listing == DomainListing(today, 0):
         return 0
-    page = max(page, 1)
+    page = max(listing.next_page, 1)
     domains, last = services.dnsimple.domains(page)
     with services.queue.checkpoint(claim) as session:
         for domain in domains:
             record_domain(session, account_id=services.account_id, domain_id=domain.id, name=domain.name)
-        session.merge(Fact(name=_PAGES_FACT, value=f"{today}:{page + 1 if page < last else 0}"))
+        DOMAIN_LISTING.set(session, DomainListing(today, page + 1 if page < last else 0))
     return 1

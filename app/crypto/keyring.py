@@ -14,15 +14,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.crypto.encryption import Encryptor, key_id_of
 from app.crypto.secret_files import read_or_create, read_secret
-from app.db.models import Fact
+from app.db.installation_state import ENCRYPTION_KEY_ID
 from app.errors import PermanentError
-
-KEY_FACT = "key_encryption_key_id"
 
 
 def encryption_key_id(session: Session) -> str | None:
@@ -30,7 +27,7 @@ def encryption_key_id(session: Session) -> str | None:
 
     None before the first process has started. What is sealed must be committed in the same transaction.
     """
-    return session.scalar(select(Fact.value).where(Fact.name == KEY_FACT).with_for_update(read=True))
+    return ENCRYPTION_KEY_ID.get_locked(session, shared=True)
 
 
 class KeyFile:

@@ -21,7 +21,8 @@ from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_of_lineage, recency
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, Delivery, DeliveryState, EndpointCheck, Fact, Lineage
+from app.db.installation_state import ENDPOINTS_DIGEST
+from app.db.models import Certificate, Delivery, DeliveryState, EndpointCheck, Lineage
 from app.db.upsert import insert_many_once, insert_once
 from app.endpoints.probe import ProbeResult
 from app.endpoints.registry import Endpoint
@@ -38,7 +39,6 @@ _LATE_PAUSES = (60.0, 300.0, 900.0, 3600.0)  # when another certificate is serve
 _DAY = 86400.0
 _SOME = 20
 _BATCH = 200
-_FACT = "endpoints"  # digest of the endpoints that the table knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +247,10 @@ def _learn_endpoints(services: Services, claim: Claim) -> None:
     told = "".join(endpoint.model_dump_json() for endpoint in services.endpoints.values())
     digest = hashlib.sha256(told.encode()).hexdigest()
     with services.database.read() as session:
-        fact = session.get(Fact, _FACT)
-        if fact is not None and fact.value == digest:
+        known = ENDPOINTS_DIGEST.get(session)
+        if known == digest:
             return
-        anything = fact is not None or bool(services.endpoints)
+        anything = known is not None or bool(services.endpoints)
     last = 0
     while anything:
         with services.queue.checkpoint(claim) as session:
@@ -261,7 +261,7 @@ def _learn_endpoints(services: Services, claim: Claim) -> None:
         last = newest[-1][0].id
     with services.queue.checkpoint(claim) as session:
         session.execute(delete(EndpointCheck).where(EndpointCheck.endpoint.not_in(list(services.endpoints))))
-        session.merge(Fact(name=_FACT, value=digest))
+        ENDPOINTS_DIGEST.set(session, digest)
     log.info("endpoints learned", endpoints=list(services.endpoints))
 
 

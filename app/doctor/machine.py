@@ -14,7 +14,7 @@ from sqlalchemy import text
 from app.crypto.keyring import KeyFile
 from app.db.clock import read_now
 from app.db.migrations import current_revision, head_revision
-from app.db.models import Fact
+from app.db.models import InstallationState
 from app.doctor.findings import CheckContext, Finding, ok, problem, warning
 from app.errors import CertcourierError, RetryableError
 from config import is_handed_out
@@ -47,7 +47,7 @@ def check_database(examination: CheckContext) -> Iterable[Finding]:
         session.execute(text("SELECT 1"))
     if current_revision(database) is not None:
         with database.write() as session:
-            session.merge(Fact(name="doctor", value="was here"))
+            session.merge(InstallationState(name="doctor", value="write check"))
             session.flush()
             session.rollback()
     path = database.sqlite_path

@@ -11,7 +11,8 @@ from sqlalchemy import delete, func, select
 from app.certificates.lifetime import RENEWAL_HORIZON, renewal_times
 from app.certificates.queries import list_expiring
 from app.db.clock import db_now, read_now
-from app.db.models import Event, Fact, Job
+from app.db.installation_state import RUNNING_VERSIONS
+from app.db.models import Event, Job
 from app.db.upsert import changed_rows
 from app.doctor.findings import CheckContext, Finding, ok, problem, warning
 from app.operations.health import check_readiness, code_version
@@ -69,8 +70,8 @@ def check_workers(examination: CheckContext) -> Iterable[Finding]:
     worker = check_readiness(examination.services)["worker"]
     yield ok("a worker was heard from") if worker == "ok" else problem(f"worker: {worker}", "start `flask worker`")
     with examination.services.database.read() as session:
-        facts = session.scalars(select(Fact).where(Fact.name.in_(("version_web", "version_worker"))))
-        versions = {fact.name.removeprefix("version_"): fact.value for fact in facts}
+        found = {role: entry.get(session) for role, entry in RUNNING_VERSIONS.items()}
+    versions = {role: version for role, version in found.items() if version is not None}
     outdated = sorted(role for role, version in versions.items() if version != code_version())
     if outdated:
         yield warning(f"{' and '.join(outdated)} run other code than this command", "restart them after an upgrade")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import structlog
@@ -11,16 +10,12 @@ from app.certificates.reconciliation import catch_up
 from app.crypto.encryption import DecryptionError, KeyNotHeldError
 from app.crypto.webhook_secrets import SPREAD_SECONDS, digest_of
 from app.db.clock import read_now
-from app.db.models import Fact
+from app.db.installation_state import MISSED_EVENTS, WEBHOOK_CHECKED_AT, WEBHOOK_ID, MissedEvents
 from app.dnsimple.models import Webhook
 from app.jobs.queue import Claim, Snooze
 from app.services import Services
 
 log = structlog.get_logger("certcourier")
-
-_FACT = "webhook_id"
-MISSED_EVENTS_FACT = "missed_events"  # when the webhook was last found suppressed or missing, and which of the two
-CHECKED_FACT = "webhook_checked"  # when the webhook was last known to be registered
 
 
 def register_webhook(services: Services, claim: Claim) -> None:
@@ -31,8 +26,7 @@ def register_webhook(services: Services, claim: Claim) -> None:
     Secrets of deleted URLs are retired once DNSimple no longer retries events to them.
     """
     with services.database.read() as session:
-        recorded = session.get(Fact, _FACT)
-    recorded_id = int(recorded.value) if recorded else None
+        recorded_id = WEBHOOK_ID.get(session)
     digest = services.webhook_secrets.current_digest()
     webhooks = services.dnsimple.webhooks()
     ours = [hook for hook in webhooks if hook.id == recorded_id or hook.url.startswith(services.webhook_prefix)]
@@ -40,12 +34,11 @@ def register_webhook(services: Services, claim: Claim) -> None:
     kept = current[0] if current else _create(services)
     if kept.id != recorded_id:
         with services.queue.checkpoint(claim) as session:
-            session.merge(Fact(name=_FACT, value=str(kept.id)))
+            WEBHOOK_ID.set(session, kept.id)
             if recorded_id is not None and not current and missed_events(services, webhooks, recorded_id):
-                what = "suppressed" if any(hook.suppressed_at for hook in ours) else "missing"
+                cause = "suppressed" if any(hook.suppressed_at for hook in ours) else "missing"
                 log.warning("webhook was missing or suppressed", webhook_id=recorded_id)
-                found = json.dumps({"at": read_now(session).isoformat(), "what": what})
-                session.merge(Fact(name=MISSED_EVENTS_FACT, value=found))
+                MISSED_EVENTS.set(session, MissedEvents(read_now(session), cause))
                 catch_up(services, session)
     # Created first, deleted last: at every moment one of them receives DNSimple's events.
     for hook in ours:
@@ -54,7 +47,7 @@ def register_webhook(services: Services, claim: Claim) -> None:
             log.info("webhook removed", webhook_id=hook.id)
     with services.queue.finishing(claim) as session:
         services.webhook_secrets.retire(session, but=digest)
-        session.merge(Fact(name=CHECKED_FACT, value=read_now(session).isoformat()))
+        WEBHOOK_CHECKED_AT.set(session, read_now(session))
 
 
 def _create(services: Services) -> Webhook:

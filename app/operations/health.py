@@ -12,12 +12,11 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.crypto.keyring import KEY_FACT
 from app.db.clock import db_now
 from app.db.errors import explain_failure
+from app.db.installation_state import ACCOUNT_ID, DNSIMPLE, ENCRYPTION_KEY_ID, RUNNING_VERSIONS
 from app.db.migrations import current_revision, head_revision
-from app.db.models import Fact, Worker
-from app.db.upsert import insert_once
+from app.db.models import Worker
 from app.destinations.base import DestinationUnavailableError
 from app.errors import PermanentError
 from app.services import Services
@@ -51,7 +50,7 @@ def check_readiness(services: Services) -> dict[str, str]:
 def note_version(services: Services, role: str) -> None:
     """Note which code the web server or worker runs that was started last; `flask doctor` compares."""
     with services.database.write() as session:
-        session.merge(Fact(name=f"version_{role}", value=code_version()))
+        RUNNING_VERSIONS[role].set(session, code_version())
 
 
 @functools.cache
@@ -97,23 +96,16 @@ def claim_installation(services: Services) -> None:
         raise PermanentError(f"DATABASE_URL: {meaning}; {remedy}") from None
     if revision != head_revision():
         raise PermanentError("the database's tables are not current: run `flask db upgrade` first")
-    facts = {
-        "account_id": (
-            str(services.account_id),
-            _OTHER_ACCOUNT,
-        ),
-        "dnsimple": (_dnsimple(services), _OTHER_DNSIMPLE),
-    }
     with services.database.write() as session:
-        for name, (value, complaint) in facts.items():
-            insert_once(session, Fact, name=name, value=value)
-            noted = session.get_one(Fact, name).value
-            if noted != value:
-                raise PermanentError(complaint.format(noted))
-        insert_once(session, Fact, name=KEY_FACT, value=services.encryptor.key_id)
-        sealing = session.get_one(Fact, KEY_FACT).value
-        if not services.encryptor.holds(sealing):
-            raise PermanentError(_lost_key(services, sealing))
+        account_id = ACCOUNT_ID.set_once(session, services.account_id)
+        if account_id != services.account_id:
+            raise PermanentError(_OTHER_ACCOUNT.format(account_id))
+        dnsimple = DNSIMPLE.set_once(session, _dnsimple(services))
+        if dnsimple != _dnsimple(services):
+            raise PermanentError(_OTHER_DNSIMPLE.format(dnsimple))
+        key_id = ENCRYPTION_KEY_ID.set_once(session, services.encryptor.key_id)
+        if not services.encryptor.holds(key_id):
+            raise PermanentError(_lost_key(services, key_id))
     services.webhook_secrets.settle()
     if services.webhook_secrets.is_outdated():
         log.warning(

@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.crypto.encryption import key_id_of, key_id_of_ciphertext
-from app.crypto.keyring import KEY_FACT, KeyFile, without
+from app.crypto.keyring import KeyFile, without
 from app.db.clock import db_now
-from app.db.models import Certificate, Fact, WebhookSecret, Worker
+from app.db.installation_state import ENCRYPTION_KEY_ID
+from app.db.models import Certificate, WebhookSecret, Worker
 from app.errors import CertcourierError, PermanentError
 from app.services import Services
 
@@ -93,12 +94,12 @@ def workers_missing_key(services: Services, key_id: str) -> list[str]:
 
 def switch(services: Services, session: Session, key_id: str, *, actor: str) -> None:
     """From now on everything is sealed under this key. Waits for what is being sealed at this moment."""
-    fact = session.get_one(Fact, KEY_FACT, with_for_update=True)
+    before = ENCRYPTION_KEY_ID.get_locked(session)
     if not services.encryptor.holds(key_id):
         raise PermanentError(f"key {key_id} is not held here any more: see `flask keys status`")
-    if fact.value != key_id:
-        record(session, actor=actor, action="key.rotated", subject=key_id, detail={"before": fact.value})
-    fact.value = key_id
+    if before != key_id:
+        record(session, actor=actor, action="key.rotated", subject=key_id, detail={"before": before})
+    ENCRYPTION_KEY_ID.set(session, key_id)
 
 
 def owed(services: Services) -> int:
@@ -109,11 +110,11 @@ def owed(services: Services) -> int:
 def reencrypt_all(services: Services) -> Iterator[int]:
     """Seal everything under the key to seal under, a small batch a transaction. Yields how many each has sealed."""
     with services.database.write() as session:
-        services.webhook_secrets.reencrypt(session, _encryption_key_id(session))
+        services.webhook_secrets.reencrypt(session, _encryption_key_id(session, shared=True))
     last = 0
     while True:
         with services.database.write() as session:
-            target = _encryption_key_id(session)
+            target = _encryption_key_id(session, shared=True)
             rows = session.execute(
                 select(Certificate.id, Certificate.encrypted_key)
                 .where(
@@ -140,7 +141,7 @@ def drop(services: Services, session: Session, key_ids: set[str], *, actor: str)
     No transaction can seal under a dropped key: whoever seals has read which key to seal under in that transaction, and
     this one waits for those and lets no other begin.
     """
-    session.get_one(Fact, KEY_FACT, with_for_update=True)
+    ENCRYPTION_KEY_ID.get_locked(session)
     for use in _uses(services, session):
         if use.key_id in key_ids and use.is_needed:
             raise PermanentError(
@@ -169,15 +170,14 @@ def replace_lost(services: Services, session: Session, *, actor: str) -> str:
 
     Raises `PermanentError` if it is held, or was only taken out of the file: then nothing need be given up.
     """
-    fact = session.get_one(Fact, KEY_FACT, with_for_update=True)
-    lost = fact.value
+    lost = _encryption_key_id(session)
     if services.encryptor.holds(lost):
         raise PermanentError(f"key {lost} is held here, so it is not lost: use `flask keys rotate`")
     file = KeyFile(services.settings.kek_file)
     if file.copy_of(lost).exists():
         raise PermanentError(f"key {lost} is not lost: it is in {file.copy_of(lost)}; see `flask keys status`")
-    fact.value = services.encryptor.key_id
-    record(session, actor=actor, action="key.given_up", subject=lost, detail={"now": fact.value})
+    ENCRYPTION_KEY_ID.set(session, services.encryptor.key_id)
+    record(session, actor=actor, action="key.given_up", subject=lost, detail={"now": services.encryptor.key_id})
     services.webhook_secrets.rotate(session)  # the old one cannot be opened any more, but is still taken
     return lost
 
@@ -221,7 +221,7 @@ def _decrypts(services: Services, number: int, encrypted: bytes | None) -> bool:
 
 
 def _uses(services: Services, session: Session) -> list[KeyUse]:
-    sealing = session.scalar(select(Fact.value).where(Fact.name == KEY_FACT))
+    sealing = ENCRYPTION_KEY_ID.get(session)
     held = services.encryptor.key_ids
     counted = session.execute(
         select(_HEADER, func.count()).where(Certificate.encrypted_key.is_not(None)).group_by(_HEADER)
@@ -235,8 +235,11 @@ def _uses(services: Services, session: Session) -> list[KeyUse]:
     ]
 
 
-def _encryption_key_id(session: Session) -> str:
-    return session.get_one(Fact, KEY_FACT, with_for_update={"read": True}, populate_existing=True).value
+def _encryption_key_id(session: Session, *, shared: bool = False) -> str:
+    key_id = ENCRYPTION_KEY_ID.get_locked(session, shared=shared)
+    if key_id is None:
+        raise PermanentError("no process has used this database yet: start `flask worker` first")
+    return key_id
 
 
 def _same(given: str | None, first: str) -> None:

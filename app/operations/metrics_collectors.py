@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session
 from app.certificates.lifetime import ABANDONED_AFTER
 from app.certificates.lineages import newest_of_lineage
 from app.db.clock import UTCDateTime, epoch, read_now
-from app.db.models import Certificate, Delivery, Event, Fact, Job, Lineage, Order, OrderState, Quota, Worker
+from app.db.installation_state import WEBHOOK_ID
+from app.db.models import Certificate, Delivery, Event, Job, Lineage, Order, OrderState, Quota, Worker
 from app.db.models.states import FINAL_ORDER_STATES
 from app.jobs.kinds import JobKind
 from app.metrics import event_label
@@ -235,7 +236,7 @@ def _workers(context: _Context) -> Iterable[Metric]:
 
 
 def _webhook(context: _Context) -> Iterable[Metric]:
-    known = context.session.get(Fact, "webhook_id") is not None
+    known = WEBHOOK_ID.get(context.session) is not None
     yield _gauge("certcourier_webhook_registered", "1 when our webhook at DNSimple has been registered.", int(known))
     unannounced = and_(Job.kind == JobKind.FETCH_CERTIFICATE, Job.args["request_identifier"].as_string().is_(None))
     found = select(func.count()).select_from(Job).where(Job.finished_at > context.now - _RECENT, unannounced)

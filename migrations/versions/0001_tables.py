@@ -86,10 +86,10 @@ def upgrade() -> None:  # noqa: PLR0915, one statement for each table and index
     op.create_index(op.f("ix_events_certificate_id"), "events", ["certificate_id"], unique=False)
     op.create_index(op.f("ix_events_received_at"), "events", ["received_at"], unique=False)
     op.create_table(
-        "facts",
+        "installation_state",
         sa.Column("name", sa.String(length=60), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_facts")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_installation_state")),
     )
     op.create_table(
         "hook_runs",
@@ -440,7 +440,7 @@ def downgrade() -> None:
     op.drop_table("jobs")
     op.drop_table("import_runs")
     op.drop_table("hook_runs")
-    op.drop_table("facts")
+    op.drop_table("installation_state")
     op.drop_table("events")
     op.drop_table("domains")
     op.drop_table("audit")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.db.database import Database
-from app.db.models import Fact, Job, WebhookSecret
+from app.db.models import InstallationState, Job, WebhookSecret
 from tests.chaos.checks import files_with_keys, holds_key, tables_with_keys
 from tests.support.x509 import Authority
 
@@ -26,7 +26,7 @@ def test_a_database_without_a_private_key_holds_none(database: Database) -> None
     [
         ("jobs", Job(kind="prune", args={}, last_error=f"cannot use {KEY}")),
         ("jobs", Job(kind="prune", args={"key": KEY})),
-        ("facts", Fact(name="note", value=base64.b64encode(KEY.encode()).decode())),
+        ("installation_state", InstallationState(name="note", value=base64.b64encode(KEY.encode()).decode())),
         ("webhook_secrets", WebhookSecret(digest="x", encrypted=KEY.encode())),
     ],
     ids=["text", "json", "base64", "bytes"],

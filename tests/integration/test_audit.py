@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from app import audit
 from app.db.database import Database
-from app.db.models import AuditEntry, Fact
+from app.db.installation_state import AUDIT_HEAD
+from app.db.models import AuditEntry
 from app.services import Services
 from tests.support.command_line import run
 
@@ -106,7 +107,7 @@ def test_a_trail_that_was_emptied_is_found(database: Database) -> None:
 def test_a_noted_head_that_was_garbled_is_found(database: Database) -> None:
     write(database)
     with database.write() as session:
-        session.get_one(Fact, "audit_head").value = "5"
+        AUDIT_HEAD.set(session, "5")
     assert "head" in str(broken(database))
 
 
@@ -114,7 +115,7 @@ def test_a_whole_trail_that_was_written_anew_is_found_by_a_head_noted_elsewhere(
     write(database, 3)
     with database.read() as session:
         noted = audit.verify(session)
-    tamper(database, "DELETE FROM audit", "DELETE FROM facts WHERE name = 'audit_head'")
+    tamper(database, "DELETE FROM audit", "DELETE FROM installation_state WHERE name = 'audit_head'")
     write(database, 5)
     with database.read() as session:
         assert audit.verify(session).number == 5

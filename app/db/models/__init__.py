@@ -6,7 +6,7 @@ from app.db.models.base import AutoId, Base, new_id
 from app.db.models.certificates import Certificate, Domain, ImportedDomain, ImportRun, Lineage, RenewalInfo
 from app.db.models.deliveries import Delivery, EndpointCheck, HookRun, SuspendedDestination
 from app.db.models.events import Event, TimelineEntry, WebhookSecret
-from app.db.models.installation import Fact
+from app.db.models.installation import InstallationState
 from app.db.models.jobs import Job, Periodic, Quota, Worker
 from app.db.models.orders import IdempotencyKey, Order
 from app.db.models.states import UNFINISHED_DELIVERIES, UNSUCCESSFUL_DELIVERIES, DeliveryState, OrderState
@@ -26,11 +26,11 @@ __all__ = [
     "Domain",
     "EndpointCheck",
     "Event",
-    "Fact",
     "HookRun",
     "IdempotencyKey",
     "ImportRun",
     "ImportedDomain",
+    "InstallationState",
     "Job",
     "Lineage",
     "Order",

@@ -1,4 +1,4 @@
-"""What the installation knows about itself."""
+"""What the installation knows about itself; see `app.db.installation_state`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.db.models.base import Base
 
 
-class Fact(Base):
-    """What this installation knows about itself: its account, its key-encryption key's ID, its webhook."""
+class InstallationState(Base):
+    """One entry: a name and its value as text."""
 
-    __tablename__ = "facts"
+    __tablename__ = "installation_state"
 
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
     value: Mapped[str] = mapped_column(Text)

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 from app.alerts.rules import KINDS
 from app.auth.scopes import only
 from app.db.clock import read_now
+from app.db.installation_state import WEBHOOK_ID
 from app.db.models import (
     Alert,
     Certificate,
     Delivery,
     DeliveryState,
     Event,
-    Fact,
     Job,
     Order,
     Quota,
@@ -159,13 +159,13 @@ def _of(domains: Sequence[str] | None) -> list[ColumnElement[bool]]:
 
 
 def _standing(services: Services, session: Session, now: datetime, counts: tuple[int, int, int, int]) -> Overview:
-    webhook = session.get(Fact, "webhook_id")
+    webhook = WEBHOOK_ID.get(session)
     checking = session.scalar(select(Job).where(Job.key == "register_webhook"))
     return Overview(
         now,
         *counts,
         quota=quota_state(services, session, now),
-        webhook_id=webhook.value if webhook else None,
+        webhook_id=None if webhook is None else str(webhook),
         webhook_problem=checking.last_error if checking else None,
         last_event_at=session.scalar(select(func.max(Event.received_at))),
         workers=session.scalars(select(Worker).order_by(Worker.last_heartbeat_at.desc()).limit(100)).all(),

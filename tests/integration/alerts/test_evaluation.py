@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from sqlalchemy import delete, insert, select, update
 
 from app.alerts import rules
 from app.db.clock import db_now, read_now
-from app.db.models import Alert, Certificate, Delivery, EndpointCheck, Fact, Job, Order, Quota, Worker, new_id
+from app.db.installation_state import WEBHOOK_CHECKED_AT
+from app.db.models import Alert, Certificate, Delivery, EndpointCheck, Job, Order, Quota, Worker, new_id
 from app.dnsimple.budget import digest_token
 from app.endpoints.registry import Endpoint
 from app.jobs.kinds import JobKind
@@ -336,7 +337,7 @@ def test_a_webhook_that_cannot_be_looked_at_is_an_alarm_once_a_worker_has_tried(
     register_webhook(services)
     with services.database.write() as session:
         seen = read_now(session) - timedelta(minutes=16)
-        session.execute(update(Fact).where(Fact.name == "webhook_checked").values(value=seen.isoformat()))
+        WEBHOOK_CHECKED_AT.set(session, seen)
     watch(services)
     assert open_kinds(client) == found
 
@@ -431,7 +432,8 @@ def test_a_worker_that_fell_silent_and_was_not_replaced(
     services: Services, client: FlaskClient, workers: list[tuple[float, float]], found: list[str]
 ) -> None:
     write(services, *(worker(heard, started) for heard, started in workers))
-    write(services, insert(Fact).values(name="webhook_checked", value="2999-01-01T00:00:00+00:00"))
+    with services.database.write() as session:
+        WEBHOOK_CHECKED_AT.set(session, datetime(2999, 1, 1, tzinfo=UTC))
     watch(services)
     assert open_kinds(client) == found
 

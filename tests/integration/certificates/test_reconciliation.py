@@ -12,7 +12,8 @@ from sqlalchemy import insert, select, update
 
 from app.certificates import reconciliation
 from app.db.clock import db_now, read_now
-from app.db.models import Certificate, Domain, Fact, Job, Quota
+from app.db.installation_state import DOMAIN_LISTING, DomainListing
+from app.db.models import Certificate, Domain, Job, Quota
 from app.jobs.kinds import PERIODS, JobKind
 from app.services import Services
 from tests.support.harness import TOKEN, drain, jobs, make_due, make_services, make_settings, register_webhook
@@ -29,7 +30,7 @@ def _domains_learned_today(services: Services, simulator: Simulator) -> None:
         simulator.api("DELETE", f"/webhooks/{hook['id']}")
     with services.database.write() as session:
         today = int(read_now(session).timestamp() // 86400)
-        session.add(Fact(name="domains_learned", value=f"{today}:0"))
+        DOMAIN_LISTING.set(session, DomainListing(today, 0))
 
 
 def reconcile(services: Services, **args: Any) -> list[str]:
@@ -87,7 +88,7 @@ def test_the_accounts_domains_are_learned_page_by_page_once_a_day(database_url: 
     with Simulator(token=TOKEN, domain=domains, issue_delay=0.0) as simulator:
         services = make_services(make_settings(database_url, simulator.url, tmp_path / "var"))
         with services.database.write() as session:
-            session.merge(Fact(name="domains_learned", value="1:0"))
+            DOMAIN_LISTING.set(session, DomainListing(1, 0))
         number = simulator.purchase(domains[-1], name="ordered.elsewhere")
         simulator.issue(domains[-1], number)
         simulator.wait_until_issued(domains[-1], number)

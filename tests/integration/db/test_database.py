@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from app.db.database import Database
-from app.db.models import Fact
+from app.db.models import InstallationState
 
 
 def test_a_forked_process_makes_connections_of_its_own(database: Database) -> None:
@@ -26,7 +26,7 @@ def test_a_forked_process_makes_connections_of_its_own(database: Database) -> No
     if child == 0:
         try:
             with database.write() as session:
-                session.add(Fact(name="child", value="was here"))
+                session.add(InstallationState(name="child", value="was here"))
             os.write(writer, connection_id().encode())
         finally:
             os._exit(0)
@@ -38,24 +38,24 @@ def test_a_forked_process_makes_connections_of_its_own(database: Database) -> No
     assert theirs != ours
     assert connection_id() == ours
     with database.read() as session:
-        assert session.get_one(Fact, "child").value == "was here"
+        assert session.get_one(InstallationState, "child").value == "was here"
 
 
 def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
     with pytest.raises(RuntimeError), database.write() as session:
-        session.add(Fact(name="half", value="x"))
+        session.add(InstallationState(name="half", value="x"))
         session.flush()
         raise RuntimeError
     with database.read() as session:
-        assert session.get(Fact, "half") is None
+        assert session.get(InstallationState, "half") is None
 
 
 def test_a_reader_is_not_held_up_by_a_writer(database: Database) -> None:
     with database.write() as writing:
-        writing.add(Fact(name="new", value="x"))
+        writing.add(InstallationState(name="new", value="x"))
         writing.flush()
         with database.read() as reading:
-            assert reading.get(Fact, "new") is None
+            assert reading.get(InstallationState, "new") is None
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

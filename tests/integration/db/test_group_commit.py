@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.db.database import Database
 from app.db.group_commit import GroupCommit
-from app.db.models import Event, Fact
+from app.db.models import Event, InstallationState
 from app.events.ingestion import EventIngestion, IncomingEvent
 from app.services import Services
 from tests.support.harness import ACCOUNT, jobs
@@ -42,7 +42,7 @@ def put(session: Session, names: Sequence[str]) -> list[str]:
     for name in names:
         if name == "bad":
             raise ValueError("not this one")
-        session.add(Fact(name=name, value=""))
+        session.add(InstallationState(name=name, value=""))
     return list(names)
 
 
@@ -60,9 +60,9 @@ class Gate:
         return put(session, names)
 
 
-def facts(database: Database) -> set[str]:
+def names(database: Database) -> set[str]:
     with database.read() as session:
-        return set(session.scalars(select(Fact.name)))
+        return set(session.scalars(select(InstallationState.name)))
 
 
 def test_what_comes_while_one_commits_is_committed_together(database: Database) -> None:
@@ -78,7 +78,7 @@ def test_what_comes_while_one_commits_is_committed_together(database: Database) 
         assert first.result() == "first"
         assert [other.result() for other in others] == [f"other{number}" for number in range(9)]
     assert gate.sizes == [1, 9]
-    assert len(facts(database)) == 10
+    assert len(names(database)) == 10
 
 
 def test_ones_fault_is_not_anothers(database: Database) -> None:
@@ -94,7 +94,7 @@ def test_ones_fault_is_not_anothers(database: Database) -> None:
         with pytest.raises(ValueError, match="not this one"):
             bad.result()
         assert [first.result(), good.result(), fine.result()] == ["first", "good", "fine"]
-    assert facts(database) == {"first", "good", "fine"}
+    assert names(database) == {"first", "good", "fine"}
 
 
 def test_when_the_database_fails_everybody_is_told_and_nothing_is_there(database: Database) -> None:
@@ -113,10 +113,10 @@ def test_when_the_database_fails_everybody_is_told_and_nothing_is_there(database
         for future in [pool.submit(shared.submit, f"name{number}") for number in range(8)]:
             with pytest.raises(DBAPIError):
                 future.result()
-    assert facts(database) == set()
+    assert names(database) == set()
     calls.extend([0] * 100)
     assert shared.submit("later") == "later"
-    assert facts(database) == {"later"}
+    assert names(database) == {"later"}
 
 
 def test_a_child_process_has_a_writer_of_its_own(database: Database) -> None:
@@ -128,7 +128,7 @@ def test_a_child_process_has_a_writer_of_its_own(database: Database) -> None:
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     shared.submit("parent again")
-    assert facts(database) == {"parent", "child", "parent again"}
+    assert names(database) == {"parent", "child", "parent again"}
 
 
 def test_two_processes_worth_of_batches_never_wait_for_each_other_in_a_circle(services: Services) -> None:

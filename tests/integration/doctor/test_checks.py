@@ -19,8 +19,9 @@ from werkzeug.serving import make_server
 
 from app import create_app
 from app.crypto.keyring import KeyFile
+from app.db.installation_state import RUNNING_VERSIONS
 from app.db.migrations import downgrade
-from app.db.models import Event, Fact, Job, Quota, Worker
+from app.db.models import Event, Job, Quota, Worker
 from app.dnsimple.budget import digest_token
 from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from app.doctor.findings import CheckContext, ok, run_checks
@@ -180,7 +181,7 @@ def test_a_host_with_another_database(app: Flask, settings: Settings, tmp_path: 
 def test_no_worker_and_old_code(app: Flask, services: Services) -> None:
     note_version(services, "web")
     with services.database.write() as session:
-        session.merge(Fact(name="version_worker", value="0123456789ab"))
+        RUNNING_VERSIONS["worker"].set(session, "0123456789ab")
     said = only(app, "workers")
     assert "start `flask worker`" in said
     assert "worker run other code" in said

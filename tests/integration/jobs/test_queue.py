@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 
 from app.db.clock import db_now, move_ahead
 from app.db.database import Database
-from app.db.models import Fact, Job, Periodic
+from app.db.models import InstallationState, Job, Periodic
 from app.jobs.kinds import JobKind, Priority
 from app.jobs.queue import Claim, LeaseLostError, Queue
 from app.jobs.wakeup import wakeup_for
@@ -101,13 +101,13 @@ def test_who_lost_the_lease_changes_nothing(database: Database, queue: Queue) ->
     let_lease_end(database)
     only(queue, "w2")
     with pytest.raises(LeaseLostError), queue.finishing(frozen) as session:
-        session.add(Fact(name="effect", value="of the frozen one"))
+        session.add(InstallationState(name="effect", value="of the frozen one"))
     with pytest.raises(LeaseLostError):
         queue.retry(frozen, "late")
     with pytest.raises(LeaseLostError):
         queue.snooze(frozen, 1, "late")
     with database.read() as session:
-        assert session.get(Fact, "effect") is None
+        assert session.get(InstallationState, "effect") is None
     assert job(database).state == "running"
 
 
@@ -115,15 +115,15 @@ def test_the_end_of_a_job_and_its_effects_are_one_commit(database: Database, que
     add(database, queue)
     claim = only(queue)
     with pytest.raises(RuntimeError), queue.finishing(claim) as session:
-        session.add(Fact(name="effect", value="half"))
+        session.add(InstallationState(name="effect", value="half"))
         session.flush()
         raise RuntimeError
     assert job(database).state == "running"
     with queue.finishing(claim) as session:
-        session.add(Fact(name="effect", value="whole"))
+        session.add(InstallationState(name="effect", value="whole"))
     assert job(database).state == "done"
     with database.read() as session:
-        assert session.get_one(Fact, "effect").value == "whole"
+        assert session.get_one(InstallationState, "effect").value == "whole"
 
 
 def test_a_heartbeat_keeps_the_lease(database: Database, queue: Queue) -> None:

@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.auth.tokens import create_token
-from app.db.models import Fact, Job, Quota, Worker
+from app.db.installation_state import WEBHOOK_ID
+from app.db.models import Job, Quota, Worker
 from app.metrics import ProcessMetrics, event_label, fold_dead_processes
 from app.operations.metrics_collectors import MetricsCollector
 from app.services import Services, build_services
@@ -178,7 +179,7 @@ def test_workers_and_the_webhook_are_told(client: FlaskClient, services: Service
     with services.database.write() as session:
         session.add(Worker(id="wrk_1", host="a", pid=1))
         session.add(Worker(id="wrk_2", host="b", pid=1, last_heartbeat_at=datetime.now(UTC) - timedelta(minutes=5)))
-        session.add(Fact(name="webhook_id", value="1"))
+        WEBHOOK_ID.set(session, 1)
     assert figure(client, "workers") == 1
     assert figure(client, "webhook_registered") == 1
     assert figure(client, "worker_heartbeat_age_seconds") < 60  # type: ignore[operator]

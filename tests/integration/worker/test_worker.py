@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.db.models import Fact
+from app.db.models import InstallationState
 from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, Version
 from app.errors import AccountBlockedError
 from app.jobs.kinds import JobKind
@@ -105,16 +105,16 @@ def test_a_job_that_deadlocks_with_another_transaction_is_retried_soon(
     """Two transactions that wait for each other in a circle: PostgreSQL ends one of them, here the job's."""
     if services.database.is_sqlite:
         return  # its writers take turns
-    both_have_one, ours, theirs = threading.Barrier(2), Fact(name="ours", value=""), Fact(name="theirs", value="")
+    both_have_one = threading.Barrier(2)
     with services.database.write() as session:
-        session.add_all([ours, theirs])
+        session.add_all([InstallationState(name=name, value="") for name in ("ours", "theirs")])
         services.queue.enqueue(session, JobKind.PRUNE)
 
     def lock(session: Session, first: str, second: str) -> None:
-        session.get_one(Fact, first, with_for_update=True)
+        session.get_one(InstallationState, first, with_for_update=True)
         if not both_have_one.broken:
             both_have_one.wait(10)
-        session.get_one(Fact, second, with_for_update=True)
+        session.get_one(InstallationState, second, with_for_update=True)
 
     def prune(services: Services, claim: Claim) -> None:
         with services.queue.finishing(claim) as session:

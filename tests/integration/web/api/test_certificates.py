@@ -12,7 +12,7 @@ from sqlalchemy import delete, text
 
 from app import __version__
 from app.auth.tokens import create_token, revoke_token
-from app.db.models import ApiToken, Certificate, Fact, Order, Worker, new_id
+from app.db.models import ApiToken, Certificate, InstallationState, Order, Worker, new_id
 from app.errors import PermanentError
 from app.operations.health import claim_installation
 from app.services import Services
@@ -228,7 +228,9 @@ def test_what_comes_of_a_simulator_is_not_mixed_with_a_real_account(services: Se
     with pytest.raises(PermanentError, match="belongs to a simulated DNSimple"):
         of("https://api.dnsimple.com")
     with services.database.write() as session:
-        session.execute(delete(Fact).where(Fact.name == "dnsimple"))  # as an earlier version has left it
+        session.execute(
+            delete(InstallationState).where(InstallationState.name == "dnsimple")
+        )  # as an earlier version has left it
     of("https://api.dnsimple.com")
     with pytest.raises(PermanentError, match=r"belongs to https://api\.dnsimple\.com"):
         of("https://api.sandbox.dnsimple.com")
