@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -17,20 +16,13 @@ from app.certificates.lineages import newest_of_lineage
 from app.db.clock import read_now
 from app.db.models import Certificate, EndpointCheck, Event, Order, OrderState, TimelineEntry
 from app.db.models.states import CERTIFICATE_STATES, FINAL_ORDER_STATES
+from app.db.pagination import Page, paginate
 from app.dnsimple.adapter import Deadline
 from app.domain_names import InvalidFieldError
 from app.services import Services
 
 _POLL_SECONDS = 0.1
 _SETTLED = FINAL_ORDER_STATES | {OrderState.ISSUED}
-
-
-@dataclass(frozen=True, slots=True)
-class Page[T]:
-    """Some rows, and the cursor of the next page: None at the end."""
-
-    rows: list[T]
-    next_after: str | None
 
 
 def find_order(
@@ -72,19 +64,16 @@ def list_certificates(
     *,
     domain: str | None,
     state: str | None,
-    after: int | None,
+    cursor: str | None,
     limit: int,
     domains: Sequence[str] | None = None,
 ) -> Page[Certificate]:
-    """Certificates by ID, newest first, beginning below `after`. Raises `InvalidFieldError` for an unknown `state`."""
+    """Certificates, newest first. Raises `InvalidFieldError` for an unknown `state` or `cursor`."""
+    query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
+    query = _filtered(query.where(*only(domains, Certificate.domain)), Certificate, domain, state)
     with services.database.read() as session:
         check_certificate_state(session, state, domains)
-    query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
-    if after is not None:
-        query = query.where(Certificate.id < after)
-    query = query.where(*only(domains, Certificate.domain))
-    query = _filtered(query, Certificate, domain, state).order_by(Certificate.id.desc())
-    return _page(services, query, limit)
+        return paginate(session, query, {"id": Certificate.id}, cursor=cursor, limit=limit, descending=True)
 
 
 def list_orders(
@@ -92,20 +81,16 @@ def list_orders(
     *,
     domain: str | None,
     state: str | None,
-    after: str | None,
+    cursor: str | None,
     limit: int,
     domains: Sequence[str] | None = None,
 ) -> Page[Order]:
-    """Orders by ID, which is by time, newest first, beginning below `after`; `state` is the order's.
-
-    Raises `InvalidFieldError` for an unknown state.
-    """
+    """Orders, newest first; `state` is the order's. Raises `InvalidFieldError` for an unknown `state` or `cursor`."""
     if state is not None and state not in set(OrderState):
         raise InvalidFieldError("state", f"must be one of {', '.join(OrderState)}")
-    query = select(Order).where(*only(domains, Order.domain))
-    if after is not None:
-        query = query.where(Order.id < after)
-    return _page(services, _filtered(query, Order, domain, state).order_by(Order.id.desc()), limit)
+    query = _filtered(select(Order).where(*only(domains, Order.domain)), Order, domain, state)
+    with services.database.read() as session:
+        return paginate(session, query, {"id": Order.id}, cursor=cursor, limit=limit, descending=True)
 
 
 def check_certificate_state(session: Session, state: str | None, domains: Sequence[str] | None = None) -> None:
@@ -129,13 +114,15 @@ def list_expiring(services: Services, *, within: timedelta, limit: int) -> list[
         return list(session.scalars(query.limit(limit)))
 
 
-def list_events(services: Services, *, certificate_id: int | None, limit: int) -> list[Event]:
-    """Events, newest first."""
+def list_events(
+    services: Services, *, certificate_id: int | None = None, cursor: str | None = None, limit: int
+) -> Page[Event]:
+    """Events, newest first. Raises `InvalidFieldError` for an unknown `cursor`."""
     query = select(Event)
     if certificate_id is not None:
         query = query.where(Event.certificate_id == certificate_id)
     with services.database.read() as session:
-        return list(session.scalars(query.order_by(Event.id.desc()).limit(limit)))
+        return paginate(session, query, {"id": Event.id}, cursor=cursor, limit=limit, descending=True)
 
 
 def wait_until_issued(services: Services, order_id: str, deadline: Deadline) -> None:
@@ -155,13 +142,6 @@ def _filtered(query: Select[Any], model: Any, domain: str | None, state: str | N
     if state is not None:
         query = query.where(model.state == state)
     return query
-
-
-def _page(services: Services, query: Select[Any], limit: int) -> Page[Any]:
-    with services.database.read() as session:
-        rows = list(session.scalars(query.limit(limit + 1)))
-    more = len(rows) > limit
-    return Page(rows[:limit], str(rows[limit - 1].id) if more else None)
 
 
 def _certificate(session: Session, certificate_id: int | None) -> Certificate | None:

@@ -52,7 +52,7 @@ def list_certificates(
         certificates = queries.list_expiring(services, within=timedelta(days=expires_within), limit=limit)
     else:
         try:
-            page = queries.list_certificates(services, domain=domain, state=state, after=None, limit=limit)
+            page = queries.list_certificates(services, domain=domain, state=state, cursor=None, limit=limit)
         except InvalidFieldError as error:
             raise click.BadParameter(error.message, param_hint="--state") from None
         certificates = page.rows

@@ -23,7 +23,7 @@ _COLUMNS = ("order_id", "order_state", "certificate_id", "common_name", "created
 @as_json_option
 def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List orders, newest first."""
-    page = queries.list_orders(current_services(), domain=domain, state=state, after=None, limit=limit)
+    page = queries.list_orders(current_services(), domain=domain, state=state, cursor=None, limit=limit)
     documents = [schemas.order_document(order, None) for order in page.rows]
     rows = documents if as_json else [{name: document[name] for name in _COLUMNS} for document in documents]
     print_rows(rows, as_json=as_json, empty="No matching orders.")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from typing import Any
 
 from flask import Blueprint, Response, abort, jsonify, request, url_for
@@ -12,14 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.certificates import queries
 from app.domain_names import InvalidFieldError, parse_domain
-from app.identifiers import LARGEST_ID, parse_id
+from app.identifiers import LARGEST_ID
 from app.web.api import schemas
 from app.web.auth import client, requires
 from app.web.context import current, services
 
 blueprint = Blueprint("certificates", __name__)
-
-_ORDER_ID = re.compile(r"[a-z0-9_]{1,40}")
 
 
 class ListQuery(BaseModel):
@@ -44,16 +39,6 @@ class ListQuery(BaseModel):
         except InvalidFieldError as error:
             raise ValueError(error.message) from None
 
-    @property
-    def after(self) -> str | None:
-        """The ID that the cursor stands for. Raises `InvalidFieldError`."""
-        if self.cursor is None:
-            return None
-        try:
-            return base64.b64decode(self.cursor, altchars=b"-_", validate=True).decode("ascii")
-        except (binascii.Error, ValueError):
-            raise InvalidFieldError("cursor", "is not one that this service gave out") from None
-
 
 @blueprint.get("/orders")
 @requires("read", by_domain=True)
@@ -64,11 +49,11 @@ def list_orders() -> Response:
         services(),
         domain=query.domain,
         state=query.state,
-        after=_order_id(query.after),
+        cursor=query.cursor,
         limit=query.limit,
         domains=client().domains,
     )
-    return _page([schemas.order_document(order, None) for order in page.rows], page.next_after, query)
+    return _page([schemas.order_document(order, None) for order in page.rows], page.next_cursor, query)
 
 
 @blueprint.get("/orders/<order_id>")
@@ -90,11 +75,11 @@ def list_certificates() -> Response:
         services(),
         domain=query.domain,
         state=query.state,
-        after=_certificate_id(query.after),
+        cursor=query.cursor,
         limit=query.limit,
         domains=client().domains,
     )
-    return _page([schemas.certificate_document(row) for row in page.rows], page.next_after, query)
+    return _page([schemas.certificate_document(row) for row in page.rows], page.next_cursor, query)
 
 
 @blueprint.get("/certificates/<int:certificate_id>")
@@ -109,25 +94,9 @@ def show_certificate(certificate_id: int) -> Response:
     return jsonify({"data": schemas.certificate_detail(*found)})
 
 
-def _order_id(after: str | None) -> str | None:
-    if after is not None and not _ORDER_ID.fullmatch(after):
-        raise InvalidFieldError("cursor", "is not one that this service gave out")
-    return after
-
-
-def _certificate_id(after: str | None) -> int | None:
-    if after is None:
-        return None
-    certificate_id = parse_id(after)
-    if certificate_id is None:
-        raise InvalidFieldError("cursor", "is not one that this service gave out")
-    return certificate_id
-
-
-def _page(rows: list[dict[str, Any]], next_after: str | None, query: ListQuery) -> Response:
-    cursor = base64.urlsafe_b64encode(next_after.encode()).decode() if next_after else None
-    answer = jsonify({"data": rows, "pagination": {"limit": query.limit, "next_cursor": cursor}})
-    if cursor and request.endpoint:
-        arguments = query.model_dump(exclude_none=True) | {"cursor": cursor}
+def _page(rows: list[dict[str, Any]], next_cursor: str | None, query: ListQuery) -> Response:
+    answer = jsonify({"data": rows, "pagination": {"limit": query.limit, "next_cursor": next_cursor}})
+    if next_cursor and request.endpoint:
+        arguments = query.model_dump(exclude_none=True) | {"cursor": next_cursor}
         answer.headers["Link"] = f'<{url_for(request.endpoint, **arguments)}>; rel="next"'
     return answer

@@ -45,7 +45,7 @@ def certificates() -> Response:
     """The certificates that are looked for; without a filter the newest first."""
     names = CertificateQuery.model_fields
     query = CertificateQuery.model_validate({name: request.args.get(name, "").replace("\0", "") for name in names})
-    found = search.search(services(), query.wanted(), after=cursor(), limit=LIMIT, domains=who().domains)
+    found = search.search(services(), query.wanted(), cursor=cursor(), limit=LIMIT, domains=who().domains)
     with services().database.read() as session:
         now, replaced = read_now(session), lineages.replaced(session, found.rows)
     return render(
@@ -53,7 +53,7 @@ def certificates() -> Response:
         page=found,
         replaced=replaced,
         query=query,
-        next_page=next_page(found.next_after),
+        next_page=next_page(found.next_cursor),
         states=CERTIFICATE_STATES,
         expiring=_EXPIRING,
         destinations=list(services().destinations),
@@ -67,7 +67,7 @@ def certificate(certificate_id: int) -> Response:
     """One certificate with everything that happened to it."""
     found, timeline, endpoints = _find(certificate_id)
     current().reads.note(services(), who().actor, certificate_id)
-    events = queries.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS)
+    events = queries.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS).rows
     with services().database.read() as session:
         now, replaced = read_now(session), lineages.replaced(session, [found])
     return render(

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from app.certificates.queries import Page
 from app.db.models import (
     AuditEntry,
     Certificate,
     Delivery,
     DeliveryState,
-    Event,
     Job,
     SuspendedDestination,
     TimelineEntry,
 )
+from app.db.pagination import Page, paginate
 from app.services import Services
 from app.web.dashboard.search import at_most
 
@@ -50,25 +48,21 @@ class DestinationHealth:
     suspended: SuspendedDestination | None
 
 
-def list_events(services: Services, *, after: int | None, limit: int) -> Page[Event]:
-    """Newest first."""
-    return _page(services, select(Event).order_by(Event.id.desc()), Event.id, after, limit)
+def list_audit(services: Services, *, cursor: str | None, limit: int) -> Page[AuditEntry]:
+    """Audit entries, newest first."""
+    with services.database.read() as session:
+        order = {"id": AuditEntry.id}
+        return paginate(session, select(AuditEntry), order, cursor=cursor, limit=limit, descending=True)
 
 
-def list_audit(services: Services, *, after: int | None, limit: int) -> Page[AuditEntry]:
-    """Newest first."""
-    return _page(services, select(AuditEntry).order_by(AuditEntry.id.desc()), AuditEntry.id, after, limit)
-
-
-def list_jobs(services: Services, *, after: int | None, limit: int) -> Jobs:
-    """`after` goes on with the dead ones."""
-    dead = select(Job).where(Job.state == "dead").order_by(Job.id.desc())
+def list_jobs(services: Services, *, cursor: str | None, limit: int) -> Jobs:
+    """`cursor` is that of a page of dead jobs."""
+    dead = select(Job).where(Job.state == "dead")
     ready = select(Job).where(Job.state == "ready").order_by(Job.priority, Job.run_at)
     ended = select(Job).where(Job.finished_at.is_not(None), Job.state != "dead").order_by(Job.finished_at.desc())
-    page = _page(services, dead, Job.id, after, limit)
     with services.database.read() as session:
         return Jobs(
-            dead=page,
+            dead=paginate(session, dead, {"id": Job.id}, cursor=cursor, limit=limit, descending=True),
             running=session.scalars(select(Job).where(Job.state == "running").order_by(Job.id).limit(limit)).all(),
             waiting=session.scalars(ready.limit(limit)).all(),
             ended=session.scalars(ended.limit(limit)).all(),
@@ -129,10 +123,3 @@ def _newest_failure(session: Session, destination: str) -> Delivery | None:
         .order_by(Delivery.id.desc())
     )
     return session.scalar(query.limit(1))
-
-
-def _page(services: Services, query: Select[Any], number: Any, after: int | None, limit: int) -> Page[Any]:
-    with services.database.read() as session:
-        rows = list(session.scalars((query if after is None else query.where(number < after)).limit(limit + 1)))
-    more = len(rows) > limit
-    return Page(rows[:limit], str(rows[limit - 1].id) if more else None)

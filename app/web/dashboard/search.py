@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session, defer, joinedload, selectinload
 
 from app.auth.scopes import only
 from app.certificates.lifetime import expires_within
 from app.certificates.lineages import newest_of_lineage
-from app.certificates.queries import Page, check_certificate_state
+from app.certificates.queries import check_certificate_state
 from app.db.clock import read_now
 from app.db.models import Certificate, Delivery
-from app.domain_names import InvalidFieldError
-from app.identifiers import LARGEST_ID, is_id
+from app.db.pagination import Page, paginate
+from app.identifiers import LARGEST_ID
 from app.services import Services
 
 MOST = 1000
@@ -46,81 +45,35 @@ def search(
     services: Services,
     wanted: CertificateFilter,
     *,
-    after: str | None,
+    cursor: str | None,
     limit: int,
     domains: Sequence[str] | None = None,
 ) -> Page[Certificate]:
-    """One page. `after` is `next_after` of the page before.
-
-    Raises `InvalidFieldError` if it is not, or for an unknown state.
-    """
+    """One page of matching certificates. Raises `InvalidFieldError` for an unknown state or `cursor`."""
     text = wanted.text.strip().rstrip(".").lower()
+    query = _query(wanted, domains)
     with services.database.read() as session:
         check_certificate_state(session, wanted.state or None, domains)
         if wanted.expiring_days is not None:
-            return _by_expiry(session, wanted, text, _place(after, 2), limit=limit, domains=domains)
+            soon = expires_within(read_now(session), timedelta(days=wanted.expiring_days))
+            query = query.where(soon, newest_of_lineage())
+            if text:
+                query = query.where(*(_identified(text) if _is_identifier(text) else [_in_domain(text)]))
+            order = {"not_after": Certificate.not_after, "id": Certificate.id}
+            return paginate(session, query, order, cursor=cursor, limit=limit)
         if text and not _is_identifier(text):
-            found = _by_domain(session, wanted, text, _place(after, 2), limit=limit, domains=domains)
-            if found.rows or after is not None:
-                return found
-            return _by_id(session, wanted, [Certificate.domain.in_(_parents(text))], None, limit=limit, domains=domains)
-        return _by_id(session, wanted, _identified(text), _place(after, 1), limit=limit, domains=domains)
-
-
-def _by_id(
-    session: Session,
-    wanted: CertificateFilter,
-    chosen: list[ColumnElement[bool]],
-    after: list[Any] | None,
-    *,
-    limit: int,
-    domains: Sequence[str] | None,
-) -> Page[Certificate]:
-    query = _query(wanted, domains).where(*chosen).order_by(Certificate.id.desc())
-    if after is not None:
-        query = query.where(Certificate.id < _number(after[0]))
-    return _page(session, query, limit, lambda row: [row.id])
-
-
-def _by_domain(
-    session: Session,
-    wanted: CertificateFilter,
-    text: str,
-    after: list[Any] | None,
-    *,
-    limit: int,
-    domains: Sequence[str] | None,
-) -> Page[Certificate]:
-    # By bytes on either database, which is how the index is sorted.
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    domain: Any = Certificate.domain if is_sqlite else Certificate.domain.collate("C")
-    query = _query(wanted, domains).where(domain >= text, domain < text + _AFTER_EVERYTHING)
-    if after is not None:
-        name, number = str(after[0]), _number(after[1])
-        query = query.where(domain >= name, or_(domain > name, Certificate.id > number))
-    return _page(session, query.order_by(domain, Certificate.id), limit, lambda row: [row.domain, row.id])
-
-
-def _by_expiry(
-    session: Session,
-    wanted: CertificateFilter,
-    text: str,
-    after: list[Any] | None,
-    *,
-    limit: int,
-    domains: Sequence[str] | None,
-) -> Page[Certificate]:
-    now = read_now(session)
-    soon = expires_within(now, timedelta(days=wanted.expiring_days or 0))
-    query = _query(wanted, domains).where(soon, newest_of_lineage())
-    if text:
-        query = query.where(*(_identified(text) if _is_identifier(text) else [Certificate.domain.in_(_parents(text))]))
-    if after is not None:
-        instant, number = _instant(after[0]), _number(after[1])
-        later = or_(Certificate.not_after > instant, Certificate.id > number)
-        query = query.where(Certificate.not_after >= instant, later)
-    query = query.order_by(Certificate.not_after, Certificate.id)
-    return _page(session, query, limit, lambda row: [row.not_after.isoformat() if row.not_after else "", row.id])
+            # By bytes on either database, which is how the index is sorted.
+            is_sqlite = session.get_bind().dialect.name == "sqlite"
+            domain: Any = Certificate.domain if is_sqlite else Certificate.domain.collate("C")
+            by_prefix = query.where(domain >= text, domain < text + _AFTER_EVERYTHING)
+            if session.scalar(by_prefix.limit(1)) is not None:
+                return paginate(
+                    session, by_prefix, {"domain": domain, "id": Certificate.id}, cursor=cursor, limit=limit
+                )
+            query = query.where(_in_domain(text))
+        elif text:
+            query = query.where(*_identified(text))
+        return paginate(session, query, {"id": Certificate.id}, cursor=cursor, limit=limit, descending=True)
 
 
 def _query(wanted: CertificateFilter, domains: Sequence[str] | None) -> Select[Certificate]:
@@ -138,12 +91,6 @@ def _query(wanted: CertificateFilter, domains: Sequence[str] | None) -> Select[C
             return query.where(Certificate.id.in_(failing))
         query = query.where(exists().where(*of_this))
     return query
-
-
-def _page(session: Session, query: Select[Certificate], limit: int, place: Any) -> Page[Certificate]:
-    rows = list(session.scalars(query.limit(limit + 1)))
-    more = len(rows) > limit
-    return Page(rows[:limit], json.dumps(place(rows[limit - 1])) if more else None)
 
 
 def _is_identifier(text: str) -> bool:
@@ -168,36 +115,7 @@ def _hex(text: str) -> str:
     return digits if all(letter in "0123456789abcdef" for letter in digits) else ""
 
 
-def _parents(name: str) -> list[str]:
-    """The name itself and all domains that it may be in."""
+def _in_domain(name: str) -> ColumnElement[bool]:
+    """Certificates of the domains that this name may be in: itself and its parents."""
     labels = name.split(".")
-    return [".".join(labels[at:]) for at in range(min(len(labels), 20))]
-
-
-def _place(after: str | None, parts: int) -> list[Any] | None:
-    if after is None:
-        return None
-    try:
-        found = json.loads(after)
-    except ValueError:
-        found = None
-    texts = "".join(one for one in found if isinstance(one, str)) if isinstance(found, list) else ""
-    if not isinstance(found, list) or len(found) != parts or not texts.isprintable():
-        raise InvalidFieldError("cursor", "is not one that this service gave out")
-    return found
-
-
-def _number(value: object) -> int:
-    if not is_id(value):
-        raise InvalidFieldError("cursor", "is not one that this service gave out")
-    return value
-
-
-def _instant(value: object) -> datetime:
-    try:
-        instant = datetime.fromisoformat(str(value))
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None or not 1970 <= instant.year < 9000:
-        raise InvalidFieldError("cursor", "is not one that this service gave out")
-    return instant
+    return Certificate.domain.in_([".".join(labels[at:]) for at in range(min(len(labels), 20))])
