@@ -1,4 +1,4 @@
-"""Names of an order: what a client may write, and which names the certificate will cover.
+"""The names of an order: what a client may write, and which names the certificate will cover.
 
 Rules of DNSimple's Let's Encrypt orders (contract, section 2.3): name `www` covers `www.D` and `D`, an empty name the
 apex alone, `*` one level without the apex; alternate names are full host names inside the same domain; 100 at most.
@@ -20,7 +20,7 @@ _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
 
 class InvalidFieldError(PermanentError):
-    """A field of a request that cannot be accepted; `field` is its name as the client knows it."""
+    """An invalid field of a request; `field` is its name in the request."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -30,7 +30,7 @@ class InvalidFieldError(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """What a client asks for, as it wrote it. `signature_algorithm` is `ECDSA` or `RSA`."""
+    """A client's order as it was written. `signature_algorithm` is `ECDSA` or `RSA`."""
 
     domain: str
     name: str = "www"
@@ -58,29 +58,29 @@ def parse_domain(text: str) -> str:
     host = _host("domain", text)
     labels = host.split(".")
     if len(labels) < 2:
-        raise InvalidFieldError("domain", f"{text!r} has no top-level domain: write it like example.com")
+        raise InvalidFieldError("domain", f"{text!r} has no top-level domain: use a domain such as example.com")
     if labels[-1].isdigit():
-        raise InvalidFieldError("domain", f"{text!r} is an address, not a domain: write it like example.com")
+        raise InvalidFieldError("domain", f"{text!r} is an IP address, not a domain: use a domain such as example.com")
     return host
 
 
 def resolve_names(domain_text: str, name_text: str, san_texts: Sequence[str]) -> OrderNames:
-    """Check and complete the names of an order. Raises `InvalidFieldError` that names the field."""
+    """Validate and complete the names of an order. Raises `InvalidFieldError`, which names the field."""
     domain = parse_domain(domain_text)
     name = _relative_name(name_text, domain)
     common_name = f"{name}.{domain}" if name else domain
-    of_the_name = [common_name, domain] if name == "www" else [common_name]
-    asked = dict.fromkeys(_full_name(text, domain) for text in san_texts)
-    wildcards = [full for full in (*of_the_name, *asked) if full.startswith("*.")]
-    # Let's Encrypt refuses a name beside a wildcard that covers it, so such a name is folded like a duplicate.
+    implied = [common_name, domain] if name == "www" else [common_name]
+    requested = dict.fromkeys(_full_name(text, domain) for text in san_texts)
+    wildcards = [full for full in (*implied, *requested) if full.startswith("*.")]
+    # Let's Encrypt refuses a name beside a wildcard that covers it, so such a name is dropped like a duplicate.
     san = tuple(
-        full for full in asked if full not in of_the_name and (full in wildcards or not covers(wildcards, full))
+        full for full in requested if full not in implied and (full in wildcards or not covers(wildcards, full))
     )
-    names = (*of_the_name, *san)
+    names = (*implied, *san)
     if len(names) > MOST_NAMES:
         raise InvalidFieldError(
             "san",
-            f"{len(names)} names are too many: a certificate holds at most {MOST_NAMES}, the common name included",
+            f"{len(names)} names are too many: a certificate covers at most {MOST_NAMES}, including the common name",
         )
     return OrderNames(domain, name, common_name, san, names)
 
@@ -92,7 +92,7 @@ def covers(names: Iterable[str], wanted: str) -> bool:
 
 
 def digest_names(names: Iterable[str]) -> str:
-    """The same for the same set of names, whatever their order: SHA-256, hex."""
+    """SHA-256 in hex: equal for the same set of names, in any order."""
     return hashlib.sha256("\n".join(sorted(set(names))).encode()).hexdigest()
 
 
@@ -107,7 +107,7 @@ def _relative_name(text: str, domain: str) -> str:
         return "*" if wildcard else ""
     host = host.removesuffix(f".{domain}")
     if "." in host and host.rpartition(".")[2] == domain.rpartition(".")[2]:
-        raise InvalidFieldError("name", f"{text!r} is outside {domain}: give the part before .{domain} only")
+        raise InvalidFieldError("name", f"{text!r} is outside {domain}: use only the part before .{domain}")
     _check_length("name", f"{host}.{domain}")
     return f"*.{host}" if wildcard else host
 
@@ -120,7 +120,7 @@ def _full_name(text: str, domain: str) -> str:
     if host != domain and not host.endswith(f".{domain}"):
         raise InvalidFieldError(
             "san",
-            f"{text!r} is outside {domain}: all names of a certificate are in one domain; place another order",
+            f"{text!r} is outside {domain}: all names of a certificate must be in one domain; place another order",
         )
     _check_length("san", host)
     return f"*.{host}" if wildcard else host
@@ -134,7 +134,7 @@ def _split_wildcard(text: str) -> tuple[bool, str]:
 
 
 def _host(field: str, text: str) -> str:
-    """Lower-case A-labels of a host name, a final dot dropped."""
+    """Lower-case A-labels of a host name, without a final dot."""
     text = text.strip().removesuffix(".")
     try:
         host = idna.encode(text, uts46=True, std3_rules=True).decode().lower() if text else ""
@@ -142,7 +142,7 @@ def _host(field: str, text: str) -> str:
         host = ""
     if not host or not all(_LABEL.fullmatch(label) for label in host.split(".")):
         raise InvalidFieldError(
-            field, f"{_shown(text)} is not a host name: labels of letters, digits and hyphens, joined by dots"
+            field, f"{_shown(text)} is not a host name: use labels of letters, digits and hyphens, joined by dots"
         )
     _check_length(field, host)
     return host
@@ -150,7 +150,7 @@ def _host(field: str, text: str) -> str:
 
 def _check_length(field: str, host: str) -> None:
     if len(host) > 253:
-        raise InvalidFieldError(field, f"{_shown(host)} is longer than the 253 characters of a host name")
+        raise InvalidFieldError(field, f"{_shown(host)} is longer than 253 characters, the limit of a host name")
 
 
 def _shown(text: str) -> str:

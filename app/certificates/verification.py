@@ -1,4 +1,4 @@
-"""Proof that a downloaded certificate may be used, before anybody sees it."""
+"""Verifying a downloaded certificate before it is stored: key, chain, validity and names."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _UNREADABLE = (
 
 
 class VerificationError(PermanentError):
-    """The certificate is not delivered. The message says which proof failed; it holds no key material."""
+    """The certificate must not be used. The message names the failed check and holds no key material."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedCertificate:
-    """What the X.509 itself says. PEM texts end with a newline; the chain is in order and has no root."""
+    """The contents of the X.509. PEM texts end with a newline; the chain is in order and has no root."""
 
     leaf_pem: str
     chain_pem: str
@@ -58,11 +58,11 @@ def verify(
     now: datetime,
     must_cover: Iterable[str] = (),
 ) -> VerifiedCertificate:
-    """Check that the key fits, the chain links up, the certificate is valid at `now` and covers the names ordered.
+    """Check that the key matches, the chain verifies, and the certificate is valid at `now` and covers the names.
 
-    A chain that arrives in another order, or with its root, is put right. Raises `VerificationError`.
+    A chain that arrives in another order or with its root is normalised. Raises `VerificationError`.
     """
-    with _readable():
+    with _parse_errors():
         return _verify(leaf_pem, chain_pems, private_key_pem, now, must_cover)
 
 
@@ -71,7 +71,7 @@ def _verify(
 ) -> VerifiedCertificate:
     leaf = _load_certificate(leaf_pem, "the certificate")
     _check_key(leaf, private_key_pem)
-    chain = _link(leaf, [_load_certificate(pem, "the chain") for pem in _split(chain_pems)])
+    chain = _order_chain(leaf, [_load_certificate(pem, "the chain") for pem in _split(chain_pems)])
     for certificate in (leaf, *chain):
         _check_validity(certificate, now)
     names = _names(leaf)
@@ -93,26 +93,26 @@ def _verify(
 
 def check_key(leaf_pem: str, private_key_pem: str) -> None:
     """Check that a private key belongs to a certificate. Raises `VerificationError`."""
-    with _readable():
+    with _parse_errors():
         _check_key(_load_certificate(leaf_pem, "the certificate"), private_key_pem)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
-    """The library reads some parts only when they are asked for, and has many errors for those it cannot read."""
+def _parse_errors() -> Iterator[None]:
+    """Parts of a certificate are parsed when they are first accessed, and fail with many kinds of errors."""
     try:
         yield
     except _UNREADABLE as error:
-        # `from None`, and no text of it: it may quote what it could not read.
+        # Without the cause and its text, which may quote the input.
         kind = type(error).__name__
-        raise VerificationError(f"what DNSimple sent has a part that cannot be read or is not known ({kind})") from None
+        raise VerificationError(f"the certificate from DNSimple has a part that cannot be parsed ({kind})") from None
 
 
 def _load_certificate(pem: str, what: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode())
     except ValueError:
-        raise VerificationError(f"{what} that DNSimple sent is not a PEM certificate") from None
+        raise VerificationError(f"{what} from DNSimple is not a PEM certificate") from None
 
 
 def _split(pems: Sequence[str]) -> list[str]:
@@ -124,33 +124,33 @@ def _check_key(leaf: x509.Certificate, private_key_pem: str) -> None:
     try:
         key = serialization.load_pem_private_key(private_key_pem.encode(), password=None)
     except (ValueError, TypeError):
-        # `from None`: the cause may quote what it could not read.
-        raise VerificationError("the private key that DNSimple sent cannot be read as an unencrypted PEM key") from None
+        # Without the cause, which may quote the input.
+        raise VerificationError("the private key from DNSimple is not an unencrypted PEM key") from None
     if _public_bytes(key.public_key()) != _public_bytes(leaf.public_key()):
-        raise VerificationError("the private key does not belong to the certificate")
+        raise VerificationError("the private key does not match the certificate")
 
 
 def _public_bytes(key: object) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined, no-any-return]
 
 
-def _link(leaf: x509.Certificate, given: list[x509.Certificate]) -> list[x509.Certificate]:
-    """The intermediates in order, each the issuer of the one before; a self-signed root is left out."""
+def _order_chain(leaf: x509.Certificate, given: list[x509.Certificate]) -> list[x509.Certificate]:
+    """The intermediates in order, each the issuer of the previous one; a self-signed root is omitted."""
     chain: list[x509.Certificate] = []
-    left = [certificate for certificate in given if certificate.subject != certificate.issuer]
+    remaining = [certificate for certificate in given if certificate.subject != certificate.issuer]
     lowest = leaf
-    while left:
-        issuer = next((candidate for candidate in left if _issued(candidate, lowest)), None)
+    while remaining:
+        issuer = next((candidate for candidate in remaining if _issued(candidate, lowest)), None)
         if issuer is None:
-            raise VerificationError("the chain does not link up to the certificate")
+            raise VerificationError("the chain does not verify: an intermediate is missing or does not belong to it")
         chain.append(issuer)
-        left.remove(issuer)
+        remaining.remove(issuer)
         lowest = issuer
     roots = [certificate for certificate in given if certificate.subject == certificate.issuer]
     if roots and not any(_issued(root, lowest) for root in roots):
-        raise VerificationError("the chain does not link up to the root that came with it")
+        raise VerificationError("the chain does not verify against the root that DNSimple returned with it")
     if not chain and not roots:
-        raise VerificationError("the certificate came without its chain")
+        raise VerificationError("DNSimple returned the certificate without its chain")
     return chain
 
 
@@ -166,7 +166,9 @@ def _check_validity(certificate: x509.Certificate, now: datetime) -> None:
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not first - _CLOCK_TOLERANCE <= now <= last:
         subject = certificate.subject.rfc4514_string() or f"serial {certificate.serial_number:x}"
-        raise VerificationError(f"{subject} is valid from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}, not now")
+        raise VerificationError(
+            f"{subject} is not valid now, only from {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}"
+        )
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
@@ -174,7 +176,7 @@ def _names(leaf: x509.Certificate) -> tuple[str, ...]:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = extension.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
-        names = [_common_name(leaf)]  # a CSR of DNSimple's fixtures had no SAN extension (contract, section 2.3)
+        names = [_common_name(leaf)]  # a CSR in DNSimple's fixtures had no SAN extension (contract, section 2.3)
     names = [name.lower() for name in names if name]
     if not names:
         raise VerificationError("the certificate names no host")

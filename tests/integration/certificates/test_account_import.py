@@ -138,7 +138,7 @@ def test_a_run_that_was_interrupted_is_taken_up(services: Services, account: Sim
     assert len([call for call in account.calls() if call["path_template"] == "/{account}/domains"]) == 1
 
 
-def test_a_certificate_that_was_given_up_is_named_and_the_others_come_in(
+def test_a_certificate_whose_fetch_failed_is_reported_and_the_others_are_imported(
     app: Flask, services: Services, account: Simulator
 ) -> None:
     download = LIST + "/{certificate}/download"

@@ -64,7 +64,7 @@ def change(services: Services, model: Any, **values: Any) -> None:
         session.execute(update(model).values(**values))
 
 
-def test_a_renewal_whose_event_was_lost_is_installed(
+def test_a_renewal_whose_event_was_lost_is_fetched(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     old = install(client, services, simulator, domain)
@@ -178,7 +178,7 @@ def test_it_can_be_switched_off(client: FlaskClient, services: Services, simulat
     assert simulator.calls() == []
 
 
-def test_a_domain_that_has_left_is_forgotten(services: Services) -> None:
+def test_a_domain_that_has_left_the_account_is_deleted(services: Services) -> None:
     with services.database.write() as session:
         session.add(Domain(id=77, account_id=1010, name="stranger.example"))
     services.dnsimple.webhooks()
@@ -188,7 +188,7 @@ def test_a_domain_that_has_left_is_forgotten(services: Services) -> None:
     assert jobs(services, "reconcile")[-1].state == "done"
 
 
-def test_a_certificate_that_was_given_up_is_left_to_the_operator(
+def test_a_certificate_whose_fetch_failed_permanently_is_left_to_the_operator(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     old = install(client, services, simulator, domain)
@@ -203,7 +203,7 @@ def test_a_certificate_that_was_given_up_is_left_to_the_operator(
     assert installed(services) == {old}
 
 
-def test_a_good_certificate_below_one_that_was_given_up_is_found(
+def test_a_valid_certificate_older_than_one_whose_fetch_failed_is_found(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     old = install(client, services, simulator, domain)
@@ -246,7 +246,7 @@ def test_a_domain_whose_answer_cannot_be_used_does_not_stand_in_the_way(
     assert new in installed(services)
 
 
-def test_a_suppressed_webhook_is_created_anew_and_what_was_missed_is_caught_up_with(
+def test_a_suppressed_webhook_is_recreated_and_missed_events_are_reconciled(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     register_webhook(services)

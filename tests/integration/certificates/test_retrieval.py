@@ -32,7 +32,7 @@ def files(services: Services, slot: str) -> dict[str, str]:
     return {path.stem: path.read_text() for path in folder.glob("*.pem")}
 
 
-def test_an_ordered_certificate_is_installed_with_four_calls(
+def test_an_ordered_certificate_is_fetched_with_four_calls(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain)
@@ -85,7 +85,7 @@ def test_the_private_key_is_nowhere_but_at_the_destination(
         assert secret.encode() not in file.read_bytes()
 
 
-def test_a_renewal_is_installed_with_two_calls_and_replaces_its_predecessor(
+def test_a_renewal_is_fetched_with_two_calls_and_replaces_its_predecessor(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     first = order(client, simulator, domain)["certificate_id"]
@@ -152,7 +152,7 @@ def test_a_forged_domain_does_not_fail_an_order_whose_domain_is_not_known_yet(
     assert client.get(f"/orders/{data['order_id']}").json["data"]["order_state"] == "fetched"
 
 
-def test_a_certificate_ordered_elsewhere_is_installed_too(
+def test_a_certificate_ordered_elsewhere_is_fetched_too(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     bought = simulator.purchase(domain, name="shop")
@@ -255,7 +255,7 @@ def test_a_certificate_that_is_not_handed_out_yet_is_waited_for(
     assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
-def test_a_certificate_that_is_not_handed_out_for_hours_is_given_up_however_few_the_looks_were(
+def test_a_certificate_that_is_not_returned_for_hours_fails_however_few_the_polls_were(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain)
@@ -289,7 +289,7 @@ def test_waiting_for_the_quota_is_no_sign_that_a_certificate_is_never_handed_out
     assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
-def test_a_certificate_that_was_given_up_is_waited_for_again_when_it_is_retried(
+def test_a_failed_fetch_waits_for_the_certificate_again_when_it_is_retried(
     app: Flask, client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain)
@@ -328,7 +328,7 @@ def test_what_does_not_verify_is_never_delivered(
     assert [job.state for job in jobs(services, "fetch_certificate")] == ["dead"]
 
 
-def test_a_dead_installation_can_be_retried(
+def test_a_dead_fetch_can_be_retried(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain)
@@ -344,7 +344,7 @@ def test_a_dead_installation_can_be_retried(
     assert (found["order_state"], found["failure"]) == ("fetched", None)
 
 
-def test_a_failed_first_issuance_is_noticed_although_there_is_no_event(
+def test_a_failed_first_issuance_is_detected_without_an_event(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     simulator.outcome(domain, "failed")
@@ -357,7 +357,7 @@ def test_a_failed_first_issuance_is_noticed_although_there_is_no_event(
     assert "CAA" in found["failure"]["detail"]
 
 
-def test_a_missed_event_is_healed_by_looking(
+def test_a_missed_event_is_recovered_by_polling(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain)
@@ -367,7 +367,7 @@ def test_a_missed_event_is_healed_by_looking(
     assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
-def test_a_certificate_that_takes_long_is_looked_at_again_and_again(
+def test_a_certificate_that_takes_long_is_polled_repeatedly(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     simulator.outcome(domain, "requesting")
@@ -382,7 +382,7 @@ def test_a_certificate_that_takes_long_is_looked_at_again_and_again(
 # Destinations
 
 
-def test_an_unpaid_account_delays_an_installation_and_kills_none(
+def test_an_unpaid_account_delays_a_fetch_and_fails_none(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     data = order(client, simulator, domain)

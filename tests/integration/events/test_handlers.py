@@ -44,7 +44,7 @@ def steps(client: FlaskClient, number: int) -> list[str]:
     return [line["step"] for line in client.get(f"/certificates/{number}").json["data"]["timeline"]]
 
 
-def test_a_failed_auto_renewal_is_noted_with_what_to_do(
+def test_a_failed_auto_renewal_is_recorded_with_its_remedy(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     number = order_and_fetch(client, services, simulator, domain)
@@ -65,7 +65,7 @@ def test_a_failed_auto_renewal_that_has_succeeded_since_is_no_problem_but_a_cert
 
 
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
-def test_auto_renewal_is_noted_as_dnsimple_has_it(
+def test_auto_renewal_is_recorded_as_dnsimple_reports_it(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, *, before: bool, after: bool
 ) -> None:
     number = order_and_fetch(client, services, simulator, domain, auto_renew=before)

@@ -75,15 +75,13 @@ def test_an_identical_order_in_flight_is_returned(client: FlaskClient, simulator
 @pytest.mark.parametrize(
     "other", [{"san": ["a"]}, {"auto_renew": False}, {"signature_algorithm": "RSA"}, {"name": "x"}]
 )
-def test_an_order_that_differs_is_bought(client: FlaskClient, domain: str, other: dict[str, Any]) -> None:
+def test_an_order_that_differs_is_purchased(client: FlaskClient, domain: str, other: dict[str, Any]) -> None:
     first = client.post("/issue_certificate", json={"domain": domain})
     second = client.post("/issue_certificate", json={"domain": domain} | other)
     assert second.json["data"]["certificate_id"] != first.json["data"]["certificate_id"]
 
 
-def test_identical_orders_at_the_same_instant_are_bought_once(
-    client: FlaskClient, simulator: Simulator, domain: str
-) -> None:
+def test_identical_concurrent_orders_are_purchased_once(client: FlaskClient, simulator: Simulator, domain: str) -> None:
     application, headers = client.application, {"Authorization": client.environ_base["HTTP_AUTHORIZATION"]}
     barrier = threading.Barrier(5)
 
@@ -165,7 +163,7 @@ def test_a_lost_purchase_is_found_by_a_clock_that_is_ahead(
     assert len(simulator.certificates(domain)) == 1
 
 
-def test_the_adopted_certificate_is_the_one_that_was_bought(
+def test_the_adopted_certificate_is_the_one_that_was_purchased(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     """Neither an older one of the same names, nor a new one of other names."""
@@ -182,7 +180,7 @@ def test_the_adopted_certificate_is_the_one_that_was_bought(
     assert first < adopted < other
 
 
-def test_a_lost_answer_to_the_issue_call_is_looked_up(
+def test_a_lost_answer_to_the_issuance_request_is_recovered(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     for when in ("after", "before"):
@@ -307,7 +305,7 @@ def test_a_refusal_reaches_the_caller_and_is_kept(
 
 @pytest.mark.parametrize("status", [402, 403])
 @pytest.mark.parametrize(("path", "look"), [(PURCHASE, LIST), (ISSUE, SHOW)])
-def test_a_refused_look_loses_no_certificate(
+def test_a_refused_search_loses_no_certificate(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, path: str, look: str, status: int
 ) -> None:
     """It is bought, its answer is lost, and then the account is at fault for a while."""

@@ -39,7 +39,7 @@ def note(services: Services, certificate_id: int) -> RenewalInfo:
         return session.get_one(RenewalInfo, certificate_id)
 
 
-def test_the_usual_window_is_noted_and_nothing_is_renewed(
+def test_the_usual_window_is_recorded_and_nothing_is_renewed(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     number = order_and_fetch(client, services, simulator, domain)
@@ -118,7 +118,7 @@ def test_an_incident_that_is_called_off_renews_nothing(
     assert note(services, number).renew_at is None
 
 
-def test_an_authority_that_does_not_answer_is_left_alone_for_a_while(
+def test_an_unavailable_authority_is_not_asked_again_for_a_while(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     order_and_fetch(client, services, simulator, domain)

@@ -1,7 +1,8 @@
-"""Renewals that we make: when policy says so, bought once, watched, and never beside one that DNSimple makes."""
+"""Renewals ordered by the service: when the policy requires it, purchased once, and never beside one by DNSimple."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import select, update
 
 from app.certificates.records import renewal_failure
 from app.db.clock import db_now
-from app.db.models import Certificate, Delivery, Order, Quota, TimelineEntry
+from app.db.models import AuditEntry, Certificate, Delivery, Order, Quota, TimelineEntry
 from app.jobs.kinds import JobKind, Priority
 from app.services import Services
 from tests.support.harness import drain, jobs, let_leases_end, make_due
@@ -101,7 +102,20 @@ def test_policy_and_lifetime_decide_when(
     assert renewals(services) == expected
 
 
-def test_what_dnsimple_has_renewed_already_is_fetched_and_not_bought(
+def test_an_automatic_renewal_is_audited_like_a_requested_one(
+    client: FlaskClient, services: Services, simulator: Simulator, domain: str
+) -> None:
+    old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
+    age(services, old, days_left=25)
+    renew(services)
+    with services.database.read() as session:
+        entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "renewal.ordered")).one()
+    assert (entry.actor, entry.subject) == ("system", str(old))
+    reason = "auto-renewal at DNSimple is off"
+    assert json.loads(entry.detail) == {"order_id": renewal_of(services, old).id, "reason": reason}
+
+
+def test_what_dnsimple_has_renewed_already_is_fetched_and_not_purchased(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     old = order_and_fetch(client, services, simulator, domain)
@@ -114,7 +128,7 @@ def test_what_dnsimple_has_renewed_already_is_fetched_and_not_bought(
     assert (renewal_of(services, old).certificate_id, renewal_of(services, old).state) == (new, "fetched")
 
 
-def test_what_was_installed_meanwhile_ends_the_renewal(
+def test_a_successor_fetched_in_the_meantime_ends_the_renewal(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     old = order_and_fetch(client, services, simulator, domain)
@@ -163,7 +177,7 @@ def test_a_lost_answer_to_the_renewals_order_buys_nothing_twice(
     assert len(simulator.certificates(domain)) == 2
 
 
-def test_a_renewal_that_cannot_be_issued_without_its_number_is_ordered_anew(
+def test_a_renewal_that_cannot_be_issued_without_its_id_is_ordered_again(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
@@ -183,7 +197,7 @@ def test_a_renewal_that_cannot_be_issued_without_its_number_is_ordered_anew(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_lost_answer_to_the_renewals_issuance_is_settled_by_looking(
+def test_a_lost_answer_to_the_renewals_issuance_request_is_recovered(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, when: str
 ) -> None:
     old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
@@ -198,7 +212,7 @@ def test_a_lost_answer_to_the_renewals_issuance_is_settled_by_looking(
     assert len(simulator.certificates(domain)) == 2
 
 
-def test_a_renewal_that_fails_is_noticed_noted_and_tried_again_a_day_later(
+def test_a_failed_renewal_is_recorded_and_retried_a_day_later(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     old = order_and_fetch(client, services, simulator, domain, auto_renew=False)
@@ -224,7 +238,7 @@ def test_a_renewal_that_fails_is_noticed_noted_and_tried_again_a_day_later(
     assert renewals(services) == 2
 
 
-def test_a_renewal_of_a_short_certificate_is_given_up_while_there_is_time_for_another(
+def test_a_renewal_of_a_short_certificate_times_out_while_there_is_time_for_another(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     old = order_and_fetch(client, services, simulator, domain, auto_renew=False)

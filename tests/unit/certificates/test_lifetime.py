@@ -1,4 +1,4 @@
-"""When a renewal is expected, overdue and critical, for all lifetimes."""
+"""The renewal rule, for all lifetimes: when a renewal is expected, overdue, critical, retried and timed out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.certificates.lifetime import renewal_times
+from app.certificates.lifetime import RENEWAL_HORIZON, issuance_timeout, renewal_retry_interval, renewal_times
+from app.db.models import Certificate
 
 START = datetime(2027, 2, 10, tzinfo=UTC)
 
@@ -35,3 +36,29 @@ def test_a_renewal_becomes_overdue_while_a_quarter_of_the_lifetime_is_left(lifet
     expected, overdue, critical = _days_left(lifetime)
     assert lifetime > expected > overdue > critical > 0
     assert overdue / lifetime >= 0.25
+
+
+@pytest.mark.parametrize("lifetime", [90, 64, 45, 6])
+def test_no_renewal_is_expected_beyond_the_horizon(lifetime: float) -> None:
+    assert max(_days_left(lifetime)) <= RENEWAL_HORIZON / timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "urgent", "hours"), [(90, False, 24), (90, True, 1), (6, False, 1.6), (6, True, 1), (1, True, 0.2667)]
+)
+def test_a_failed_renewal_is_retried_after_a_share_of_the_lifetime_or_within_an_hour_if_urgent(
+    lifetime: float, urgent: bool, hours: float
+) -> None:
+    interval = renewal_retry_interval(START, START + timedelta(days=lifetime), urgent=urgent)
+    assert interval / timedelta(hours=1) == pytest.approx(hours, rel=1e-3)
+
+
+@pytest.mark.parametrize(("lifetime", "hours"), [(90, 168), (6, 12), (1, 2), (1 / 24, 2)])
+def test_the_issuance_of_a_renewal_times_out_while_there_is_time_for_another(lifetime: float, hours: float) -> None:
+    replaced = Certificate(not_before=START, not_after=START + timedelta(days=lifetime))
+    assert issuance_timeout(replaced) / timedelta(hours=1) == pytest.approx(hours)
+
+
+@pytest.mark.parametrize("replaced", [None, Certificate()])
+def test_a_first_issuance_times_out_after_a_week(replaced: Certificate | None) -> None:
+    assert issuance_timeout(replaced) == timedelta(days=7)

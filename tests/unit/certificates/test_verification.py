@@ -22,7 +22,7 @@ def check(issued: Issued, **more: object) -> object:
     return verify(issued.leaf, issued.chain, issued.key, **arguments)  # type: ignore[arg-type]
 
 
-def test_what_is_read_comes_from_the_certificate_itself() -> None:
+def test_every_value_comes_from_the_certificate_itself() -> None:
     verified = verify(GOOD.leaf, GOOD.chain, GOOD.key, now=NOW)
     assert verified.names == ("example.com", "www.example.com")
     assert verified.common_name == "www.example.com"
@@ -33,7 +33,7 @@ def test_what_is_read_comes_from_the_certificate_itself() -> None:
 
 
 def test_a_key_of_another_certificate_is_refused() -> None:
-    with pytest.raises(VerificationError, match="does not belong"):
+    with pytest.raises(VerificationError, match="does not match"):
         check(Issued(GOOD.leaf, GOOD.chain, CA.issue("example.com").key))
 
 
@@ -45,12 +45,12 @@ def test_an_unreadable_key_is_refused_without_being_quoted() -> None:
 
 
 def test_a_chain_of_another_authority_is_refused() -> None:
-    with pytest.raises(VerificationError, match="does not link up"):
+    with pytest.raises(VerificationError, match="does not verify"):
         check(Issued(GOOD.leaf, [pem(Authority().intermediate)], GOOD.key))
 
 
 def test_an_authority_of_the_same_name_with_another_key_is_refused() -> None:
-    with pytest.raises(VerificationError, match="does not link up"):
+    with pytest.raises(VerificationError, match="does not verify"):
         check(Issued(GOOD.leaf, [pem(Authority("Test").intermediate)], GOOD.key))
 
 
@@ -59,7 +59,7 @@ def test_a_missing_chain_is_refused() -> None:
         check(Issued(GOOD.leaf, [], GOOD.key))
 
 
-def test_a_root_is_left_out_and_the_order_put_right() -> None:
+def test_a_root_is_omitted_and_the_chain_is_ordered() -> None:
     issued = Issued(GOOD.leaf, [pem(CA.root) + pem(CA.intermediate)], GOOD.key)
     assert verify(issued.leaf, issued.chain, issued.key, now=NOW).chain_pem == pem(CA.intermediate)
 
@@ -70,13 +70,13 @@ def test_a_root_that_does_not_belong_is_refused() -> None:
 
 
 def test_a_leaf_cannot_vouch_for_another() -> None:
-    with pytest.raises(VerificationError, match="does not link up"):
+    with pytest.raises(VerificationError, match="does not verify"):
         check(Issued(GOOD.leaf, [*GOOD.chain, CA.issue("other.example").leaf], GOOD.key))
 
 
 @pytest.mark.parametrize("days_from_now", [-1, 91])
 def test_outside_its_validity_it_is_refused(days_from_now: int) -> None:
-    with pytest.raises(VerificationError, match="not now"):
+    with pytest.raises(VerificationError, match="not valid now"):
         check(GOOD, now=NOW + timedelta(days=days_from_now))
 
 

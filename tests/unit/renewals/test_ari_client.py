@@ -78,7 +78,7 @@ def test_a_busy_authority_says_for_how_long() -> None:
     assert caught.value.retry_after == 120
 
 
-def test_a_certificate_of_another_authority_is_told_from_a_silent_authority() -> None:
+def test_a_certificate_of_another_authority_is_distinguished_from_an_unavailable_authority() -> None:
     with pytest.raises(NotOfThisAuthorityError):
         ask(status=404)
 
@@ -96,7 +96,7 @@ def test_a_certificate_of_another_authority_is_told_from_a_silent_authority() ->
         (70, 69, 69.5, False, False),  # first seen: nothing to compare with
     ],
 )
-def test_a_window_is_early_when_nobody_renews_in_it(
+def test_a_window_is_early_when_no_renewal_is_expected_in_it(
     now: float, start: float, end: float, *, known_before: bool, early: bool
 ) -> None:
     """Days of a 90-day certificate's life."""
