@@ -1,4 +1,4 @@
-"""Dead jobs that an operator lets start afresh, where a fresh start does what he means by it."""
+"""Retrying dead jobs, where a retry can achieve something."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.db.models import Delivery, DeliveryState, Job
-from app.deliveries.hook_runs import delivery_key
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind
 from app.jobs.queue import POLLS_ARG
@@ -15,20 +14,20 @@ from app.services import Services
 
 
 def retry_job(services: Services, session: Session, job_id: int, *, actor: str) -> bool:
-    """Let a dead job start afresh, in the caller's transaction; False if no dead job has this ID.
+    """Queue a dead job again, in the caller's transaction; False if no dead job has this ID.
 
-    Raises `PermanentError`, which says what to do instead, for a kind that cannot be done again.
+    Raises `PermanentError` for a kind that cannot be retried; the message says what to do instead.
     """
     job = session.get(Job, job_id, with_for_update=True)
     if job is None or job.state != "dead":
         return False
     instead = instead_of_retrying(job.kind)
     if instead:
-        raise PermanentError(f"job {job_id} ({job.kind}) does not start again: {instead}")
+        raise PermanentError(f"job {job_id} ({job.kind}) cannot be retried: {instead}")
     key = None
     if job.kind == JobKind.DELIVER:
         certificate_id, destination = int(job.args["certificate_id"]), str(job.args["destination"])
-        key = delivery_key(certificate_id, destination)
+        key = JobKind.DELIVER.key_for(job.args)
         ours = update(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination == destination)
         session.execute(ours.values(state=DeliveryState.PENDING, detail=None))
     if not services.queue.revive(session, job_id, key=key):

@@ -67,9 +67,7 @@ def test_a_job_that_cannot_be_retried_names_the_remedy(app: Flask, services: Ser
         session.add(Job(kind="prune", args={}, state="dead", finished_at=db_now()))
     dead = {job.kind: job.id for job in jobs(services)}
     said = run(app, "jobs", "retry", str(dead["advance_order"]), status=1)
-    assert (
-        f"job {dead['advance_order']} (advance_order) does not start again: its order has failed: order again" in said
-    )
+    assert f"job {dead['advance_order']} (advance_order) cannot be retried: its order has failed: order again" in said
     said = run(app, "jobs", "retry", "--all-dead")
     assert said.startswith("1 job requeued.\n1 job cannot be retried")
 
