@@ -15,7 +15,6 @@ from app.destinations.registry import load_destinations
 from app.destinations.time_limits import TimeLimits
 from app.dnsimple.adapter import DNSimple
 from app.dnsimple.budget import RateBudget, Shares, digest_token
-from app.dnsimple.call_metrics import MeasuredBudget
 from app.endpoints.probe import Probes
 from app.endpoints.registry import Endpoint, load_endpoints
 from app.jobs.queue import Queue
@@ -87,15 +86,14 @@ def build_services(settings: Settings) -> Services:
             read_timeout=settings.dnsimple_read_timeout_seconds,
             pool_size=max(settings.worker_threads, settings.web_threads),
             ca_bundle=str(settings.dnsimple_ca_bundle) if settings.dnsimple_ca_bundle else None,
-            budget=MeasuredBudget(
-                RateBudget(
-                    database,
-                    account_id=settings.dnsimple_account_id,
-                    token=settings.dnsimple_api_token.get_secret_value(),
-                    shares=Shares(settings.quota_reserve_percent, settings.quota_unknown_percent),
-                ),
-                metrics,
+            budget=RateBudget(
+                database,
+                account_id=settings.dnsimple_account_id,
+                token=settings.dnsimple_api_token.get_secret_value(),
+                shares=Shares(settings.quota_reserve_percent, settings.quota_unknown_percent),
             ),
+        ).with_observer(
+            lambda answer: metrics.observe_dnsimple_call(answer.method, answer.path, answer.status, answer.seconds)
         ),
         destinations=destinations,
         endpoints=load_endpoints(settings.destinations_file, destinations),

@@ -111,7 +111,7 @@ def fetch_certificate(services: Services, claim: Claim) -> None:
     target = _target(services, claim)
     if target is None:
         return
-    if target.purpose is Purpose.UNKNOWN and claim.snoozes > _UNVERIFIED_MOST:
+    if target.purpose is Purpose.UNVERIFIED_EVENT and claim.snoozes > _UNVERIFIED_MOST:
         reason = "no API call was available for it in three days; if it exists, reconciliation will find it"
         _ignore(claim, reason)
         return
@@ -179,20 +179,20 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         client_waits = order is not None and order.renews_certificate_id is None
         purpose = Purpose.INTERACTIVE if client_waits else Purpose.BACKGROUND
         if known.fetched_at is not None:  # an event reports a reissue
-            purpose = Purpose.REPEATED
+            purpose = Purpose.REPEAT_CHECK
         # Until DNSimple's answer to our order has named the domain's ID, the one in the event is not verified.
         reference = known.domain if known.domain_id else domain_id
         return _Target(certificate_id, known.domain, domain_id, reference, order, purpose)
     if domain is None:
         domain = _discover_domain(services, domain_id)
-    purpose = Purpose.BACKGROUND if claim.args.get("seen") else Purpose.UNKNOWN
+    purpose = Purpose.BACKGROUND if claim.args.get("seen") else Purpose.UNVERIFIED_EVENT
     return _Target(certificate_id, domain.name, domain.id, domain.name, None, purpose) if domain else None
 
 
 def _discover_domain(services: Services, domain_id: int) -> Domain | None:
     """Ask DNSimple which domain an unknown ID is, once."""
     try:
-        remote = services.dnsimple.with_purpose(Purpose.UNKNOWN).domain(domain_id)
+        remote = services.dnsimple.with_purpose(Purpose.UNVERIFIED_EVENT).domain(domain_id)
     except NotFoundError:
         log.warning("event names a domain that is not in the account", domain_id=domain_id)
         return None

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from app.dnsimple import errors, models
+from app.dnsimple.budgeted_calls import Answer, Budget, BudgetedCalls, Purpose, UnlimitedBudget
 from app.dnsimple.models import Certificate, Domain, Download, Identity, PrivateKey, Purchase, Renewal, Webhook, Zone
-from app.dnsimple.purposes import Answer, Budget, BudgetedCalls, Purpose, UnlimitedBudget
 from app.dnsimple.transport import Call, Deadline, Transport
 from app.identifiers import is_id
 
@@ -42,9 +42,9 @@ _ORDERS = _CERTIFICATES + "/letsencrypt"
 class DNSimple:
     """One account at DNSimple. Safe for many threads and across forks.
 
-    Every method raises the errors of `app.dnsimple.errors`; each takes a `deadline` after which nothing is sent any
-    more and no answer is waited for. A domain is its name in A-labels, or where `int` is allowed its numeric ID. What
-    goes into a path is checked first, for the library does not quote it.
+    Every method raises the errors of `app.dnsimple.errors`. After its `deadline`, nothing is sent and no response is
+    awaited. A domain is given by its name in A-labels or, where `int` is allowed, by its numeric ID. Values in paths
+    are validated, since the library does not quote them.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class DNSimple:
         ca_bundle: str | None = None,
         budget: Budget | None = None,
     ) -> None:
-        """Timeouts in seconds. `gate` decides about every call and hears of its status and quota, never its contents.
+        """Timeouts are in seconds. `budget` permits each call and learns its status and quota, never its contents.
 
-        Raises `ValueError`, which does not repeat it, if the token cannot be one.
+        Raises `ValueError` if the token is malformed; the message does not contain it.
         """
         self._account = _checked_id(account_id)
         self._transport = Transport(
@@ -74,29 +74,29 @@ class DNSimple:
             user_agent=user_agent,
             ca_bundle=ca_bundle,
         )
-        self._payer = BudgetedCalls(budget or UnlimitedBudget())
+        self._calls = BudgetedCalls(budget or UnlimitedBudget())
 
     def with_purpose(self, purpose: Purpose) -> DNSimple:
-        """The same, but its calls are paid for by another part of the quota."""
-        return self._paid_by(self._payer.on_behalf_of(purpose))
+        """The same account, but calls use another part of the quota."""
+        return self._with_calls(self._calls.with_purpose(purpose))
 
     @contextmanager
     def reserve(self, calls: int) -> Iterator[DNSimple]:
-        """The same with so many calls paid for, all or none: for calls that are of no use without each other."""
-        with self._payer.reserve(calls) as calls_budget:
-            yield self._paid_by(calls_budget)
+        """The same account with this number of calls reserved, all or none: for calls that are useless separately."""
+        with self._calls.reserve(calls) as reserved:
+            yield self._with_calls(reserved)
 
-    def with_observer(self, hear: Callable[[Answer], None]) -> DNSimple:
-        """The same, but somebody is told of each answer."""
-        return self._paid_by(self._payer.with_observer(hear))
+    def with_observer(self, observe: Callable[[Answer], None]) -> DNSimple:
+        """The same account, but `observe` is called with the outcome of each call."""
+        return self._with_calls(self._calls.with_observer(observe))
 
     def read_only(self) -> DNSimple:
-        """The same, but a token that is rejected stops nobody: for somebody who wants to know whether it is."""
-        return self._paid_by(self._payer.read_only())
+        """The same account, but a rejected token does not block other callers: for checking the token."""
+        return self._with_calls(self._calls.read_only())
 
-    def _paid_by(self, calls_budget: BudgetedCalls) -> DNSimple:
+    def _with_calls(self, budgeted_calls: BudgetedCalls) -> DNSimple:
         other = copy.copy(self)
-        other._payer = calls_budget
+        other._calls = budgeted_calls
         return other
 
     def whoami(self, *, deadline: Deadline | None = None) -> Identity:
@@ -146,18 +146,18 @@ class DNSimple:
         signature_algorithm: str,
         deadline: Deadline | None = None,
     ) -> Purchase:
-        """Buy a Let's Encrypt certificate. Not idempotent: after `LostAnswerError` look before buying again."""
+        """Purchase a Let's Encrypt certificate. Not idempotent: after `LostAnswerError`, check before retrying."""
         body: dict[str, Any] = {
             "name": name,
             "auto_renew": auto_renew,
             "signature_algorithm": signature_algorithm,
         }
-        if alternate_names:  # even an empty list might ask for a feature that the plan lacks
+        if alternate_names:  # even an empty list might require a feature that the plan lacks
             body["alternate_names"] = list(alternate_names)
         return self._one(self._call("POST", _ORDERS, 201, body, domain=domain), models.purchase, deadline)
 
     def issue(self, domain: str, certificate_id: int, *, deadline: Deadline | None = None) -> Certificate:
-        """Have a bought certificate issued."""
+        """Request the issuance of a purchased certificate."""
         call = self._call("POST", _ORDERS + "/{certificate}/issue", 202, domain=domain, certificate=certificate_id)
         return self._one(call, models.certificate, deadline)
 
@@ -170,7 +170,7 @@ class DNSimple:
         signature_algorithm: str,
         deadline: Deadline | None = None,
     ) -> Renewal:
-        """Buy the successor of a certificate. Neither option is inherited. Not idempotent."""
+        """Purchase the renewal of a certificate. Neither option is inherited. Not idempotent."""
         body = {"auto_renew": auto_renew, "signature_algorithm": signature_algorithm}
         path = _ORDERS + "/{certificate}/renewals"
         call = self._call("POST", path, 201, body, domain=domain, certificate=certificate_id)
@@ -179,7 +179,7 @@ class DNSimple:
     def issue_renewal(
         self, domain: str, certificate_id: int, renewal_id: int, *, deadline: Deadline | None = None
     ) -> Certificate:
-        """Have a bought renewal issued; returns the new certificate. `certificate_id` is the old one."""
+        """Request the issuance of a purchased renewal; returns the new certificate. `certificate_id` is the old one."""
         path = _ORDERS + "/{certificate}/renewals/{renewal}/issue"
         call = self._call("POST", path, 202, domain=domain, certificate=certificate_id, renewal=renewal_id)
         return self._one(call, models.certificate, deadline)
@@ -194,10 +194,10 @@ class DNSimple:
         return self._one(self._call("POST", "/{account}/webhooks", 201, {"url": url}), models.webhook, deadline)
 
     def delete_webhook(self, webhook_id: int, *, deadline: Deadline | None = None) -> None:
-        """Remove a webhook; one that is gone already is removed too."""
+        """Delete a webhook; succeeds if it does not exist."""
         try:
             call = self._call("DELETE", "/{account}/webhooks/{webhook}", 204, webhook=webhook_id)
-            self._transport.send(call, deadline, self._payer)
+            self._transport.send(call, deadline, self._calls)
         except errors.NotFoundError:
             return
 
@@ -233,14 +233,14 @@ class DNSimple:
         return self._read(paged, lambda document: _page(document, build), deadline)
 
     def _read[T](self, call: Call, build: Callable[[dict[str, Any]], T], deadline: Deadline | None) -> T:
-        document = self._transport.send(call, deadline, self._payer)
+        document = self._transport.send(call, deadline, self._calls)
         try:
             return build(document)
         except models.MalformedAnswerError as error:
-            message = f"DNSimple's answer cannot be used: {error}"
+            message = f"unusable response from DNSimple: {error}"
             if call.only_asks:
                 raise errors.ServerFaultError(message) from None
-            raise errors.LostAnswerError(f"{message}; it may have been carried out") from None
+            raise errors.LostAnswerError(f"{message}; the request may have taken effect") from None
 
 
 def _checked_domain(value: object) -> str | int:

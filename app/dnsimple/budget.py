@@ -1,8 +1,8 @@
 """The account's API quota: one budget for all processes, kept in the database (contract, section 4).
 
-Every call is paid for before it is sent. What DNSimple's headers say corrects the budget, always to the lower side
-while other calls are on their way, so that all processes together never exceed it. A 429 stops everyone until the
-announced reset; a 401 stops everyone who uses that token, for a wrong token burns a small quota of its own.
+Every call is acquired before it is sent. DNSimple's headers correct the budget, only downwards while other calls are
+in flight, so that all processes together never exceed it. A 429 blocks all calls until the announced reset. A 401
+blocks the calls with that token, since each rejected token consumes a small quota of its own.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from app.db.clock import read_now
 from app.db.database import Database
 from app.db.models import Quota
 from app.db.upsert import insert_once
+from app.dnsimple.budgeted_calls import Answer, Purpose
 from app.dnsimple.errors import AuthenticationError, RateLimitedError
-from app.dnsimple.purposes import Answer, Purpose
 from app.errors import CertcourierError, RetryableError
 
 log = structlog.get_logger("certcourier.quota")
 
-# DNSimple's window is an hour; how long it really is, the first answer of a window tells.
+# DNSimple's window is an hour; the first response within a window shows its actual length.
 _WINDOW_SECONDS = 3600
 _LONGEST_WINDOW_SECONDS = 2 * _WINDOW_SECONDS
-# Until the first answer tells; small enough that a burst at the very beginning exceeds no real limit.
+# Until the first response; small enough that an initial burst exceeds no real limit.
 _ASSUMED_LIMIT = 30
-# DNSimple's times are whole seconds; a window is taken for over only when it is over on both sides.
+# DNSimple's times are whole seconds; a window counts as ended only when it has ended on both sides.
 _MARGIN = timedelta(seconds=1.5)
-# Two ends of a window further apart than this are two windows.
+# Resets further apart than this belong to different windows.
 _SAME_WINDOW = timedelta(seconds=5)
 _REJECTED_PAUSE = timedelta(minutes=15)
 _UNEXPLAINED_PAUSE_SECONDS = 60.0
-# Calls that anybody can cause who can post events.
-_ON_A_WORD = {Purpose.UNKNOWN, Purpose.REPEATED}
-# What waited is resumed over this share of a window, not all at once: over a minute of an hour.
+# Calls that anyone who can post events can cause.
+_CAUSED_BY_EVENTS = {Purpose.UNVERIFIED_EVENT, Purpose.REPEAT_CHECK}
+# Waiting work resumes spread over this share of a window: over a minute of an hour.
 _SPREAD = 1 / 60
 
 
 class QuotaExhaustedError(RetryableError):
-    """Not sent: the budget is spent, or everyone is stopped. `retry_after` is in seconds."""
+    """Not sent: the budget is exhausted or calls are blocked. `retry_after` is in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Per cent of the limit: kept free for interactive orders; what calls for unknown things may waste.
+    """Percentages of the limit: reserved for interactive orders, and available to unverified events.
 
-    The reserve shrinks with the time that is left of the window, so that none of it is lost when nobody orders.
+    The reserve shrinks with the time left in the window, so that none of it is lost if there are no orders.
     """
 
     reserve: float = 10.0
@@ -62,12 +62,12 @@ class Shares:
 
 
 def digest_token(token: str) -> str:
-    """What stands for a token in the quota's row."""
+    """The digest that represents a token in the quota's row."""
     return hashlib.sha256(b"quota" + token.strip().encode()).hexdigest()[:16]
 
 
 class RateBudget:
-    """Asked before each call, told after it."""
+    """Consulted before each call and updated after it."""
 
     def __init__(
         self,
@@ -82,10 +82,10 @@ class RateBudget:
         self._account_id = account_id
         self._token_digest = digest_token(token)
         self._shares = shares or Shares()
-        self._rng = rng or random.Random()  # noqa: S311, a spread is no secret
+        self._rng = rng or random.Random()  # noqa: S311, jitter is no secret
 
-    def admit(self, purpose: Purpose, calls: int = 1) -> None:
-        """Pay for so many calls, or raise `QuotaExhaustedError`."""
+    def acquire(self, purpose: Purpose, calls: int = 1) -> None:
+        """Acquire this number of calls, all or none; raises `QuotaExhaustedError` otherwise."""
         with self._database.write() as session:
             row, now = self._row(session)
             self._begin_window(row, now)
@@ -93,39 +93,39 @@ class RateBudget:
             if refusal is None:
                 row.remaining -= calls
                 row.in_flight += calls
-                if purpose in _ON_A_WORD:
+                if purpose in _CAUSED_BY_EVENTS:
                     row.unknown_left -= calls
         if refusal is not None:
             raise refusal
 
-    def give_back(self, purpose: Purpose, calls: int) -> None:
-        """Calls that were paid for and not sent. Never raises."""
-        with _kept_quiet(), self._database.write() as session:
+    def release(self, purpose: Purpose, calls: int) -> None:
+        """Give back acquired calls that are not sent. Never raises."""
+        with _logged_failures(), self._database.write() as session:
             row, _ = self._row(session)
-            row.remaining += min(calls, row.in_flight)  # none of them, if its window has ended meanwhile
+            row.remaining += min(calls, row.in_flight)  # none if their window has ended meanwhile
             row.in_flight = max(0, row.in_flight - calls)
-            if purpose in _ON_A_WORD:
+            if purpose in _CAUSED_BY_EVENTS:
                 row.unknown_left += calls
 
-    def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
-        """Learn from a call that has ended, with or without an answer. Never raises: the answer must get through."""
-        with _kept_quiet():
-            self._settle(purpose, answer, error)
+    def update(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
+        """Take the outcome of a call into account. Never raises: the caller must receive the response."""
+        with _logged_failures():
+            self._update(purpose, answer, error)
 
-    def _settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
+    def _update(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
         with self._database.write() as session:
             row, now = self._row(session)
             row.in_flight = max(0, row.in_flight - 1)
-            if purpose is Purpose.UNKNOWN and error is None:
-                row.unknown_left += 1  # it is known: nothing was wasted
+            if purpose is Purpose.UNVERIFIED_EVENT and error is None:
+                row.unknown_left += 1  # the event was genuine, so the call costs nothing of this share
             self._correct(row, now, answer)
             if isinstance(error, RateLimitedError) and error.account_wide:
                 pause = error.retry_after if error.retry_after is not None else _UNEXPLAINED_PAUSE_SECONDS
-                self._stop(row, now + timedelta(seconds=pause), "quota exceeded", None)
+                self._block(row, now + timedelta(seconds=pause), "quota exceeded", None)
             elif isinstance(error, AuthenticationError):
-                # A 429's stop is everybody's, and must not be forgotten for one that is a token's.
-                if not self._is_stopped_for_all(row, now):
-                    self._stop(row, now + _REJECTED_PAUSE, "token rejected", self._token_digest)
+                # A block of all calls (429) takes precedence over that of one token.
+                if not self._blocks_all_calls(row, now):
+                    self._block(row, now + _REJECTED_PAUSE, "token rejected", self._token_digest)
             elif answer.status is not None and answer.status < 500 and row.blocked_token == self._token_digest:
                 row.blocked_until = row.blocked_reason = row.blocked_token = None
 
@@ -150,68 +150,71 @@ class RateBudget:
     def _begin_window(self, row: Quota, now: datetime) -> None:
         if now >= row.reset_at:
             row.remaining = row.call_limit
-            row.in_flight = 0  # what has not come back by now was lost with its process
+            row.in_flight = 0  # calls still in flight were lost with their process
             row.unknown_left = self._unknown_share(row.call_limit)
             row.reset_at = now + timedelta(seconds=row.window_seconds) + _MARGIN
 
     def _refusal(self, row: Quota, now: datetime, purpose: Purpose, calls: int) -> QuotaExhaustedError | None:
-        stopped = row.blocked_until is not None and row.blocked_until > now
-        if stopped and row.blocked_until is not None and row.blocked_token in {None, self._token_digest}:
+        if (
+            row.blocked_until is not None
+            and row.blocked_until > now
+            and row.blocked_token in {None, self._token_digest}
+        ):
             seconds = (row.blocked_until - now).total_seconds()
-            return self._wait(row, seconds, f"all calls to DNSimple are stopped: {row.blocked_reason}")
+            return self._wait(row, seconds, f"calls to DNSimple are paused: {row.blocked_reason}")
         until_reset = max(0.0, (row.reset_at - now).total_seconds())
         if row.remaining < calls:
-            return self._wait(row, until_reset, "this hour's calls to DNSimple are spent")
+            return self._wait(row, until_reset, "this hour's calls to DNSimple are used up")
         reserve = row.call_limit * self._shares.reserve / 100
         spare = row.remaining - calls + 1
         if purpose is not Purpose.INTERACTIVE and spare <= reserve * until_reset / row.window_seconds:
             released = until_reset - row.window_seconds * spare / reserve
             pause = self._rng.uniform(max(0.0, released), until_reset)
-            return self._wait(row, pause, "the rest of this hour's calls to DNSimple is kept for orders")
-        if purpose in _ON_A_WORD and row.unknown_left <= 0:
-            return self._wait(row, until_reset, "this hour's calls for unknown certificates are spent")
+            return self._wait(row, pause, "the rest of this hour's calls to DNSimple is reserved for orders")
+        if purpose in _CAUSED_BY_EVENTS and row.unknown_left <= 0:
+            return self._wait(row, until_reset, "this hour's calls for unknown certificates are used up")
         return None
 
     def _wait(self, row: Quota, seconds: float, reason: str) -> QuotaExhaustedError:
         return QuotaExhaustedError(reason, retry_after=seconds + self._rng.uniform(0, _SPREAD * row.window_seconds))
 
     def _correct(self, row: Quota, now: datetime, answer: Answer) -> None:
-        """Take over what the headers say, where they make sense and belong to a window that has not ended."""
-        seen = answer.rate_limit
-        if seen is None or not 0 <= seen.remaining <= seen.limit or seen.limit == 0:
+        """Apply the quota of the response's headers if they are plausible and their window has not ended."""
+        reported = answer.rate_limit
+        if reported is None or not 0 <= reported.remaining <= reported.limit or reported.limit == 0:
             return
-        if not 0 < seen.seconds_left <= _LONGEST_WINDOW_SECONDS:
+        if not 0 < reported.seconds_left <= _LONGEST_WINDOW_SECONDS:
             return
-        reset_at = now + timedelta(seconds=seen.seconds_left) + _MARGIN
-        # Calls of ours that are on their way may not be counted in what this answer says.
-        certainly_left = max(0, seen.remaining - row.in_flight)
-        if reset_at > row.reset_at + _SAME_WINDOW or seen.limit != row.call_limit:
+        reset_at = now + timedelta(seconds=reported.seconds_left) + _MARGIN
+        # The reported number may not include our calls in flight.
+        certainly_left = max(0, reported.remaining - row.in_flight)
+        if reset_at > row.reset_at + _SAME_WINDOW or reported.limit != row.call_limit:
             row.remaining = certainly_left
         else:
             row.remaining = min(row.remaining, certainly_left)
-        if seen.limit != row.call_limit:
+        if reported.limit != row.call_limit:
             wasted = self._unknown_share(row.call_limit) - row.unknown_left
-            row.unknown_left = max(0, self._unknown_share(seen.limit) - wasted)
-            row.call_limit, row.window_seconds = seen.limit, 1
-        row.window_seconds = max(row.window_seconds, math.ceil(seen.seconds_left))
+            row.unknown_left = max(0, self._unknown_share(reported.limit) - wasted)
+            row.call_limit, row.window_seconds = reported.limit, 1
+        row.window_seconds = max(row.window_seconds, math.ceil(reported.seconds_left))
         row.reset_at = reset_at
 
     @staticmethod
-    def _is_stopped_for_all(row: Quota, now: datetime) -> bool:
+    def _blocks_all_calls(row: Quota, now: datetime) -> bool:
         return row.blocked_token is None and row.blocked_until is not None and row.blocked_until > now
 
-    def _stop(self, row: Quota, until: datetime, reason: str, token: str | None) -> None:
+    def _block(self, row: Quota, until: datetime, reason: str, token: str | None) -> None:
         row.blocked_until, row.blocked_reason, row.blocked_token = until, reason, token
-        log.error("all calls to DNSimple are stopped", reason=reason, until=until.isoformat(timespec="seconds"))
+        log.error("calls to DNSimple paused", reason=reason, until=until.isoformat(timespec="seconds"))
 
     def _unknown_share(self, limit: int) -> int:
         return max(1, round(limit * self._shares.unknown / 100))
 
 
 @contextmanager
-def _kept_quiet() -> Iterator[None]:
-    """What cannot be written is lost to the budget, on the safe side: the answer itself must get through."""
+def _logged_failures() -> Iterator[None]:
+    """Log failures of the database: the caller must receive the response, and the budget errs on the safe side."""
     try:
         yield
-    except SQLAlchemyError as problem:
-        log.error("the quota could not be settled", reason=type(problem).__name__)  # noqa: TRY400
+    except SQLAlchemyError as error:
+        log.error("quota not updated", reason=type(error).__name__)  # noqa: TRY400

@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import SSLError as TLSError
 
 from app.dnsimple import errors
-from app.dnsimple.purposes import Answer, BudgetedCalls, RateLimit
+from app.dnsimple.budgeted_calls import Answer, BudgetedCalls, RateLimit
 
 log = structlog.get_logger("certcourier.dnsimple")
 
@@ -116,10 +116,10 @@ class Transport:
     def __repr__(self) -> str:
         return f"<Transport to {self._base_url}>"
 
-    def send(self, call: Call, deadline: Deadline | None, calls_budget: BudgetedCalls) -> Any:
+    def send(self, call: Call, deadline: Deadline | None, budgeted_calls: BudgetedCalls) -> Any:
         """The parsed JSON of a successful answer, or None for 204. Raises the errors of `app.dnsimple.errors`."""
         limit = deadline or Deadline.after(self._connect_timeout + 2 * self._read_timeout)
-        calls_budget.begin()
+        budgeted_calls.begin()
         started, status, headers, failure = time.monotonic(), None, CaseInsensitiveDict[str](), None
         try:
             response, body = self._exchange(call, limit)
@@ -133,7 +133,7 @@ class Transport:
             known = (_rate_limit(headers), _request_id(headers), _date(headers))
             answer = Answer(call.method, call.path, status, seconds, *known)
             log.debug("dnsimple answered", method=call.method, path=call.path, status=status)
-            calls_budget.end(answer, failure)
+            budgeted_calls.end(answer, failure)
 
     def _exchange(self, call: Call, limit: Deadline) -> tuple[requests.Response, bytes | None]:
         """The answer's head, and its body or None when that was cut off or too large."""

@@ -18,9 +18,9 @@ from app.certificates.records import lock_certificate, record_renewal_failure
 from app.certificates.retrieval import FetchRequest
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, Domain
+from app.dnsimple.budgeted_calls import Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.dnsimple.models import Certificate as RemoteCertificate
-from app.dnsimple.purposes import Purpose
 from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim, Snooze
 from app.services import Services
@@ -72,7 +72,9 @@ def _check_auto_renewal(services: Services, claim: Claim, certificate: Certifica
                 raise Snooze(_MIN_CHECK_INTERVAL.total_seconds(), "the domain was checked a moment ago")
             domain.last_checked_at = db_now()
     try:
-        remotes = list(islice(services.dnsimple.with_purpose(Purpose.REPEATED).certificates(certificate.domain), PAGE))
+        remotes = list(
+            islice(services.dnsimple.with_purpose(Purpose.REPEAT_CHECK).certificates(certificate.domain), PAGE)
+        )
     except NotFoundError as error:
         _ignore(claim, str(error))
         return
@@ -103,7 +105,7 @@ def _is_renewed(old: RemoteCertificate, remotes: list[RemoteCertificate]) -> boo
 
 def _check_private_key(services: Services, claim: Claim, certificate: Certificate) -> None:
     try:
-        services.dnsimple.with_purpose(Purpose.REPEATED).private_key(certificate.domain, certificate.id)
+        services.dnsimple.with_purpose(Purpose.REPEAT_CHECK).private_key(certificate.domain, certificate.id)
     except NotIssuedYetError as error:
         if "private key not present" not in error.message.lower():
             raise

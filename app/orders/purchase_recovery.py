@@ -14,7 +14,7 @@ from app.db.models import Certificate, Order
 from app.db.models.states import FAILED_CERTIFICATE_STATES, FINAL_ORDER_STATES
 from app.dnsimple.adapter import Certificate as RemoteCertificate
 from app.dnsimple.adapter import Deadline, DNSimple
-from app.dnsimple.purposes import Answer
+from app.dnsimple.budgeted_calls import Answer
 
 # A certificate counts as the result of a lost purchase if DNSimple created it after our attempt. Clocks may differ by
 # this much; the offset of a clock of ours that is further ahead is computed from the Date of DNSimple's answer.

@@ -94,7 +94,9 @@ def test_cancelling_an_orders_job_fails_the_order(app: Flask, client: FlaskClien
 def test_renewals_are_ordered_together_or_not_at_all(app: Flask, services: Services) -> None:
     add_lineages(services, 1, each=2)  # certificate 10, and 11 that has replaced it
     assert "no fetched certificate has the ID 99" in run(app, "certificates", "renew", "11", "99", status=1)
-    assert "certificate 10 has already been replaced by certificate 11" in run(app, "certificates", "renew", "10", status=1)
+    assert "certificate 10 has already been replaced by certificate 11" in run(
+        app, "certificates", "renew", "10", status=1
+    )
     assert jobs(services, "advance_order") == []
     said = run(app, "certificates", "renew", "11")
     (job,) = jobs(services, "advance_order")

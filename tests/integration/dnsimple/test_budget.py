@@ -15,6 +15,7 @@ from app.db.database import Database
 from app.db.models import Quota
 from app.dnsimple.adapter import DNSimple, Purpose
 from app.dnsimple.budget import QuotaExhaustedError, RateBudget, Shares
+from app.dnsimple.budgeted_calls import Answer, BudgetedCalls, RateLimit
 from app.dnsimple.errors import (
     AuthenticationError,
     DNSimpleError,
@@ -22,7 +23,6 @@ from app.dnsimple.errors import (
     NotIssuedYetError,
     RateLimitedError,
 )
-from app.dnsimple.purposes import Answer, BudgetedCalls, RateLimit
 from tests.support.harness import ACCOUNT, TOKEN
 from tests.support.simulator_process import Simulator
 
@@ -44,8 +44,8 @@ def call(
     error: DNSimpleError | None = None,
     purpose: Purpose = Purpose.INTERACTIVE,
 ) -> None:
-    kept.admit(purpose)
-    kept.settle(purpose, said, error)
+    kept.acquire(purpose)
+    kept.update(purpose, said, error)
 
 
 def row(database: Database) -> Quota:
@@ -61,7 +61,7 @@ def change(database: Database, **values: Any) -> None:
 def admitted(kept: RateBudget, purpose: Purpose, most: int = 1000) -> int:
     for count in range(most):
         try:
-            kept.admit(purpose)
+            kept.acquire(purpose)
         except QuotaExhaustedError:
             return count
     return most
@@ -85,8 +85,8 @@ def test_calls_that_are_on_their_way_are_not_promised_again(database: Database) 
     kept = keeper(database)
     call(kept, answer(100, 99))
     for _ in range(10):
-        kept.admit(Purpose.INTERACTIVE)
-    kept.settle(Purpose.INTERACTIVE, answer(100, 50), None)
+        kept.acquire(Purpose.INTERACTIVE)
+    kept.update(Purpose.INTERACTIVE, answer(100, 50), None)
     assert row(database).remaining == 50 - 9
 
 
@@ -111,8 +111,8 @@ def test_the_reserve_shrinks_with_the_time_that_is_left(database: Database) -> N
     kept = keeper(database, reserve=10)
     call(kept, answer(1000, 999))
     call(kept, answer(1000, 60))
-    with pytest.raises(QuotaExhaustedError, match="kept for orders") as caught:
-        kept.admit(Purpose.BACKGROUND)
+    with pytest.raises(QuotaExhaustedError, match="reserved for orders") as caught:
+        kept.acquire(Purpose.BACKGROUND)
     assert 0.4 * 3600 - 10 <= (caught.value.retry_after or 0) <= 3600 + 60  # 60 are more than a tenth of 60 % of it
     change(database, reset_at=db_now(1090))
     assert admitted(kept, Purpose.BACKGROUND) == 30
@@ -124,32 +124,32 @@ def test_unknown_things_have_a_small_budget_that_only_waste_uses_up(database: Da
     kept = keeper(database, unknown=5, reserve=0)
     call(kept, answer(100, 99))
     for _ in range(20):
-        call(kept, answer(100, 90), purpose=Purpose.UNKNOWN)
+        call(kept, answer(100, 90), purpose=Purpose.UNVERIFIED_EVENT)
     for _ in range(5):
-        call(kept, answer(100, 70, status=404), NotFoundError("no", status=404), Purpose.UNKNOWN)
+        call(kept, answer(100, 70, status=404), NotFoundError("no", status=404), Purpose.UNVERIFIED_EVENT)
     with pytest.raises(QuotaExhaustedError, match="unknown"):
-        kept.admit(Purpose.UNKNOWN)
-    kept.admit(Purpose.BACKGROUND)
+        kept.acquire(Purpose.UNVERIFIED_EVENT)
+    kept.acquire(Purpose.BACKGROUND)
 
 
 def test_what_is_looked_at_again_on_an_events_word_is_never_free(database: Database) -> None:
     kept = keeper(database, unknown=5, reserve=0)
     call(kept, answer(100, 99))
     for _ in range(5):
-        call(kept, answer(100, 90), purpose=Purpose.REPEATED)
-    for purpose in (Purpose.REPEATED, Purpose.UNKNOWN):
+        call(kept, answer(100, 90), purpose=Purpose.REPEAT_CHECK)
+    for purpose in (Purpose.REPEAT_CHECK, Purpose.UNVERIFIED_EVENT):
         with pytest.raises(QuotaExhaustedError, match="unknown"):
-            kept.admit(purpose)
-    kept.admit(Purpose.BACKGROUND)
+            kept.acquire(purpose)
+    kept.acquire(Purpose.BACKGROUND)
 
 
 def test_an_unknown_certificate_that_is_not_handed_out_is_not_free(database: Database) -> None:
     kept = keeper(database, unknown=5, reserve=0)
     call(kept, answer(100, 99))
     for _ in range(5):
-        call(kept, answer(100, 90, status=428), NotIssuedYetError("not yet", status=428), Purpose.UNKNOWN)
+        call(kept, answer(100, 90, status=428), NotIssuedYetError("not yet", status=428), Purpose.UNVERIFIED_EVENT)
     with pytest.raises(QuotaExhaustedError, match="unknown"):
-        kept.admit(Purpose.UNKNOWN)
+        kept.acquire(Purpose.UNVERIFIED_EVENT)
 
 
 def test_calls_that_belong_together_are_paid_for_together(database: Database) -> None:
@@ -167,7 +167,7 @@ def test_calls_that_belong_together_are_paid_for_together(database: Database) ->
 def test_what_was_paid_for_and_not_sent_is_given_back(database: Database) -> None:
     kept = keeper(database, reserve=0)
     call(kept, answer(100, 10))
-    with BudgetedCalls(kept).on_behalf_of(Purpose.UNKNOWN).reserve(2) as pair:
+    with BudgetedCalls(kept).with_purpose(Purpose.UNVERIFIED_EVENT).reserve(2) as pair:
         pair.begin()
         pair.end(answer(100, 9), None)
     assert admitted(kept, Purpose.BACKGROUND) == 9
@@ -190,7 +190,7 @@ def test_waiting_lasts_until_the_reset_and_is_spread(database: Database) -> None
     pauses = []
     for _ in range(20):
         with pytest.raises(QuotaExhaustedError) as caught:
-            kept.admit(Purpose.INTERACTIVE)
+            kept.acquire(Purpose.INTERACTIVE)
         pauses.append(caught.value.retry_after or 0)
     assert min(pauses) >= 600
     assert max(pauses) <= 600 + 62
@@ -201,24 +201,24 @@ def test_a_429_stops_everyone_until_the_announced_reset(database: Database) -> N
     call(keeper(database), answer(100, 99))
     call(keeper(database), answer(100, 98, status=429), RateLimitedError("quota exceeded", retry_after=600))
     with pytest.raises(QuotaExhaustedError, match="quota exceeded") as caught:
-        keeper(database, token="another").admit(Purpose.INTERACTIVE)
+        keeper(database, token="another").acquire(Purpose.INTERACTIVE)
     assert (caught.value.retry_after or 0) >= 599
     change(database, blocked_until=db_now(-1))
-    keeper(database).admit(Purpose.INTERACTIVE)
+    keeper(database).acquire(Purpose.INTERACTIVE)
 
 
 def test_an_endpoints_own_limit_stops_nobody_else(database: Database) -> None:
     kept = keeper(database)
     error = RateLimitedError("endpoint x quota exceeded", retry_after=600, account_wide=False)
     call(kept, answer(100, 98, status=429), error)
-    kept.admit(Purpose.BACKGROUND)
+    kept.acquire(Purpose.BACKGROUND)
 
 
 def test_a_401_stops_all_who_use_that_token_and_no_other(database: Database) -> None:
     call(keeper(database), answer(100, 99))
     call(keeper(database), answer(None, status=401), AuthenticationError("Authentication failed", status=401))
     with pytest.raises(QuotaExhaustedError, match="token rejected"):
-        keeper(database).admit(Purpose.INTERACTIVE)
+        keeper(database).acquire(Purpose.INTERACTIVE)
     renewed = keeper(database, token="a new one")
     call(renewed, answer(100, 90))
     assert TOKEN not in str(vars(row(database)))
@@ -230,12 +230,12 @@ def test_a_401_stops_all_who_use_that_token_and_no_other(database: Database) -> 
 
 def test_a_401_does_not_end_the_stop_that_is_everybodys(database: Database) -> None:
     kept = keeper(database)
-    kept.admit(Purpose.INTERACTIVE)  # on its way, with a token that is rejected
+    kept.acquire(Purpose.INTERACTIVE)  # on its way, with a token that is rejected
     call(keeper(database, token="another"), answer(None, status=429), RateLimitedError("exceeded", retry_after=600))
-    kept.settle(Purpose.INTERACTIVE, answer(None, status=401), AuthenticationError("Authentication failed", status=401))
+    kept.update(Purpose.INTERACTIVE, answer(None, status=401), AuthenticationError("Authentication failed", status=401))
     for token in (TOKEN, "another"):
         with pytest.raises(QuotaExhaustedError, match="quota exceeded"):
-            keeper(database, token=token).admit(Purpose.INTERACTIVE)
+            keeper(database, token=token).acquire(Purpose.INTERACTIVE)
 
 
 @pytest.fixture(params=[40])

@@ -14,7 +14,7 @@ import responses
 
 from app.dnsimple import errors
 from app.dnsimple.adapter import Answer, DNSimple, Purpose
-from app.dnsimple.purposes import RateLimit, UnlimitedBudget
+from app.dnsimple.budgeted_calls import RateLimit, UnlimitedBudget
 from app.errors import CertcourierError, OutcomeUnknownError, PermanentError, RetryableError
 
 TOKEN = "a-very-secret-token"
@@ -352,18 +352,18 @@ def test_a_token_that_is_none_is_refused_without_being_repeated(token: str) -> N
     assert token.strip() == "" or token not in str(caught.value)
 
 
-class Listener(UnlimitedBudget):
-    """Keeps what it is told."""
+class RecordingBudget(UnlimitedBudget):
+    """Records the outcomes of calls."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[Purpose, Answer, CertcourierError | None]] = []
+        self.outcomes: list[tuple[Purpose, Answer, CertcourierError | None]] = []
 
-    def settle(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
-        self.heard.append((purpose, answer, error))
+    def update(self, purpose: Purpose, answer: Answer, error: CertcourierError | None) -> None:
+        self.outcomes.append((purpose, answer, error))
 
 
-def test_the_gate_hears_of_status_and_quota_alone(mocked: responses.RequestsMock) -> None:
-    budget = Listener()
+def test_the_budget_learns_only_status_and_quota(mocked: responses.RequestsMock) -> None:
+    budget = RecordingBudget()
     dnsimple = DNSimple(account_id=1010, token=TOKEN, budget=budget)
     limits = {
         "X-RateLimit-Limit": "4800",
@@ -374,10 +374,10 @@ def test_the_gate_hears_of_status_and_quota_alone(mocked: responses.RequestsMock
     answer(mocked, get, json={"data": CERTIFICATE}, headers=limits)
     get(dnsimple)
     answer(mocked, get, status=404, headers=limits | {"X-RateLimit-Limit": "many"})
-    failure(dnsimple.with_purpose(Purpose.UNKNOWN), get)
-    (first_purpose, first, nothing), (second_purpose, second, error) = budget.heard
+    failure(dnsimple.with_purpose(Purpose.UNVERIFIED_EVENT), get)
+    (first_purpose, first, nothing), (second_purpose, second, error) = budget.outcomes
     path = "/{account}/domains/{domain}/certificates/{certificate}"
     assert (first_purpose, first.method, first.path, first.status, nothing) == ("background", "GET", path, 200, None)
     assert first.rate_limit == RateLimit(4800, 4799, 3600.0)
-    assert (second_purpose, second.status, second.rate_limit) == ("unknown", 404, None)
+    assert (second_purpose, second.status, second.rate_limit) == ("unverified_event", 404, None)
     assert isinstance(error, errors.NotFoundError)
