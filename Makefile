@@ -11,10 +11,10 @@ PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal $(PYTEST_OPTIONS
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test test-fast check lint types imports security audit fuzz format docs reference lock chaos simulation bench screenshots clean
+.PHONY: help run test test-fast test-all check lint types imports security audit fuzz format docs reference lock chaos simulation bench screenshots clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Start the service; without DNSIMPLE_API_TOKEN, with a simulated DNSimple and a demo
 	@exec $(BIN)/python -m launcher
@@ -23,7 +23,10 @@ test: $(VENV)/.dev ## Run all tests in two processes; AT_ONCE=N changes the numb
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev ## Run the unit tests and the integration tests on SQLite
-	$(PYTEST) -m "unit or integration" -k "not postgresql"
+	$(PYTEST) -m "(unit or integration) and not postgresql"
+
+test-all: $(VENV)/.dev ## Run all tests, those that use a database on SQLite and on PostgreSQL
+	$(PYTEST) --all-databases
 
 check: lint types imports ## Check style, types and import directions
 

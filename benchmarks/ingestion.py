@@ -46,7 +46,7 @@ def new_database(kind: str, folder: Path) -> Iterator[str]:
         return
     url = databases.new_postgres_database()
     yield url
-    databases.drop_postgres_database(url)
+    databases.release_postgres_database(url)
 
 
 def measure(kind: str) -> EventIngestion:

@@ -41,7 +41,7 @@ def measure(database: str) -> MainJob:
         finally:
             stack.stop()
             if database != "SQLite":
-                databases.drop_postgres_database(url)
+                databases.release_postgres_database(url)
 
 
 def _simulator() -> Simulator:

@@ -30,7 +30,7 @@ def report() -> str:
             heard.append(f"{median(delays):.0f} ({min(delays):.0f} to {max(delays):.0f})")
             cost.append(f"{_idle_cost(database):.2f} %")
             database.close()
-        databases.drop_postgres_database(urls[1])
+        databases.release_postgres_database(urls[1])
     rows.append(f"| commit to wake-up, ms | below 50 | {heard[0]} | {heard[1]} |")
     rows.append(f"| CPU time of one idle listener | | {cost[0]} | {cost[1]} |")
     return "\n".join(rows)

@@ -20,8 +20,6 @@ from tests.support.harness import TOKEN
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack
 
-pytestmark = pytest.mark.e2e
-
 PAGES = ("", "/certificates", "/orders", "/events", "/jobs", "/destinations", "/dnsimple", "/audit")
 _RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
 

@@ -105,7 +105,7 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
         return
     url = databases.new_postgres_database()
     yield url
-    databases.drop_postgres_database(url)
+    databases.release_postgres_database(url)
 
 
 def _simulator(plan: Plan) -> Simulator:

@@ -14,7 +14,7 @@ from app.orders import issuance
 from tests.chaos.boundaries import Life, When, chaos_settings
 from tests.support.simulator_process import Simulator
 
-pytestmark = pytest.mark.timeout(600)  # some hundred lives, each in a process of its own
+pytestmark = [pytest.mark.both_databases, pytest.mark.timeout(600)]  # some hundred lives, each in a process of its own
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -10,11 +10,11 @@ import pytest
 from tests.chaos.__main__ import table
 from tests.chaos.campaign import Plan, run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 PLANTED = Path(__file__).with_name("acknowledging_first.py")
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def test_a_short_campaign_breaks_no_promise(database: str) -> None:
     report = run(Plan(database, kills=15, seed=42))
     assert not report.violations, table([report])

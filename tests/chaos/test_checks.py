@@ -12,6 +12,8 @@ from app.db.models import InstallationState, Job, WebhookSecret
 from tests.chaos.checks import files_with_keys, holds_key, tables_with_keys
 from tests.support.x509 import Authority
 
+pytestmark = pytest.mark.both_databases
+
 KEY = Authority().issue("customer.example").key
 
 

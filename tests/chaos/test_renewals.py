@@ -23,6 +23,8 @@ from tests.support.orders import order_and_fetch
 from tests.support.renewals import age, finish, renew, renewal_of
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("when", ["before", "after"])

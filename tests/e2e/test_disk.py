@@ -25,8 +25,6 @@ from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
 from tests.support.traffic import EVENTS, Traffic, check_done_once, make_stack
 
-pytestmark = pytest.mark.e2e
-
 SLOT = "www.customer.example"
 FILES = ("fullchain.pem", "privkey.pem", "cert.pem", "chain.pem")
 AT_ONCE = 4

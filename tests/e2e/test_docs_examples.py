@@ -12,7 +12,7 @@ from config import Settings
 from tests.support.checkout import Checkout
 from tests.support.stack import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 PAGES = [
     path.relative_to(ROOT)

@@ -21,8 +21,6 @@ from tests.support.receiver import Receiver
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
 
-pytestmark = pytest.mark.e2e
-
 _DESTINATIONS = """
 [[destination]]
 name = "web"

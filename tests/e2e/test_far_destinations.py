@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.fakes.deliveries import write_destination
 from tests.support.fakes.gate import Gate
 from tests.support.fakes.vault import root_client, vault_server
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
-
-pytestmark = pytest.mark.e2e
 
 
 def test_a_certificate_and_its_renewal_reach_vault_although_it_was_down(

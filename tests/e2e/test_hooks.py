@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
-
-pytestmark = pytest.mark.e2e
 
 
 def test_a_hook_that_was_killed_with_its_worker_is_run_again(

@@ -22,8 +22,6 @@ from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
 from tests.support.traffic import EVENTS, Traffic, check_done_once, make_stack
 
-pytestmark = pytest.mark.e2e
-
 PURCHASE = "/{account}/domains/{domain}/certificates/letsencrypt"
 PRIVATE_KEY = "/{account}/domains/{domain}/certificates/{certificate}/private_key"
 
@@ -42,7 +40,7 @@ def stack(simulator: Simulator, tmp_path: Path) -> Iterator[Stack]:
         yield stack.start()
     finally:
         stack.kill_all()
-        databases.drop_postgres_database(url)
+        databases.release_postgres_database(url)
 
 
 def connect(stack: Stack) -> psycopg.Connection:
@@ -250,7 +248,7 @@ def test_the_clocks_of_the_hosts_do_not_matter(simulator: Simulator, tmp_path: P
         _order_on_hosts_apart(stack, simulator)
     finally:
         stack.kill_all()
-        databases.drop_postgres_database(url)
+        databases.release_postgres_database(url)
 
 
 def _order_on_hosts_apart(stack: Stack, simulator: Simulator) -> None:

@@ -24,8 +24,6 @@ from config import Settings, load_settings
 from launcher.demo import write_settings
 from tests.support.stack import ROOT, free_port, wait_until
 
-pytestmark = pytest.mark.e2e
-
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """Nothing of the caller's settings, and ports that are free."""

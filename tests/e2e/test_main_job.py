@@ -12,7 +12,7 @@ from tests.support.harness import WEBHOOK_SECRET
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.both_databases
 
 
 def openssl(*arguments: str) -> str:

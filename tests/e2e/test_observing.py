@@ -18,8 +18,6 @@ from tests.support import databases
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
 
-pytestmark = pytest.mark.e2e
-
 
 @pytest.fixture
 def pair(tmp_path: Path, simulator: Simulator) -> Iterator[Stack]:
@@ -28,7 +26,7 @@ def pair(tmp_path: Path, simulator: Simulator) -> Iterator[Stack]:
     stack = Stack(url, tmp_path, simulator, job_lease_seconds=2, web_workers=2, metrics_cache_seconds=0)
     yield stack.start()
     stack.kill_all()
-    databases.drop_postgres_database(url)
+    databases.release_postgres_database(url)
 
 
 def scrape(stack: Stack) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

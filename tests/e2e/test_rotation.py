@@ -21,8 +21,6 @@ from tests.support.simulator_process import Simulator
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.traffic import Traffic, check_done_once, make_stack
 
-pytestmark = pytest.mark.e2e
-
 
 @pytest.fixture
 def simulator(insistent_simulator: Simulator) -> Simulator:

@@ -11,8 +11,6 @@ from tests.support.servers import Caddy, HAProxy, Nginx, renew_under_load
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack
 
-pytestmark = pytest.mark.e2e
-
 
 @pytest.mark.parametrize("kind", [Nginx, HAProxy, Caddy])
 def test_a_renewal_under_load_fails_no_handshake_and_is_served(

@@ -15,8 +15,6 @@ from tests.support.harness import WEBHOOK_SECRET, event
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
 
-pytestmark = pytest.mark.e2e
-
 THREADS = 3
 HEAD = "POST /dnsimple/events/wrong HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 

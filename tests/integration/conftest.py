@@ -14,8 +14,9 @@ from app import create_app
 from app.auth.tokens import create_token
 from app.operations.health import claim_installation
 from app.services import Services
+from app.web import context
 from config import Settings
-from tests.support.harness import TOKEN, make_settings
+from tests.support.harness import TOKEN, make_settings, open_app
 from tests.support.simulator_process import Simulator
 
 _numbers = itertools.count(1)
@@ -51,7 +52,8 @@ def settings(database_url: str, simulator: Simulator, tmp_path: Path) -> Setting
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
-    app = create_app(settings)
+    """The application with services of the test's own."""
+    app = open_app(settings)
     services: Services = app.extensions["certcourier"].services
     claim_installation(services)
     yield app
@@ -62,6 +64,14 @@ def app(settings: Settings) -> Iterator[Flask]:
 def services(app: Flask) -> Services:
     services: Services = app.extensions["certcourier"].services
     return services
+
+
+@pytest.fixture
+def extensible_app(services: Services) -> Flask:
+    """An application of the test's own with the same services, to which it may add routes."""
+    app = create_app(services.settings)
+    context.bind(app, services)
+    return app
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from app.db.models import AuditEntry
 from app.services import Services
 from tests.support.command_line import run
 
+pytestmark = pytest.mark.both_databases
+
 
 def write(database: Database, count: int = 5) -> None:
     for number in range(count):

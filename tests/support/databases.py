@@ -13,6 +13,7 @@ import uuid
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -67,7 +68,8 @@ class Server:
 
     def start(self) -> None:
         """Returns when it takes connections."""
-        options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        # Without fsync what was committed survives the end of the server, though not of the machine.
+        options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         self._control("-o", options, "-l", str(self._folder / "log"), "start")
 
     def stop(self) -> None:
@@ -107,22 +109,76 @@ def _template() -> str:
     return _TEMPLATE
 
 
+_unused: list[str] = []
+
+
 def new_postgres_database() -> str:
-    """URL of a fresh database with current tables."""
+    """URL of an empty database with current tables; give it back with `release_postgres_database`."""
+    if _unused:
+        return _unused.pop()
     name = f"certcourier_test_{uuid.uuid4().hex[:12]}"
     _administer("CREATE DATABASE {} TEMPLATE {}", name, _template())
+    atexit.register(_administer, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
     return _named(postgres_server(), name)
 
 
-def drop_postgres_database(url: str) -> None:
-    """Drop it, whoever is still connected."""
-    _administer("DROP DATABASE {} WITH (FORCE)", url.rpartition("/")[2])
+def release_postgres_database(url: str) -> None:
+    """Disconnect all clients and empty it for another test, which takes a tenth of the time of a new database.
+
+    One whose tables are not as the template's is not used again.
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        if _schema(connection) == _schema_of_template():
+            connection.execute(_empty_all(connection))
+            _unused.append(url)
+
+
+def _schema(connection: psycopg.Connection[Any]) -> list[Any]:
+    query = """
+        SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'
+        UNION ALL SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT tgrelid::regclass::text, tgname, tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
+        ORDER BY 1, 2, 3
+    """
+    return connection.execute(query).fetchall()
+
+
+@cache
+def _schema_of_template() -> list[Any]:
+    with psycopg.connect(_named(postgres_server(), _template())) as connection:
+        return _schema(connection)
+
+
+def _empty_all(connection: psycopg.Connection[Any]) -> sql.Composed:
+    tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    sequences = connection.execute("SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'").fetchall()
+    # "replica" silences triggers: the audit trail refuses deletion, and foreign keys want an order.
+    return sql.SQL(";").join(
+        [
+            sql.SQL("SET session_replication_role = replica"),
+            *(sql.SQL("DELETE FROM {}").format(sql.Identifier(n)) for (n,) in tables if n != "alembic_version"),
+            *(sql.SQL("SELECT setval({}, 1, false)").format(n) for (n,) in sequences),
+        ]
+    )
+
+
+@cache
+def _sqlite_template() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="certcourier-sqlite-")
+    atexit.register(folder.cleanup)
+    file = Path(folder.name) / "template.db"
+    database = Database(f"sqlite:///{file}")
+    upgrade(database)
+    database.close()
+    return file
 
 
 def new_sqlite_database(folder: Path) -> str:
-    """URL of a fresh database file with current tables."""
-    url = f"sqlite:///{folder / 'certcourier.db'}"
-    database = Database(url)
-    upgrade(database)
-    database.close()
-    return url
+    """URL of a new database file with current tables."""
+    file = folder / "certcourier.db"
+    shutil.copy(_sqlite_template(), file)
+    return f"sqlite:///{file}"

@@ -6,15 +6,21 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from flask import Flask
 from sqlalchemy import select, update
 
+from app import create_app
 from app.db.clock import db_now
 from app.db.models import Job, Quota
 from app.jobs.kinds import JobKind
+from app.logs import configure_logs
 from app.operations.health import claim_installation
 from app.services import Services, build_services
+from app.web import context
 from app.worker.worker import run_job
 from config import Settings, load_settings
+
+_apps: dict[str, Flask] = {}
 
 ACCOUNT = 1010
 TOKEN = "simulated-token"
@@ -37,6 +43,18 @@ def make_settings(database_url: str, dnsimple_url: str, data_dir: Path, **more: 
     }
     assert more.keys() <= Settings.model_fields.keys(), "a setting that there is not would be ignored"
     return load_settings(**(given | more))
+
+
+def open_app(settings: Settings) -> Flask:
+    """As `create_app` with new services; the routes, which take long to compile, are those of an earlier call."""
+    of_services = {"database_url", "data_dir", "dnsimple_base_url", "key_encryption_key_file"}
+    key = repr(settings.model_dump(exclude=of_services))
+    if key not in _apps:
+        _apps[key] = create_app(settings)
+    else:
+        configure_logs(settings.log_format, settings.log_level)
+        context.bind(_apps[key], build_services(settings))
+    return _apps[key]
 
 
 def make_services(settings: Settings) -> Services:

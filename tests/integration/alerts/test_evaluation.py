@@ -29,6 +29,8 @@ from tests.support.receiver import Receiver
 from tests.support.records import add_deliveries, add_lineages
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:

@@ -12,6 +12,8 @@ from app.auth.rate_limits import RequestLimits
 from app.db.database import Database
 from app.db.models import RequestCount
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture(autouse=True)
 def _one_long_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -326,12 +326,12 @@ def test_a_token_that_cannot_be_is_refused(app: Flask, arguments: tuple[str, ...
     assert "No tokens" in run(app, "tokens", "list")
 
 
-def test_a_limited_token_sees_no_page_that_shows_more(app: Flask, services: Services) -> None:
-    @app.get("/everything")
+def test_a_limited_token_sees_no_page_that_shows_more(extensible_app: Flask, services: Services) -> None:
+    @extensible_app.get("/everything")
     @requires("read")
     def everything() -> str:
         return "all"
 
-    answer = limited(app, services, "example.org").get("/everything")
+    answer = limited(extensible_app, services, "example.org").get("/everything")
     assert answer.status_code == 403
     assert answer.json["type"] == "urn:certcourier:problem:domain-limited"

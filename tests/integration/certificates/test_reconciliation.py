@@ -20,6 +20,8 @@ from tests.support.harness import TOKEN, drain, jobs, make_due, make_services, m
 from tests.support.simulator_process import Simulator
 from tests.support.stack import wait_until
 
+pytestmark = pytest.mark.both_databases
+
 LIST = "/{account}/domains/{domain}/certificates"
 
 

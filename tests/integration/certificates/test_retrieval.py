@@ -19,6 +19,8 @@ from tests.support.harness import WEBHOOK_SECRET, drain, event, jobs, let_stop_e
 from tests.support.orders import EVENTS_PATH, order, post_event, show
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 DOWNLOAD = "GET /{account}/domains/{domain}/certificates/{certificate}/download"
 KEY = "GET /{account}/domains/{domain}/certificates/{certificate}/private_key"
 

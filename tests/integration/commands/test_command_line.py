@@ -112,7 +112,7 @@ def test_a_missing_database_is_a_message(tmp_path: Path) -> None:
             assert refused.exit_code == 1
             assert 'database "not_there" does not exist; create it' in refused.output
     finally:
-        databases.drop_postgres_database(existing)
+        databases.release_postgres_database(existing)
 
 
 def test_tables_that_are_missing_are_a_message_without_sql(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from tests.support.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, drain, event, 
 from tests.support.records import add_certificate
 from tests.support.simulator_process import ROOT, Simulator
 
+pytestmark = pytest.mark.both_databases
+
 ESCAPE = "\x1b"
 
 

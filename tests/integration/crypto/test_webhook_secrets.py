@@ -24,6 +24,8 @@ from tests.support.command_line import run
 from tests.support.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, drain, event, jobs, make_due, make_settings
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 EVENTS = "/dnsimple/events/"
 
 

@@ -10,6 +10,8 @@ from sqlalchemy import text
 from app.db.database import Database
 from app.db.models import InstallationState
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_a_forked_process_makes_connections_of_its_own(database: Database) -> None:
     """As under gunicorn, which loads the application before it forks."""

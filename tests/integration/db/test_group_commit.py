@@ -19,6 +19,8 @@ from app.events.ingestion import EventIngestion, IncomingEvent
 from app.services import Services
 from tests.support.harness import ACCOUNT, jobs
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_each_event_is_recorded_once_and_each_caller_told_so(services: Services) -> None:
     ingestion, commits = EventIngestion(services), []

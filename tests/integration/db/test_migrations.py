@@ -10,6 +10,8 @@ from app.db.database import Database
 from app.db.migrations import current_revision, downgrade, head_revision, upgrade
 from app.db.models import Base
 
+pytestmark = pytest.mark.both_databases
+
 # An index of an expression, which Alembic cannot compare.
 _OF_EXPRESSIONS = {"ix_certificates_search"}
 

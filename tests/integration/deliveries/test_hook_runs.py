@@ -33,6 +33,8 @@ from app.services import Services
 from app.worker.worker import run_job
 from tests.support.harness import drain, jobs, let_leases_end, make_due, make_services, make_settings
 
+pytestmark = pytest.mark.both_databases
+
 START = datetime(2026, 11, 1, tzinfo=UTC)
 CHANGES = 100
 

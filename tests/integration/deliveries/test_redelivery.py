@@ -27,6 +27,8 @@ from tests.support.orders import order_and_fetch
 from tests.support.records import add_deliveries, add_lineages
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def added(app: Flask, services: Services, tmp_path: Path) -> Services:

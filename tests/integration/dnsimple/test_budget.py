@@ -26,6 +26,8 @@ from app.dnsimple.errors import (
 from tests.support.harness import ACCOUNT, TOKEN
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 TEMPLATE = "/{account}/domains"
 
 

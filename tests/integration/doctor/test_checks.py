@@ -36,6 +36,8 @@ from tests.support.records import add_certificate
 from tests.support.simulator_process import Simulator
 from tests.support.stack import free_port
 
+pytestmark = pytest.mark.both_databases
+
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
 OURS = ["ns1.dnsimple-edge.com.", "ns2.dnsimple-edge.net."]
 SOA = ["ns1.dnsimple-edge.com. admin.example. 1 2 3 4 5"]

@@ -15,6 +15,8 @@ from app.db.models import Event
 from app.services import Services
 from tests.support.harness import WEBHOOK_SECRET, event, jobs
 
+pytestmark = pytest.mark.both_databases
+
 PATH = f"/dnsimple/events/{WEBHOOK_SECRET}"
 
 

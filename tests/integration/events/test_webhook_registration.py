@@ -18,6 +18,8 @@ from app.worker.worker import run_job
 from tests.support.harness import drain, jobs, make_due, register_webhook
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 OTHER = "https://other.example/hooks/secret"
 
 

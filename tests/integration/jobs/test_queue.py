@@ -18,6 +18,8 @@ from app.jobs.queue import Claim, LeaseLostError, Queue
 from app.jobs.wakeup import wakeup_for
 from app.worker.periodic import enqueue_due
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def queue(database: Database) -> Queue:

@@ -44,6 +44,8 @@ from tests.support.harness import drain, event, make_due, make_settings
 from tests.support.simulator_process import Simulator
 from tests.support.stack import ROOT
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_everything_is_sealed_anew_and_the_old_key_is_dropped(app: Flask, services: Services) -> None:
     add_encrypted_keys(services)

@@ -24,6 +24,8 @@ from tests.support.harness import ACCOUNT, WEBHOOK_SECRET, drain, event
 from tests.support.records import add_certificate
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 EVENTS = f"/dnsimple/events/{WEBHOOK_SECRET}"
 
 

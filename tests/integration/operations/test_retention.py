@@ -22,6 +22,8 @@ from app.services import Services
 from config import ConfigurationError
 from tests.support.harness import make_settings
 
+pytestmark = pytest.mark.both_databases
+
 DAY = 86400.0
 
 

@@ -21,6 +21,8 @@ from app.services import Services
 from tests.support.harness import drain, jobs, let_leases_end, let_stop_end, make_due
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 PURCHASE = "/{account}/domains/{domain}/certificates/letsencrypt"
 ISSUE = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/issue"
 LIST = "/{account}/domains/{domain}/certificates"

@@ -19,6 +19,8 @@ from tests.support.orders import order_and_fetch
 from tests.support.renewals import DAY, age, finish, renew, renewal_of, renewals
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 ORDER = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/renewals"
 ISSUE = ORDER + "/{renewal}/issue"
 

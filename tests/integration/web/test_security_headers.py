@@ -198,6 +198,7 @@ def test_a_request_id_is_taken_from_a_trusted_proxy_alone(app: Flask) -> None:
         assert where(app, PROXY, X_Request_Id=insane).headers["X-Request-Id"] != insane
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     "path",
     [

@@ -21,6 +21,8 @@ from app.worker.handlers import HANDLERS, Handler
 from app.worker.worker import run_job
 from tests.support.harness import drain, jobs, let_leases_end, make_due
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_a_job_that_fails_after_its_lease_was_lost_is_logged_as_lost(
     services: Services, capsys: pytest.CaptureFixture[str]

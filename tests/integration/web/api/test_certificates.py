@@ -19,6 +19,8 @@ from app.services import Services
 from app.web.api.openapi import openapi_document
 from tests.support.harness import make_services, make_settings
 
+pytestmark = pytest.mark.both_databases
+
 
 def add_certificates(services: Services, count: int) -> None:
     with services.database.write() as session:

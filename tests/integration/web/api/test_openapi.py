@@ -35,6 +35,8 @@ from tests.support.harness import WEBHOOK_SECRET, event, make_settings
 from tests.support.records import add_order
 from tests.support.simulator_process import Simulator
 
+pytestmark = pytest.mark.both_databases
+
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "12"))
 CHECKS = [
     not_a_server_error,

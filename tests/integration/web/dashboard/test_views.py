@@ -42,6 +42,8 @@ from config import Settings
 from tests.support import databases
 from tests.support.harness import ACCOUNT, jobs, make_settings
 
+pytestmark = pytest.mark.both_databases
+
 PAGES = ("", "/certificates", "/orders", "/events", "/jobs", "/destinations", "/dnsimple", "/audit")
 SCRIPT = "<script>alert(1)</script>"
 
