@@ -227,10 +227,10 @@ def test_a_crooked_path_or_cursor_finds_nothing(database_url: str, tmp_path: Pat
     assert answer.mimetype == "application/problem+json"
 
 
-def test_an_error_shows_nothing_of_the_inside(app: Flask) -> None:
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-    app.add_url_rule("/fails", "fails", lambda: {}["secret detail"])
-    answer = app.test_client().get("/fails")
+def test_an_error_shows_nothing_of_the_inside(extensible_app: Flask) -> None:
+    extensible_app.config["PROPAGATE_EXCEPTIONS"] = False
+    extensible_app.add_url_rule("/fails", "fails", lambda: {}["secret detail"])
+    answer = extensible_app.test_client().get("/fails")
     assert answer.status_code == 500
     for inside in ("secret detail", "KeyError", "Traceback", "werkzeug", ".py"):
         assert inside not in answer.text
