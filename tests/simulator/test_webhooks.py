@@ -133,15 +133,15 @@ def test_a_webhook_has_to_be_https(simulator: Simulator, url: object) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_it_goes_on_where_it_was(tmp_path: Path, receiver: EventReceiver, end: str) -> None:
-    """A certificate in the making and an event that was not heard survive a stop and a kill."""
+def test_it_resumes_after_a_restart(tmp_path: Path, receiver: EventReceiver, end: str) -> None:
+    """An unfinished issuance and an unacknowledged event survive a stop and a kill."""
     file = tmp_path / "state" / "simulator.db"
     options = {"state": file, "domain": ["example.com"], "allow_http_webhooks": True, "webhook_retry_base": 0.5}
     first = Simulator(issue_delay=0.05, **options).start()
     register(first, receiver)
     receiver.next("webhook.create")
     receiver.statuses = [500]
-    told = issue(first)
+    refused = issue(first)
     receiver.next()
     first.control("POST", "/settings", {"issue_delay": 1.0})
     pending = issue(first, "api")
@@ -149,8 +149,11 @@ def test_it_goes_on_where_it_was(tmp_path: Path, receiver: EventReceiver, end: s
     getattr(first, end)()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     receiver.statuses = [200]
+    receiver.forget()  # an event is sent at least once: the first process may have repeated the refused one
     with Simulator(issue_delay=0.05, **options) as second:
-        assert {receiver.next()["data"]["certificate"]["id"] for _ in range(2)} == {told, pending}
+        received: set[int] = set()
+        while received != {refused, pending}:
+            received.add(receiver.next()["data"]["certificate"]["id"])
         assert second.root_pem() == root
         assert second.purchase("example.com") > pending
         second.wait_until_delivered()

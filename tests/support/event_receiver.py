@@ -10,7 +10,7 @@ from typing import Any
 
 
 class EventReceiver:
-    """An endpoint for webhooks: `statuses` are given out in turn, the last one for ever."""
+    """An endpoint for webhooks: it answers with `statuses` in turn, and from then on with the last one."""
 
     def __init__(self) -> None:
         self.events: queue.Queue[tuple[dict[str, str], str]] = queue.Queue()
@@ -41,6 +41,11 @@ class EventReceiver:
             event: dict[str, Any] = json.loads(body)
             if event["name"] == name:
                 return event
+
+    def forget(self) -> None:
+        """Drop the events received so far."""
+        with self.events.mutex:
+            self.events.queue.clear()
 
     def close(self) -> None:
         self._server.shutdown()
