@@ -78,7 +78,10 @@ def _buy(simulator: Simulator, domain: str) -> int:
 def _wait_delivered(stack: Stack, simulator: Simulator, certificates: int) -> None:
     def all_there() -> bool:
         folder = stack.folder / "var" / "certificates"
-        return sum(1 for _ in folder.glob("*/versions/*")) >= certificates and not simulator.state()["deliveries_owed"]
+        return (
+            sum(1 for _ in folder.glob("*/versions/*")) >= certificates
+            and not simulator.state()["outstanding_deliveries"]
+        )
 
     wait_until(all_there, f"{certificates} certificates delivered", 3600)
 

@@ -172,8 +172,8 @@ class Dice:
     def call_fault(self, when: Literal["before", "after"], path_template: str, now: float) -> Fault | None:
         """The fault of an API call, if any."""
         for name, kind in CATALOGUE.items():
-            fits = kind.when == when and (not kind.only or path_template.endswith(kind.only))
-            if fits and kind.make is not None and self.hits(name):
+            applies = kind.when == when and (not kind.only or path_template.endswith(kind.only))
+            if applies and kind.make is not None and self.hits(name):
                 with self._lock:
                     fault = kind.make(self._generators[name], now)
                 fault.name = name

@@ -54,7 +54,7 @@ def show_state() -> Response:
             "domains": {domain.name: domain.id for domain in state.domains.values()},
             "certificates": dict(Counter(certificate.state for certificate in state.certificates.values())),
             "webhooks": [webhook.document() | {"failures": webhook.failures} for webhook in state.webhooks.values()],
-            "deliveries_owed": len(state.deliveries),
+            "outstanding_deliveries": len(state.deliveries),
             "idle": world().issuer.is_idle(),
         })  # fmt: skip
 

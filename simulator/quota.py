@@ -54,7 +54,7 @@ class Quota:
             else:
                 self.refused += 1
             left = max(0, self._settings.rate_limit - self._used)
-            # Told on the real clock: the answer's Date, which readers subtract, is not moved ahead.
+            # On the real clock, because clients subtract the Date header, which is not moved forward.
             reset = round(self._reset - self._clock.ahead)
             return Allowance(self._settings.rate_limit, left, reset, allowed)
 

@@ -71,7 +71,7 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"unknown option {name}")
         default = known[name].default
         kind = type(default) if default is not dataclasses.MISSING else dict if name == "rates" else list
-        fits = isinstance(value, (kind, int) if kind is float else kind)
-        if not fits or (isinstance(value, bool) and kind is not bool):
+        is_valid = isinstance(value, (kind, int) if kind is float else kind)
+        if not is_valid or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"{name} must be of type {kind.__name__}")
     return options

@@ -82,9 +82,9 @@ class Sender:
 
     def _send_by_chance(self, envelope: dict[str, Any]) -> None:
         hits, identifier, body = self._dice.hits, envelope["request_identifier"], _as_stored(envelope)
-        told = [old for old in self._sent.values() if '"certificate":' in old] if hits("event-replayed") else []
-        if told:
-            self.send_raw(told[int(self._dice.number("event-replayed", len(told) - 1))], None)
+        sent = [old for old in self._sent.values() if '"certificate":' in old] if hits("event-replayed") else []
+        if sent:
+            self.send_raw(sent[int(self._dice.number("event-replayed", len(sent) - 1))], None)
         for fault, forge in _FORGERIES.items():
             if hits(fault):
                 forged = forge(copy.deepcopy(envelope), self._state) | {"request_identifier": str(uuid.uuid4())}
@@ -111,13 +111,13 @@ class Sender:
             for webhook in self._state.webhooks.values():
                 if webhook.suppressed_at is None:
                     for _ in range(times):
-                        owed = Delivery(self._state.new_id("delivery"), webhook.id, body, time.time() + delay)
-                        self._owe(owed)
+                        delivery = Delivery(self._state.new_id("delivery"), webhook.id, body, time.time() + delay)
+                        self._enqueue(delivery)
                         if held:
-                            self._held.append(owed)
+                            self._held.append(delivery)
             for earlier in overtaken:
                 earlier.due = min(earlier.due, time.time() + _OVERTAKING_SECONDS)
-                self._owe(earlier)
+                self._enqueue(earlier)
 
     def replay(self, request_identifier: str, times: int) -> bool:
         """Send an event again unchanged. Returns False if it is unknown."""
@@ -131,12 +131,13 @@ class Sender:
 
         def tried() -> bool:
             now = time.time()
-            return settled() and all(owed.attempts or owed.due > now for owed in self._state.deliveries.values())
+            deliveries = self._state.deliveries.values()
+            return settled() and all(delivery.attempts or delivery.due > now for delivery in deliveries)
 
         with self._changed:
             self._changed.wait_for(tried, seconds)
 
-    def _owe(self, delivery: Delivery) -> None:
+    def _enqueue(self, delivery: Delivery) -> None:
         self._state.save(delivery)
         heapq.heappush(self._due, (delivery.due, delivery.id))
         self._changed.notify()
@@ -185,7 +186,7 @@ class Sender:
             self._state.forget(delivery)
         else:
             delivery.due = time.time() + self._settings.webhook_retry_base * 2.0 ** (delivery.attempts - 1)
-            self._owe(delivery)
+            self._enqueue(delivery)
 
     def _post(self, url: str, body: str) -> int | None:
         session = getattr(self._session, "session", None)

@@ -208,7 +208,7 @@ def _wait_for_rest(simulator: Simulator, database: Database, crowd: Crowd) -> No
             owed = select(func.count()).select_from(Job).where(Job.finished_at.is_(None), Job.kind.not_in(periodic))
             return (
                 not session.scalar(owed)
-                and not state["deliveries_owed"]
+                and not state["outstanding_deliveries"]
                 and not state["certificates"].get("requesting")
             )
 

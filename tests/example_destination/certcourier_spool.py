@@ -1,4 +1,4 @@
-"""Certificates as JSON documents in a folder, where another program picks them up."""
+"""Delivers certificates as JSON documents to a directory from which another program reads them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from app.destinations.base import (
 
 
 class SpoolConfig(DestinationConfig):
-    """What `[[destination]]` with `kind = "spool"` may say, beside what every destination may."""
+    """The fields of `kind = "spool"`, in addition to the common ones."""
 
     kind: Literal["spool"] = "spool"
-    folder: Path = Field(description="Folder that holds one document per lineage.")
+    folder: Path = Field(description="Directory that contains one document per lineage.")
 
 
 class SpoolDestination:
-    """Making one opens nothing and never fails."""
+    """The constructor must open nothing and never fail."""
 
     Config = SpoolConfig
 
@@ -41,10 +41,10 @@ class SpoolDestination:
         return self._config
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
-        """May be called again for the same certificate, and by several workers."""
+        """Can be called again for the same certificate, and by several workers at once."""
         held = self.current(bundle.slot)
-        if held is not None and held > bundle.version:  # never an older one over a newer one
-            return DeliveryResult("superseded", f"certificate {held.certificate_id} is there, which is newer")
+        if held is not None and held > bundle.version:  # never replace a newer certificate
+            return DeliveryResult("superseded", f"certificate {held.certificate_id} is newer")
         document = {
             "not_before": bundle.version.not_before.isoformat(),
             "certificate_id": bundle.version.certificate_id,
@@ -60,7 +60,7 @@ class SpoolDestination:
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).replace(self._file(bundle.slot))
-        except OSError as error:  # can succeed later: it is tried again, with growing pauses
+        except OSError as error:  # can succeed later: retried with increasing delays
             raise DestinationUnavailableError(f"{self._config.folder}: {error.strerror}; is the disk full?") from error
         return DeliveryResult("delivered", str(self._file(bundle.slot)))
 
@@ -72,9 +72,9 @@ class SpoolDestination:
         return Version(datetime.fromisoformat(document["not_before"]), document["certificate_id"])
 
     def check(self) -> None:
-        """Called when the service starts. Changes nothing."""
+        """Called when the service starts. Must not change anything."""
         if self._config.folder.exists() and not os.access(self._config.folder, os.W_OK | os.X_OK):
-            raise DestinationRefusedError(f"folder: {self._config.folder} is not one that this process may write to")
+            raise DestinationRefusedError(f"folder: {self._config.folder} is not writable for this process")
 
     def _file(self, slot: str) -> Path:
         return self._config.folder / f"{slot}.json"

@@ -261,7 +261,7 @@ class Year:
         pause = threading.Event()
         while True:
             state = self._simulator.state()
-            if state["idle"] and not state["deliveries_owed"]:
+            if state["idle"] and not state["outstanding_deliveries"]:
                 return
             pause.wait(0.005)
 

@@ -170,7 +170,7 @@ def test_an_event_can_be_delayed(simulator: Simulator, receiver: EventReceiver) 
     simulator.rates(**{"event-delayed": 1})
     number = issue(simulator)
     simulator.wait_until_issued("example.com", number)
-    assert simulator.state()["deliveries_owed"] == 1
+    assert simulator.state()["outstanding_deliveries"] == 1
     assert receiver.next()["data"]["certificate"]["id"] == number
 
 

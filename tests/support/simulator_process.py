@@ -167,7 +167,7 @@ class Simulator:
 
         def settled() -> bool:
             state = self.state()
-            return not state["deliveries_owed"] and not state["certificates"].get("requesting")
+            return not state["outstanding_deliveries"] and not state["certificates"].get("requesting")
 
         self._wait(settled, "all events delivered")
 
