@@ -29,6 +29,7 @@ from urllib3.exceptions import SSLError as TLSError
 
 from app.dnsimple import errors
 from app.dnsimple.budgeted_calls import Answer, BudgetedCalls, RateLimit
+from app.retry_after import parse_retry_after
 
 log = structlog.get_logger("certcourier.dnsimple")
 
@@ -287,25 +288,13 @@ def _field_errors(document: Any) -> dict[str, list[str]]:
 
 
 def _retry_after(headers: Any, remaining: int | None) -> float | None:
-    """Seconds: Retry-After in both its forms, else the reset when nothing remains (contract, section 4).
+    """In seconds: the header, otherwise until the reset if nothing remains (contract, section 4).
 
-    Instants are compared with DNSimple's own clock, for ours may be wrong.
+    Dates are compared with DNSimple's clock, since ours may be wrong.
     """
-    given = headers.get("retry-after", "").strip()
-    if given.isdigit():
-        return float(given)
-    now = datetime.fromtimestamp(_sent_at(headers), UTC)
-    try:
-        return (
-            max(0.0, (parsedate_to_datetime(given) - now).total_seconds())
-            if given
-            else _until_reset(headers, remaining)
-        )
-    except (ValueError, TypeError):
-        return _until_reset(headers, remaining)
-
-
-def _until_reset(headers: Any, remaining: int | None) -> float | None:
+    seconds = parse_retry_after(headers.get("retry-after"), now=datetime.fromtimestamp(_sent_at(headers), UTC))
+    if seconds is not None:
+        return seconds
     reset = _whole(headers.get("x-ratelimit-reset"))
     return max(0.0, reset - _sent_at(headers)) if remaining == 0 and reset else None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
 from cryptography import x509
 
 from app.errors import PermanentError, RetryableError
+from app.retry_after import parse_retry_after
 
 _TIMEOUTS = (5.0, 15.0)  # seconds to connect, and between two bytes of the answer
 # RFC 9773, section 4.3: limits within which a client follows Retry-After.
@@ -71,7 +71,9 @@ class Authority:
             raise AuthorityUnavailableError(f"ARI_URL: no answer ({type(error).__name__})") from None
         if answer.status_code in {400, 404}:
             raise NotOfThisAuthorityError(f"the authority does not know this certificate (status {answer.status_code})")
-        pause = _pause(answer.headers.get("Retry-After"))
+        pause = parse_retry_after(
+            answer.headers.get("Retry-After"), now=datetime.now(UTC), least=_SHORTEST_PAUSE, most=_LONGEST_PAUSE
+        )
         if answer.status_code != 200:
             raise AuthorityUnavailableError(f"ARI_URL: status {answer.status_code}", retry_after=pause)
         try:
@@ -96,20 +98,6 @@ def _read(document: Any, pause: float) -> RenewalInfoResponse:
 def _instant(text: str) -> datetime:
     instant = datetime.fromisoformat(text)
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-
-
-def _pause(text: str | None) -> float | None:
-    """Retry-After in both its forms, as seconds within the limits; None if it is absent or malformed."""
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, seconds)) if seconds == seconds else None  # noqa: PLR0124, not a number
 
 
 def _encoded(data: bytes) -> str:

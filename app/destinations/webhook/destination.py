@@ -21,7 +21,7 @@ from app.destinations.base import (
     DestinationUnavailableError,
     Version,
 )
-from app.destinations.webhook.http_client import Poster, Resolve, resolve, seconds_to_wait
+from app.destinations.webhook.http_client import Poster, Resolve, resolve
 from app.destinations.webhook.message import (
     message_id,
     payload,
@@ -29,6 +29,7 @@ from app.destinations.webhook.message import (
     read_secrets,
     signature_headers,
 )
+from app.retry_after import parse_retry_after
 
 _LEAST_WAIT_SECONDS = 30.0
 _MOST_WAIT_SECONDS = 6 * 3600.0
@@ -123,7 +124,7 @@ class WebhookDestination:
             )
         if not 200 <= answer.status < 300:
             moved = "; redirects are not followed: put the new address into url" if answer.status // 100 == 3 else ""
-            wait = seconds_to_wait(
+            wait = parse_retry_after(
                 answer.retry_after, now=self._clock(), least=_LEAST_WAIT_SECONDS, most=_MOST_WAIT_SECONDS
             )
             raise DestinationUnavailableError(f"{said} to message {identifier}{moved}", retry_after=wait)

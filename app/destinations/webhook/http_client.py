@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
@@ -151,19 +149,3 @@ def is_public(address: str) -> bool:
             inner = IPv4Address(int(ip) & 0xFFFFFFFF)
         ip = inner or ip
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
-
-
-def seconds_to_wait(retry_after: str | None, *, now: datetime, least: float, most: float) -> float | None:
-    """`Retry-After` in seconds, in either form (RFC 9110, section 10.2.3), within bounds. None if it makes no sense."""
-    if retry_after is None:
-        return None
-    text = retry_after.strip()
-    if text.isascii() and text.isdigit():
-        seconds = float(text)
-    else:
-        try:
-            at = parsedate_to_datetime(text)
-        except (ValueError, OverflowError):  # the latter: a time zone beyond all measure
-            return None
-        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
-    return min(most, max(least, seconds))

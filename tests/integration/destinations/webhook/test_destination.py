@@ -27,7 +27,7 @@ from app.destinations.base import (
 )
 from app.destinations.webhook import http_client
 from app.destinations.webhook.destination import WebhookConfig, WebhookDestination
-from app.destinations.webhook.http_client import is_public, seconds_to_wait
+from app.destinations.webhook.http_client import is_public
 from app.destinations.webhook.message import JWE_ALGORITHMS
 from tests.support.bundles import AUTHORITY, issued_bundle
 from tests.support.pushing import Push, pusher
@@ -235,11 +235,6 @@ def test_a_receiver_says_when_to_come_again_in_either_form_within_bounds(
         hook(config).deliver(issued_bundle(1))
     assert failed.value.retry_after is not None
     assert least <= failed.value.retry_after <= most
-
-
-@pytest.mark.parametrize("text", [None, "", "soon", "-5", "1e9", "²"])
-def test_a_retry_after_that_makes_no_sense_is_none(text: str | None) -> None:
-    assert seconds_to_wait(text, now=datetime.now(UTC), least=1, most=2) is None
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
