@@ -1,8 +1,8 @@
-"""So many requests a minute for each key, over all processes and hosts, at a small part of a write for each request.
+"""A limit of requests per minute for each key, across all processes and hosts, without a write for each request.
 
-A process takes permits from the key's row in blocks and hands them out from memory, so the sum never exceeds the limit.
-What it has taken and not used by the minute's end is lost: with several processes, somebody can be refused up to one
-block for each other process early. See docs/decisions/0007-request-limits.md.
+A process takes permits from the key's row in blocks and counts in memory, so the sum never exceeds the limit.
+Unused permits expire with the minute: with several processes, a client can be refused up to one block per other process
+early. See docs/decisions/0007-request-limits.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_GRANTS = 10_000
 
 @dataclass(slots=True)
 class _Grant:
-    """Permits of the minute that ends at `ends` (monotonic seconds). `exhausted`: the row has no more."""
+    """Permits until `ends` (monotonic seconds). `exhausted`: the row has no more for this minute."""
 
     ends: float
     left: int
@@ -31,7 +31,7 @@ class _Grant:
 
 
 class RequestLimits:
-    """One for each process; opens nothing before it is first asked."""
+    """One per process; opens no connection before its first use."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -39,7 +39,7 @@ class RequestLimits:
         self._lock = threading.Lock()
 
     def take(self, key: str, per_minute: int) -> float:
-        """Count one request: 0 when it may go on, else the seconds until the next minute begins."""
+        """Count one request: 0 if it is permitted, otherwise the seconds until the next minute begins."""
         wait = self._take_known(key)
         if wait is not None:
             return wait
@@ -47,9 +47,9 @@ class RequestLimits:
         with self._lock:
             known = self._grants.get(key)
             if known is not None and not known.exhausted and time.monotonic() < known.ends:
-                fresh.left += known.left  # another thread has fetched a block too
+                fresh.left += known.left  # another thread has taken a block too
             if len(self._grants) >= _MOST_GRANTS:
-                self._forget()
+                self._forget_expired()
             self._grants[key] = fresh
         return self._take_known(key) or 0.0
 
@@ -69,7 +69,7 @@ class RequestLimits:
             insert_once(session, RequestCount, key=key, minute=0, used=0, total=0)
             row = session.get_one(RequestCount, key, with_for_update=True)
             minute, second = divmod(read_now(session).timestamp(), _MINUTE)
-            if not minute <= row.minute <= minute + 1:  # far ahead: the database's clock was, and is put right
+            if not minute <= row.minute <= minute + 1:  # far ahead: the database's clock was corrected
                 row.minute, row.used = int(minute), 0
             taken = max(0, min(block, per_minute - row.used))
             row.used += taken
@@ -77,8 +77,8 @@ class RequestLimits:
             exhausted = row.used >= per_minute
         return _Grant(time.monotonic() + _MINUTE - second, taken, exhausted)
 
-    def _forget(self) -> None:
-        """Drop what is over; under a flood of keys all, which costs permits but forgives nobody."""
+    def _forget_expired(self) -> None:
+        """Drop expired grants; under a flood of keys all of them, which costs permits but admits no extra request."""
         now = time.monotonic()
         self._grants = {key: grant for key, grant in self._grants.items() if now < grant.ends}
         if len(self._grants) >= _MOST_GRANTS:

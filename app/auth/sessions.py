@@ -1,6 +1,6 @@
-"""Sessions of the dashboard: a token is exchanged for a short-lived random ID, so that no browser keeps the token.
+"""Dashboard sessions: a token is exchanged for a short-lived random ID, so that the browser does not keep the token.
 
-The database holds the ID's SHA-256. A session ends with its time, by signing out, and with its token.
+Only the ID's SHA-256 is stored. A session ends when it expires, on sign-out, and when its token is revoked or expires.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ from app.services import Services
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-class MayNotReadError(PermanentError):
-    """The token is valid, but not for the pages."""
+class MissingReadScopeError(PermanentError):
+    """The token is valid but lacks the scope `read`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """Whose session it is. `form_secret` proves that a form came from one of its pages."""
+    """An authenticated session. `form_secret` proves that a form was sent from one of its pages."""
 
     client: Client
     form_secret: str
 
     def has_sent(self, form_secret: str) -> bool:
-        """Whether a form carries the session's own secret."""
+        """Whether the form carries this session's secret."""
         return hmac.compare_digest(self.form_secret.encode(), form_secret.encode(errors="replace"))
 
 
 def sign_in(services: Services, token: str) -> str | None:
-    """A new session's ID, which cannot be read again, or None if no valid token was given.
+    """Create a session and return its ID, which cannot be read again; None for an invalid token.
 
-    Raises `MayNotReadError` for a valid one that may not look at anything.
+    Raises `MissingReadScopeError` for a valid token without the scope `read`.
     """
     client = authenticate(services, token.strip())
     if client is None:
         return None
     if not client.may("read"):
-        raise MayNotReadError(f"The token {client.name} is valid, but has no scope read.")
+        raise MissingReadScopeError(f"The token {client.name} is valid but lacks the scope `read`.")
     session_id = secrets.token_urlsafe(32)
     with services.database.write() as session:
-        lasts = 60.0 * services.settings.dashboard_session_minutes
-        session.add(DashboardSession(digest=_digest(session_id), token_id=client.id, expires_at=db_now(lasts)))
+        lifetime = 60.0 * services.settings.dashboard_session_minutes
+        session.add(DashboardSession(digest=_digest(session_id), token_id=client.id, expires_at=db_now(lifetime)))
         record(session, actor=client.actor, action="dashboard.signed_in", subject=client.id)
     return session_id
 
 
 def find_session(services: Services, session_id: str) -> SignedIn | None:
-    """The session if it goes on and its token is still valid: one look-up by the digest of 256 random bits."""
+    """The session, if neither it nor its token has expired or was revoked. The lookup is by digest."""
     if not _SHAPE.fullmatch(session_id):
         return None
     query = (
@@ -80,7 +80,7 @@ def find_session(services: Services, session_id: str) -> SignedIn | None:
 
 
 def sign_out(services: Services, session_id: str) -> None:
-    """End the session on every host at once."""
+    """End the session, effective immediately on every host."""
     with services.database.write() as session:
         session.execute(delete(DashboardSession).where(DashboardSession.digest == _digest(session_id)))
 

@@ -1,4 +1,4 @@
-"""Clients of our API. A token is 256 random bits, shown once; the database holds its SHA-256."""
+"""API tokens and the clients that they identify. A token is 256 random bits, shown once; only its SHA-256 is stored."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from sqlalchemy import or_, select, update
 
 from app.audit import SYSTEM, record
+from app.auth.scopes import grants
 from app.db.clock import db_now
 from app.db.models import ApiToken, new_id
 from app.db.upsert import changed_rows
 from app.errors import PermanentError
 from app.services import Services
 
-SCOPES = ("issue", "read", "admin")
 _PREFIX = "certcourier_"
 _SHAPE = re.compile(rf"{_PREFIX}[A-Za-z0-9_-]{{43}}")
 _SEEN_SECONDS = 60.0
 
 
-class UnfitTokenError(PermanentError):
-    """A token that nobody should have; the message says why."""
+class InvalidTokenRequestError(PermanentError):
+    """A token that cannot be created; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Whom a token stands for. `domains` are patterns (`app.auth.scopes`), None for all."""
+    """The client that a token identifies. `domains` are patterns (`app.auth.scopes`), None for all."""
 
     id: str
     name: str
@@ -38,12 +38,12 @@ class Client:
 
     @property
     def actor(self) -> str:
-        """Who this is in the audit trail."""
+        """The client's name in the audit trail."""
         return f"token:{self.id} {self.name}"
 
     def may(self, scope: str) -> bool:
-        """Whether it has the scope; `admin` implies the others, since who may do everything may order and read too."""
-        return scope in self.scopes or "admin" in self.scopes
+        """Whether it has the scope."""
+        return grants(self.scopes, scope)
 
 
 def create_token(
@@ -55,11 +55,11 @@ def create_token(
     valid_seconds: float | None = None,
     actor: str = SYSTEM,
 ) -> tuple[Client, str]:
-    """A new client and its token, which cannot be read again. Raises `UnfitTokenError`."""
+    """Create a client and its token, which cannot be read again. Raises `InvalidTokenRequestError`."""
     if domains is not None and "admin" in scopes:
-        raise UnfitTokenError("scope admin sees and does everything, so it cannot be limited to domains")
+        raise InvalidTokenRequestError("a token with scope admin cannot be restricted to domains")
     if not name.strip() or len(name) > 100 or not name.isprintable():
-        raise UnfitTokenError("a client's name must be 1 to 100 printable characters")
+        raise InvalidTokenRequestError("a client's name must be 1 to 100 printable characters")
     token = _PREFIX + secrets.token_urlsafe(32)
     client = Client(new_id("tok"), name, tuple(scopes), None if domains is None else tuple(domains))
     with services.database.write() as session:
@@ -79,10 +79,10 @@ def create_token(
 
 
 def authenticate(services: Services, token: str) -> Client | None:
-    """The client of a token that exists, is not revoked and has not expired.
+    """The client of a valid token: known, not revoked and not expired.
 
-    Found by the digest of 256 random bits: how long the look-up takes tells nothing about any valid token. What does
-    not even look like a token costs no look-up.
+    The lookup is by digest, so its duration reveals nothing about valid tokens. Text without the shape of a token
+    costs no lookup.
     """
     if not _SHAPE.fullmatch(token):
         return None
@@ -91,8 +91,8 @@ def authenticate(services: Services, token: str) -> Client | None:
         row = session.scalar(select(ApiToken).where(ApiToken.digest == _digest(token), *valid))
         if row is None:
             return None
-        unseen = or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < db_now(-_SEEN_SECONDS))
-        stale = session.scalar(select(ApiToken.id).where(ApiToken.id == row.id, unseen))
+        not_seen_recently = or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < db_now(-_SEEN_SECONDS))
+        stale = session.scalar(select(ApiToken.id).where(ApiToken.id == row.id, not_seen_recently))
     if stale is not None:  # at most one write a minute, not one a request
         with services.database.write() as session:
             session.execute(update(ApiToken).where(ApiToken.id == row.id).values(last_used_at=db_now()))
@@ -100,19 +100,19 @@ def authenticate(services: Services, token: str) -> Client | None:
 
 
 def list_tokens(services: Services) -> list[ApiToken]:
-    """All tokens, the revoked ones too, oldest first."""
+    """All tokens including revoked ones, oldest first."""
     with services.database.read() as session:
         return list(session.scalars(select(ApiToken).order_by(ApiToken.id)))
 
 
 def revoke_token(services: Services, token_id: str, *, actor: str = SYSTEM) -> bool:
-    """Make a token worthless at once, on every host. False if there is no such valid token."""
+    """Revoke a token, effective immediately on every host. False if no valid token has this ID."""
     with services.database.write() as session:
-        revoked = update(ApiToken).where(ApiToken.id == token_id, ApiToken.revoked_at.is_(None))
-        done = changed_rows(session.execute(revoked.values(revoked_at=db_now()))) == 1
-        if done:
+        statement = update(ApiToken).where(ApiToken.id == token_id, ApiToken.revoked_at.is_(None))
+        revoked = changed_rows(session.execute(statement.values(revoked_at=db_now()))) == 1
+        if revoked:
             record(session, actor=actor, action="token.revoked", subject=token_id)
-    return done
+    return revoked
 
 
 def _digest(token: str) -> str:

@@ -8,8 +8,8 @@ import re
 import click
 from flask.cli import AppGroup
 
-from app.auth import tokens as token_cases
-from app.auth.scopes import parse_patterns
+from app.auth import tokens
+from app.auth.scopes import SCOPES, parse_patterns
 from app.commands.options import as_json_option
 from app.commands.output import current_services, moment, operator, print_rows
 from app.errors import PermanentError
@@ -25,7 +25,7 @@ group = AppGroup("tokens", help="Create, list and revoke API tokens.")
     "--scope",
     "scopes",
     multiple=True,
-    type=click.Choice(token_cases.SCOPES),
+    type=click.Choice(SCOPES),
     help="Scope to grant; repeatable. Default: issue and read. The admin scope implies both.",
 )
 @click.option(
@@ -38,7 +38,7 @@ group = AppGroup("tokens", help="Create, list and revoke API tokens.")
 def create_token(name: str, scopes: tuple[str, ...], domains: str | None, expires: str | None, as_json: bool) -> None:
     """Create a token for the client NAME. It is shown only once; only its hash is stored."""
     try:
-        created, token = token_cases.create_token(
+        created, token = tokens.create_token(
             current_services(),
             name,
             scopes or ("issue", "read"),
@@ -80,7 +80,7 @@ def list_tokens(as_json: bool) -> None:
             "last_used_at": moment(row.last_used_at),
             "revoked_at": moment(row.revoked_at),
         }
-        for row in token_cases.list_tokens(current_services())
+        for row in tokens.list_tokens(current_services())
     ]
     print_rows(rows, as_json=as_json, empty="No tokens. Create one with `flask tokens create NAME`.")
 
@@ -89,7 +89,7 @@ def list_tokens(as_json: bool) -> None:
 @click.argument("token_id")
 def revoke_token(token_id: str) -> None:
     """Revoke a token. It stops working immediately on all hosts."""
-    if not token_cases.revoke_token(current_services(), token_id, actor=operator()):
+    if not tokens.revoke_token(current_services(), token_id, actor=operator()):
         raise click.ClickException(f"no valid token has the ID {token_id}; see `flask tokens list`")
     click.echo(f"Token {token_id} revoked.")
 

@@ -1,7 +1,7 @@
-"""Who may ask: bearer tokens with scopes (RFC 6750), and how often.
+"""Authentication of API requests by bearer tokens with scopes (RFC 6750), and their rate limits.
 
-Failed attempts are counted by address and answered 429 when there are too many. A valid token is let in all the same:
-256 random bits are not guessed, and a stranger must not shut out the clients that share his address or his proxy.
+Failed attempts are counted per address, and too many are answered 429. A valid token is accepted nevertheless: 256
+random bits cannot be guessed, and an attacker must not lock out clients that share an address or a proxy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from flask import Response, g, request
 
+from app.auth.scopes import AccessDeniedError, check_access
 from app.auth.tokens import Client, authenticate
 from app.operations.retention import FAILURES
 from app.web.context import current, services
@@ -24,10 +25,10 @@ from app.web.proxies import client_address
 def requires[**P](
     scope: str, *, browser: bool = False, by_domain: bool = False
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
-    """Let only clients with this scope in.
+    """Require a token with this scope.
 
-    `browser` lets the token be a Basic password too, for pages. A token that is limited to domains comes in only where
-    `by_domain` promises that the view looks at `client().domains`.
+    `browser` accepts the token as the password of Basic authentication too. A domain-restricted token is accepted only
+    with `by_domain`, by which the view promises to apply `client().domains`.
     """
 
     def decorate(view: Callable[P, Any]) -> Callable[P, Any]:
@@ -53,8 +54,13 @@ def client() -> Client:
 
 
 def count_failure() -> float:
-    """Note that somebody came without a valid token: 0, or the seconds that this address has to wait."""
+    """Count a request without a valid token: 0, or the seconds that this address has to wait."""
     return current().limits.take(FAILURES + _network(), services().settings.failed_logins_per_minute)
+
+
+def count_request(client: Client) -> float:
+    """Count a request of the client: 0, or the seconds that it has to wait."""
+    return current().limits.take(f"token:{client.id}", services().settings.token_requests_per_minute)
 
 
 def _token(*, browser: bool) -> str | None:
@@ -67,37 +73,41 @@ def _token(*, browser: bool) -> str | None:
 
 
 def _refusal(client: Client, scope: str, *, by_domain: bool) -> Response | None:
-    wait = current().limits.take(f"token:{client.id}", services().settings.token_requests_per_minute)
+    wait = count_request(client)
     if wait:
         limit = services().settings.token_requests_per_minute
-        return _too_many(wait, f"this token may make {limit} requests a minute (TOKEN_REQUESTS_PER_MINUTE)")
-    if not client.may(scope):
-        detail = f"this token has no scope {scope!r}; make one with `flask tokens create NAME --scope {scope}`"
-        return problem(403, "scope-missing", "The token may not do this", detail)
-    if client.domains is not None and not by_domain:
-        detail = "this token is limited to some domains, and this shows more; make one without `--domains`"
-        return problem(403, "domain-limited", "The token may not do this", detail)
+        return _too_many(wait, f"this token is limited to {limit} requests per minute (TOKEN_REQUESTS_PER_MINUTE)")
+    try:
+        check_access(client.scopes, client.domains, scope, supports_domains=by_domain)
+    except AccessDeniedError as error:
+        return problem(403, error.kind, error.title, str(error))
     return None
 
 
 def _unauthorized(*, browser: bool) -> Response:
     wait = count_failure()
     if wait:
-        return _too_many(wait, "too many requests without a valid token came from this address")
-    detail = "send `Authorization: Bearer TOKEN` with a token made by `flask tokens create`"
+        return _too_many(wait, "too many requests without a valid token from this address")
+    detail = "send `Authorization: Bearer TOKEN` with a token from `flask tokens create`"
     challenge = {"WWW-Authenticate": 'Bearer realm="certcourier"'}
-    answer = problem(401, "unauthorized", "A valid token is needed", detail, headers=challenge)
-    if browser:  # in a header of its own: Chromium looks at the first scheme of each and asks nobody for another
+    answer = problem(401, "unauthorized", "A valid token is required", detail, headers=challenge)
+    if browser:  # a separate header: Chromium reads only the first scheme of each
         answer.headers.add("WWW-Authenticate", 'Basic realm="certcourier"')
     return answer
 
 
 def _too_many(wait: float, reason: str) -> Response:
     headers = {"Retry-After": str(max(1, math.ceil(wait)))}
-    return problem(429, "too-many-requests", "Too many requests", f"{reason}; wait for Retry-After", headers=headers)
+    return problem(
+        429,
+        "too-many-requests",
+        "Too many requests",
+        f"{reason}; retry after the seconds in Retry-After",
+        headers=headers,
+    )
 
 
 def _network() -> str:
-    """Whom failures are counted for: an IPv4 address, or an IPv6 /64, which is what one customer gets."""
+    """The network that failures are counted for: an IPv4 address, or an IPv6 /64, usually one customer."""
     address = client_address(request)
     return str(ip_network(f"{address}/64", strict=False)) if ":" in address else address or "unknown"

@@ -1,4 +1,4 @@
-"""What a request handler reaches for: the services, and the places for requests that wait for DNSimple."""
+"""What request handlers share: the services, limits, and the slots for requests that wait for DNSimple."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.web.read_audit import ReadAudit
 
 @dataclass(frozen=True, slots=True)
 class WebContext:
-    """`waiting` has fewer places than there are threads, so that slow orders never keep webhooks from being heard."""
+    """`waiting` has fewer slots than the server has threads, so that slow orders cannot block webhooks."""
 
     services: Services
     ingestion: EventIngestion
@@ -28,11 +28,11 @@ class WebContext:
 
 def bind(app: Flask, services: Services) -> None:
     """Attach the services to the application."""
-    places = max(1, services.settings.web_threads // 2)
+    slots = max(1, services.settings.web_threads // 2)
     app.extensions["certcourier"] = WebContext(
         services,
         EventIngestion(services),
-        threading.BoundedSemaphore(places),
+        threading.BoundedSemaphore(slots),
         RequestLimits(services.database),
         ReadAudit(),
         ForecastCache(services),

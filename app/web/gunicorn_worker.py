@@ -1,10 +1,9 @@
-"""gunicorn's threaded worker with an end to its patience.
+"""gunicorn's threaded worker with deadlines for clients.
 
-As it comes (27.0), a thread of it waits for ever for the rest of a request that has begun, so that as many slow senders
-as there are threads silence the service, webhooks included; it waits five seconds for the first byte of a connection;
-and its main loop stands still for up to two seconds for each client that does not close an answered connection. Here
-connections wait in the poller at both ends, which costs no thread, and a request that has begun has to be complete in
-time, however its bytes trickle in.
+In gunicorn 27.0, a thread waits indefinitely for the rest of a request, so as many slow senders as there are threads
+block the service, webhooks included; it waits five seconds for the first byte of a connection; and the main loop blocks
+for up to two seconds for each client that does not close an answered connection. Here, idle connections wait in the
+poller, which costs no thread, and a request must be complete by a deadline, however slowly its bytes arrive.
 """
 
 from __future__ import annotations
@@ -21,33 +20,33 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 _LINGER_SECONDS = 2.0
-_MOST_LINGERING = 256
+_MAX_LINGERING = 256
 
 
 class DeadlineUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
-    """Reads a connection until the deadline of its present request, and then says that there is no more."""
+    """Reads a connection until the deadline of the current request, and reports end of file from then on."""
 
     def __init__(self, sock: Any, seconds: float) -> None:
         super().__init__(sock)
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
-        self.is_over = False
+        self.has_timed_out = False
 
     def begin_request(self) -> None:
-        """A new request has its own time."""
+        """Start the deadline of a new request."""
         self._deadline = time.monotonic() + self._seconds
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        left = self._deadline - time.monotonic()
+        remaining = self._deadline - time.monotonic()
         before = self.sock.gettimeout()
-        self.is_over = self.is_over or left <= 0
-        if self.is_over:  # for good: what comes later is the rest of a request that was given up
+        self.has_timed_out = self.has_timed_out or remaining <= 0
+        if self.has_timed_out:  # permanently: later bytes belong to the request that was cut off
             return b""
-        self.sock.settimeout(left if before is None else min(left, before))
+        self.sock.settimeout(remaining if before is None else min(remaining, before))
         try:
             read: bytes = super().chunk(size_hint)
         except TimeoutError:
-            self.is_over = True
+            self.has_timed_out = True
             return b""
         finally:
             self.sock.settimeout(before)
@@ -102,23 +101,23 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(connection.sock, selectors.EVENT_READ, readable)
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        return super()._keepalive_after(conn, keepalive) and not conn.parser.unreader.is_over
+        return super()._keepalive_after(conn, keepalive) and not conn.parser.unreader.has_timed_out
 
     def murder_pending(self) -> None:
         super().murder_pending()
         now = time.monotonic()
-        for sock in [sock for sock, ends in self._lingering.items() if ends <= now]:
+        for sock in [sock for sock, deadline in self._lingering.items() if deadline <= now]:
             self._end(sock)
 
     def _linger(self, sock: socket.socket) -> None:
-        """Say that there is no more, and wait for the client to say so too (RFC 9112, section 9.6), in the poller."""
+        """Close our side, and wait in the poller for the client to close its side (RFC 9112, section 9.6)."""
         try:
             sock.setblocking(False)
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             sock.close()
             return
-        if len(self._lingering) >= _MOST_LINGERING:
+        if len(self._lingering) >= _MAX_LINGERING:
             sock.close()
             return
         self._lingering[sock] = time.monotonic() + _LINGER_SECONDS
@@ -131,7 +130,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         except BlockingIOError:
             return
         except OSError:
-            pass  # reset by the client: that is an end too
+            pass  # reset by the client: closed as well
         self._end(sock)
 
     def _end(self, sock: socket.socket) -> None:

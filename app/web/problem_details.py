@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457) that also carries the tutorial's `{"error": {"message"}}`."""
+"""Errors as `application/problem+json` (RFC 9457), with the tutorial's `{"error": {"message"}}` in addition."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROBLEM_JSON = "application/problem+json"
 
 
 def problem_document(status: int, kind: str, title: str, detail: str, **more: Any) -> dict[str, Any]:
-    """`type` is a URN that never changes; `detail` says what is wrong here and what to do."""
+    """`type` is a stable URN; `detail` describes this occurrence and what to do."""
     return {
         "type": f"urn:certcourier:problem:{kind}",
         "title": title,
@@ -35,31 +35,32 @@ def problem_document(status: int, kind: str, title: str, detail: str, **more: An
 def problem(
     status: int, kind: str, title: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any
 ) -> Response:
-    """The same as an answer."""
+    """A problem document as a response."""
     return render(problem_document(status, kind, title, detail, **more), headers)
 
 
 def render(document: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
-    """A problem document as an answer with its own status."""
+    """An existing problem document as a response with its status."""
     return Response(json.dumps(document), document["status"], headers, content_type=PROBLEM_JSON)
 
 
 def invalid_fields(errors: list[dict[str, str]]) -> Response:
-    """400 for a request whose fields cannot be accepted; each error is `{"field", "message"}`."""
+    """400 for a request with invalid fields; each error is `{"field", "message"}`."""
     detail = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
-    return problem(400, "invalid-request", "The request cannot be accepted", detail, errors=errors)
+    return problem(400, "invalid-request", "Invalid request", detail, errors=errors)
 
 
 def register(app: Flask) -> None:
-    """Install the handlers; nothing leaves this application as HTML or with a traceback."""
+    """Register the handlers: no error of the API is HTML or contains a traceback."""
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ValidationError, _validation)
     app.register_error_handler(InvalidFieldError, lambda e: invalid_fields([{"field": e.field, "message": e.message}]))
     app.register_error_handler(
-        InvalidEventError, lambda e: problem(400, "not-an-event", "Not an event of DNSimple", str(e))
+        InvalidEventError, lambda e: problem(400, "invalid-event", "Not a DNSimple event", str(e))
     )
     app.register_error_handler(
-        KeyReusedError, lambda e: problem(422, "idempotency-key-reused", "The key was used before", str(e))
+        KeyReusedError,
+        lambda e: problem(422, "idempotency-key-reused", "The key was used for another request", str(e)),
     )
     app.register_error_handler(DomainNotPermittedError, _not_permitted)
     app.register_error_handler(KeyInFlightError, _in_flight)
@@ -70,11 +71,11 @@ def register(app: Flask) -> None:
 def _http(error: HTTPException) -> Response:
     status = error.code or 500
     kind = (error.name or "error").lower().replace(" ", "-").replace("'", "")
-    answer = problem(status, kind, error.name or "Error", error.description or error.name or "")
+    response = problem(status, kind, error.name or "Error", error.description or error.name or "")
     for name, value in error.get_headers():
         if name.lower() not in {"content-type", "content-length"}:
-            answer.headers.add(name, value)
-    return answer
+            response.headers.add(name, value)
+    return response
 
 
 def _validation(error: ValidationError) -> Response:
@@ -87,7 +88,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _message(item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
-        return "is not a field of this request, or was given twice under two names"
+        return "is not a field of this request, or was given under two names"
     if item["type"] == "missing":
         return "is required"
     return str(item["msg"]).removeprefix("Value error, ")
@@ -100,16 +101,18 @@ def _not_permitted(error: DomainNotPermittedError) -> Response:
 
 def _in_flight(error: KeyInFlightError) -> Response:
     headers = {"Retry-After": "2"}
-    return problem(409, "idempotency-key-in-flight", "Still being worked on", str(error), headers=headers)
+    return problem(
+        409, "idempotency-key-in-flight", "The first request is still in progress", str(error), headers=headers
+    )
 
 
 def _database(error: SQLAlchemyError) -> Response:
-    log.error("database failed", reason=type(error).__name__)
-    detail = "The request could not be put on record, and nothing was done. Send it again."
-    return problem(503, "unavailable", "The database is not available", detail, headers={"Retry-After": "5"})
+    log.error("database error", reason=type(error).__name__)
+    detail = "The request was not stored and has had no effect. Send it again."
+    return problem(503, "service-unavailable", "The database is unavailable", detail, headers={"Retry-After": "5"})
 
 
 def _unexpected(error: Exception) -> Response:
     log.error("unexpected error", exc_info=error)
-    detail = "Something went wrong here; the logs have it under this answer's X-Request-Id."
-    return problem(500, "internal", "Internal error", detail)
+    detail = "An unexpected error occurred. The logs have the details under this response's X-Request-Id."
+    return problem(500, "internal-server-error", "Internal server error", detail)

@@ -1,7 +1,7 @@
-"""What a proxy says of a request, believed only from the networks of TRUSTED_PROXIES.
+"""Forwarded headers, trusted only from the networks of TRUSTED_PROXIES.
 
-`X-Forwarded-*` is text that anybody can send. A request's sender is the peer of its connection; if that is a trusted
-proxy, the last address that `X-Forwarded-For` names and that is no trusted proxy itself.
+Any client can send `X-Forwarded-*`. A request's sender is the peer of its connection, or if that is a trusted proxy,
+the last address in `X-Forwarded-For` that is not a trusted proxy itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ type Address = IPv4Address | IPv6Address
 
 
 def client_address(request: Request) -> str:
-    """The address that this request came from, as text; empty when the connection has none (a socket file)."""
+    """The address that sent this request, as text; empty if the connection has none (a Unix socket)."""
     peer = _parse(request.remote_addr or "")
     if peer is None:
         return ""
@@ -33,7 +33,7 @@ def client_address(request: Request) -> str:
             break
         before = _parse(hop)
         if before is None:
-            break  # the trusted proxy said nothing that we understand: it is as far as we can see
+            break  # not an address: the trusted proxy is the last known hop
         client = before
     return str(client)
 
@@ -44,7 +44,7 @@ def is_from_proxy(request: Request) -> bool:
 
 
 class TrustedProxyMiddleware:
-    """Let the application see the host and the scheme that a trusted proxy was asked for."""
+    """Pass on the host and scheme that a trusted proxy was addressed with."""
 
     def __init__(self, application: WSGIApplication, trusted: Sequence[Network]) -> None:
         self._application = application
@@ -69,12 +69,12 @@ def _is_in(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def _last(values: str) -> str:
-    """What the nearest proxy added; all before it came from further away."""
+    """The value that the nearest proxy added; earlier ones are from further away."""
     return values.rpartition(",")[2].strip()
 
 
 def _parse(text: str) -> Address | None:
-    """An address with or without a port; `::ffff:192.0.2.1` is the IPv4 address that it means."""
+    """An address with or without a port; `::ffff:192.0.2.1` is converted to IPv4."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""One log line per request, by the route's rule: a path can hold the webhook's secret, its rule cannot."""
+"""One log line per request, with the route instead of the path: a path can hold the webhook's secret."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _QUIET = {"/healthz", "/readyz", "/metrics"}
 
 
 def register(app: Flask) -> None:
-    """Give each request an ID (a trusted proxy's, if it sent a sensible one) and log its end."""
+    """Assign each request an ID (a trusted proxy's, if valid) and log its completion."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
-    believed = _REQUEST_ID.fullmatch(given) and is_from_proxy(request)
-    g.request_id = given if believed else str(uuid.uuid4())
+    is_trusted = _REQUEST_ID.fullmatch(given) and is_from_proxy(request)
+    g.request_id = given if is_trusted else str(uuid.uuid4())
     g.started = time.monotonic()
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
@@ -35,7 +35,7 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
-    rule = request.url_rule.rule if request.url_rule else "(no such route)"
+    rule = request.url_rule.rule if request.url_rule else "(unknown route)"
     seconds = time.monotonic() - g.started
     services().metrics.observe_request(request.method, rule, response.status_code, seconds)
     log.log(

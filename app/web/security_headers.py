@@ -1,4 +1,4 @@
-"""What holds for every request and every answer: whom it is addressed to, and what a browser may do with it."""
+"""Security of every request and response: accepted hosts, and headers that restrict browsers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from config import Settings
 log = structlog.get_logger("certcourier.web")
 
 API_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# A page of ours: its style is a file of this host. It has no script, and there is no inline code of any kind.
+# The API reference: one style sheet of this host, no script and no inline code.
 PAGE_POLICY = f"{API_POLICY}; style-src 'self'"
-# The dashboard: forms that it sends to itself, one script of this host that fetches the page again, no inline code.
+# The dashboard: forms and one script of this host, no inline code.
 DASHBOARD_POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'"
@@ -38,9 +38,9 @@ _ANY_HOST = "/healthz"
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Before any blueprint: routes that are added later get no OPTIONS of their own, which would need no token."""
+    """Call before registering blueprints: their routes then get no automatic OPTIONS, which would need no token."""
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.url_map.merge_slashes = False  # would answer //orders with a redirect
+    app.url_map.merge_slashes = False  # //orders would be answered with a redirect
     headers = dict(_HEADERS)
     if urlsplit(settings.public_url).scheme == "https":
         headers["Strict-Transport-Security"] = _HTTPS_FOR_A_YEAR
@@ -50,10 +50,10 @@ def register(app: Flask, settings: Settings) -> None:
     def _check_request() -> Response | None:
         if request.path != _ANY_HOST and host_name(request.headers.get("Host", "")) not in known:
             log.warning("host refused", host=request.headers.get("Host", "")[:253])
-            detail = "Host: this service is not known under that name; add it to ALLOWED_HOSTS if it should be"
-            return problem(400, "unknown-host", "The request is addressed to another host", detail)
+            detail = "Host: requests for this host name are not accepted; to accept them, add it to ALLOWED_HOSTS"
+            return problem(400, "unknown-host", "Unknown host name", detail)
         if not request.path.isprintable():
-            abort(404)  # no path of ours has control characters, and PostgreSQL takes no NUL
+            abort(404)  # no route has control characters, and PostgreSQL rejects NUL
         return None
 
     @app.after_request
@@ -67,7 +67,7 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def known_hosts(settings: Settings) -> frozenset[str]:
-    """The names that a request may be addressed to, as `host_name` writes them."""
+    """The host names that requests may be addressed to, as `host_name` normalises them."""
     names = {*settings.allowed_hosts, urlsplit(settings.public_url).netloc, *_LOOPBACK}
     if settings.host not in _EVERYWHERE:
         names.add(f"[{settings.host}]" if ":" in settings.host else settings.host)

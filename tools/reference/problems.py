@@ -17,7 +17,7 @@ lists when a client receives which.
 Status `order`: the order has failed, and its `failure` has this type. If DNSimple refuses an order during the
 request, the request is answered with 400 and the same type."""
 _FROM_FLASK = {404, 405, 413}
-_FOLDERS = ("web", "orders", "certificates")
+_FOLDERS = ("auth", "web", "orders", "certificates")
 _NO_ANSWER = "order"
 
 type Problem = tuple[str, str, str]  # type, status, title
@@ -48,6 +48,8 @@ def _created_by(node: ast.AST) -> Iterator[Problem]:
         case ast.Call(func=ast.Name(id="problem" | "problem_document"), args=[status, kind, title, *_]):
             if isinstance(kind, ast.Constant) and isinstance(status, ast.Constant):
                 yield str(kind.value), str(status.value), _text(title)
+        case ast.Call(func=ast.Name(id="AccessDeniedError"), args=[ast.Constant(value=str(kind)), title, _]):
+            yield kind, "403", _text(title)
         case ast.Call(func=ast.Name(id="abort"), args=[ast.Constant(value=int(status)), *_]):
             yield _http(status)
         case ast.Dict(keys=[ast.Constant(value="type"), ast.Constant(value="title"), *_], values=[kind, title, *_]):

@@ -18,18 +18,18 @@ blueprint = Blueprint("certificates", __name__)
 
 
 class ListQuery(BaseModel):
-    """Filters and place of a list request."""
+    """Query parameters of a list request."""
 
     model_config = ConfigDict(extra="forbid")
 
-    domain: str | None = Field(None, max_length=1000, description="Only this domain's.")
+    domain: str | None = Field(None, max_length=1000, description="Filter by domain.")
     state: str | None = Field(
         None,
         pattern="^[a-z_]{1,40}$",
-        description="Only those in this state (of the order, in the list of orders).",
+        description="Filter by state (in the list of orders: the order's state).",
     )
-    limit: int = Field(50, ge=1, le=200, description="How many at most.")
-    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
+    limit: int = Field(50, ge=1, le=200, description="Maximum number of items.")
+    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the previous page.")
 
     @field_validator("domain")
     @classmethod
@@ -43,7 +43,7 @@ class ListQuery(BaseModel):
 @blueprint.get("/orders")
 @requires("read", by_domain=True)
 def list_orders() -> Response:
-    """The orders, newest first."""
+    """List orders, newest first."""
     query = ListQuery.model_validate(request.args.to_dict())
     page = queries.list_orders(
         services(),
@@ -59,17 +59,17 @@ def list_orders() -> Response:
 @blueprint.get("/orders/<order_id>")
 @requires("read", by_domain=True)
 def show_order(order_id: str) -> Response:
-    """One order with its story."""
+    """Show one order with its timeline."""
     found = queries.find_order(services(), order_id, domains=client().domains)
     if found is None:
-        abort(404, "no order has this ID")
+        abort(404, "no order with this ID")
     return jsonify({"data": schemas.order_detail(*found)})
 
 
 @blueprint.get("/certificates")
 @requires("read", by_domain=True)
 def list_certificates() -> Response:
-    """The certificates, newest first."""
+    """List certificates, newest first."""
     query = ListQuery.model_validate(request.args.to_dict())
     page = queries.list_certificates(
         services(),
@@ -85,18 +85,18 @@ def list_certificates() -> Response:
 @blueprint.get("/certificates/<int:certificate_id>")
 @requires("read", by_domain=True)
 def show_certificate(certificate_id: int) -> Response:
-    """One certificate with its public PEM texts and its story."""
+    """Show one certificate with its PEM data and timeline."""
     known = certificate_id <= LARGEST_ID
     found = queries.find_certificate(services(), certificate_id, domains=client().domains) if known else None
     if found is None:
-        abort(404, "no certificate has this ID")
+        abort(404, "no certificate with this ID")
     current().reads.note(services(), client().actor, certificate_id)
     return jsonify({"data": schemas.certificate_detail(*found)})
 
 
 def _page(rows: list[dict[str, Any]], next_cursor: str | None, query: ListQuery) -> Response:
-    answer = jsonify({"data": rows, "pagination": {"limit": query.limit, "next_cursor": next_cursor}})
+    response = jsonify({"data": rows, "pagination": {"limit": query.limit, "next_cursor": next_cursor}})
     if next_cursor and request.endpoint:
         arguments = query.model_dump(exclude_none=True) | {"cursor": next_cursor}
-        answer.headers["Link"] = f'<{url_for(request.endpoint, **arguments)}>; rel="next"'
-    return answer
+        response.headers["Link"] = f'<{url_for(request.endpoint, **arguments)}>; rel="next"'
+    return response

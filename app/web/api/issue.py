@@ -1,4 +1,4 @@
-"""POST /issue_certificate, also at the path of DNSimple's tutorial."""
+"""POST /issue_certificate, also at the path that DNSimple's tutorial uses."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from app.web.problem_details import problem, problem_document, render
 blueprint = Blueprint("issue", __name__)
 log = structlog.get_logger("certcourier.web")
 
-LONGEST_WAIT_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What the Prefer header (RFC 7240) asks for. `wait` is in seconds."""
+    """The request's Prefer header (RFC 7240). `wait` is in seconds."""
 
     respond_async: bool = False
     wait: int | None = None
@@ -42,14 +42,14 @@ class Preference:
 @blueprint.post("/dnsimple/issue_certificate")
 @requires("issue", by_domain=True)
 def issue_certificate() -> Response:
-    """Order a certificate. 202 with the order as it is by then; a problem document when it was refused."""
+    """Order a certificate: 202 with the order's current state, or a problem document if it is refused."""
     order = IssueRequest.model_validate(_fields()).order()
     check_order(client().domains, order.domain)
     key, prefer = _idempotency_key(), _preference()
-    patience = Deadline.after(services().settings.order_wait_seconds)
+    deadline = Deadline.after(services().settings.order_wait_seconds)
     inline = not prefer.respond_async and current().waiting.acquire(blocking=False)
     try:
-        hold_seconds = patience.remaining() + services().queue.lease_seconds if inline else None
+        hold_seconds = deadline.remaining() + services().queue.lease_seconds if inline else None
         placed = submit_order(
             services(),
             order,
@@ -60,29 +60,27 @@ def issue_certificate() -> Response:
         )
         if isinstance(placed, StoredAnswer):
             return _replayed(placed)
-        return _take_steps(placed, key, prefer, patience, inline=bool(inline))
+        return _advance(placed, key, prefer, deadline, inline=bool(inline))
     finally:
         if inline:
             current().waiting.release()
 
 
-def _take_steps(
-    placed: PlacedOrder, key: str | None, prefer: Preference, patience: Deadline, *, inline: bool
-) -> Response:
-    """From here on the order is on record, and no answer may say otherwise."""
+def _advance(placed: PlacedOrder, key: str | None, prefer: Preference, deadline: Deadline, *, inline: bool) -> Response:
+    """The order is stored by now, and every response has to reflect that."""
     try:
         if placed.claim is not None:
-            advance_inline(services(), placed.claim, patience)
+            advance_inline(services(), placed.claim, deadline)
         if inline and prefer.wait:
             wait_until_issued(services(), placed.order_id, Deadline.after(prefer.wait))
         return _answer(placed, key, _applied(prefer, inline=inline))
     except SQLAlchemyError as error:
-        log.error("database failed", reason=type(error).__name__, order_id=placed.order_id)  # noqa: TRY400
+        log.error("database error", reason=type(error).__name__, order_id=placed.order_id)  # noqa: TRY400
         return problem(
             503,
-            "unavailable",
-            "The database is not available",
-            "The order is on record and goes on; look at it again later.",
+            "service-unavailable",
+            "The database is unavailable",
+            "The order is stored and continues. Check its state again later.",
             headers={"Retry-After": "5", "Location": url_for("certificates.show_order", order_id=placed.order_id)},
             order_id=placed.order_id,
         )
@@ -95,13 +93,13 @@ def _fields() -> dict[str, Any]:
             abort(400, "the body must be a JSON object with the field `domain`")
         return document
     if request.mimetype not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
-        abort(415, "send application/json, application/x-www-form-urlencoded or multipart/form-data")
+        abort(415, "content type must be application/json, application/x-www-form-urlencoded or multipart/form-data")
     fields: dict[str, Any] = {}
     for name, values in request.form.lists():
-        if name.lstrip().startswith("{"):  # what curl says of `-d` when it is told nothing else
-            abort(415, "the body looks like JSON and is sent as a form: send Content-Type: application/json")
+        if name.lstrip().startswith("{"):  # curl's content type for `-d` without -H
+            abort(415, "the body looks like JSON but is sent as a form: set Content-Type: application/json")
         if len(values) > 1 and name not in {"san", "alternate_names"}:
-            raise InvalidFieldError(name, "was given more than once")
+            raise InvalidFieldError(name, "must not be given more than once")
         fields[name] = ",".join(values)
     for name in request.files:
         raise InvalidFieldError(name, "must be a text field, not a file")
@@ -120,7 +118,7 @@ def _json(body: bytes) -> Any:
 
 
 def _idempotency_key() -> str | None:
-    """The key with or without the quotes of a structured header's string."""
+    """The idempotency key, with or without quotes (a structured header string)."""
     given = request.headers.get("Idempotency-Key")
     if given is None:
         return None
@@ -131,7 +129,7 @@ def _idempotency_key() -> str | None:
 
 
 def _preference() -> Preference:
-    """Unknown and malformed preferences are ignored, as RFC 7240 says."""
+    """The preferences that are understood; RFC 7240 requires all others to be ignored."""
     wait, respond_async = None, False
     for part in ",".join(request.headers.getlist("Prefer")).split(","):
         name, _, value = part.partition(";")[0].partition("=")
@@ -139,7 +137,7 @@ def _preference() -> Preference:
         if name.strip().lower() == "respond-async":
             respond_async = True
         elif name.strip().lower() == "wait" and value.isascii() and value.isdigit() and wait is None:
-            wait = min(int(value[:9]), LONGEST_WAIT_SECONDS)
+            wait = min(int(value[:9]), MAX_WAIT_SECONDS)
     return Preference(respond_async, wait)
 
 
@@ -159,7 +157,7 @@ def _replayed(stored: StoredAnswer) -> Response:
 
 def _answer(placed: PlacedOrder, key: str | None, applied: str | None) -> Response:
     found = find_order(services(), placed.order_id)
-    assert found is not None  # noqa: S101, it was committed above and orders are not deleted
+    assert found is not None  # noqa: S101, committed above, and orders are not deleted
     order, certificate, _ = found
     if order.failure is not None:
         failure = dict(order.failure)

@@ -1,4 +1,4 @@
-"""GET /openapi.json, made from the schemas, and GET /docs, a page of it that needs no other host and no script."""
+"""GET /openapi.json, built from the schemas, and GET /docs, the same as a page without script or external resources."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MODELS: list[type[BaseModel]] = [
 
 @blueprint.get("/")
 def root() -> BaseResponse:
-    """Whoever opens the bare address in a browser is sent to the dashboard."""
+    """Redirect the root address to the dashboard."""
     return redirect(url_for("dashboard.overview"), 303)
 
 
@@ -48,7 +48,7 @@ def openapi() -> Response:
 @blueprint.get("/docs")
 @requires("read", browser=True, by_domain=True)
 def page() -> Response:
-    """The same for people."""
+    """The OpenAPI document as a page."""
     answer = Response(render_template("docs.html", api=openapi_document(), resolve=_resolve))
     answer.headers["Content-Security-Policy"] = PAGE_POLICY
     return answer
@@ -57,13 +57,13 @@ def page() -> Response:
 @blueprint.get("/docs.css")
 @requires("read", browser=True, by_domain=True)
 def style() -> Response:
-    """The page's style; a file, so that the page needs no inline code."""
+    """The page's style sheet; a file, so that the page needs no inline code."""
     return Response(_STYLE.read_text(), content_type="text/css; charset=utf-8")
 
 
 @functools.cache
 def openapi_document() -> dict[str, Any]:
-    """All endpoints, their fields, answers and errors."""
+    """All endpoints with their fields, responses and errors."""
     _, definitions = models_json_schema([(model, "serialization") for model in _MODELS], ref_template=_REF)
     _, requests = models_json_schema([(schemas.IssueRequest, "validation")], by_alias=False, ref_template=_REF)
     return {
@@ -71,30 +71,30 @@ def openapi_document() -> dict[str, Any]:
         "info": {
             "title": "Certcourier",
             "version": __version__,
-            "description": "Orders Let's Encrypt certificates through DNSimple and gets them served.",
+            "description": "Orders Let's Encrypt certificates through DNSimple and delivers them to your servers.",
         },
         "security": [{"token": []}],
         "paths": {
             "/issue_certificate": {"post": _issue("issueCertificate")},
-            "/dnsimple/issue_certificate": {"post": _issue("issueCertificateAsInTheTutorial")},
+            "/dnsimple/issue_certificate": {"post": _issue("issueCertificateAtTutorialPath")},
             "/orders": {
-                "get": _list("listOrders", "The orders, newest first", "OrderDocument", states=tuple(OrderState))
+                "get": _list("listOrders", "List orders, newest first", "OrderDocument", states=tuple(OrderState))
             },
-            "/orders/{order_id}": {"get": _one("showOrder", "order_id", "string", "One order", "OrderDetail")},
+            "/orders/{order_id}": {"get": _one("showOrder", "order_id", "string", "Show an order", "OrderDetail")},
             "/certificates": {
-                "get": _list("listCertificates", "The certificates, newest first", "CertificateDocument")
+                "get": _list("listCertificates", "List certificates, newest first", "CertificateDocument")
             },
             "/certificates/{certificate_id}": {
-                "get": _one("showCertificate", "certificate_id", "integer", "One certificate", "CertificateDetail")
+                "get": _one("showCertificate", "certificate_id", "integer", "Show a certificate", "CertificateDetail")
             },
             "/alerts": {"get": _alerts()},
             "/dnsimple/events/{secret}": {"post": _event()},
-            "/healthz": {"get": _health("healthz", "Whether this process answers", {"200": _status("Yes.")})},
-            "/readyz": {"get": _health("readyz", "Whether orders and events will be worked on", _READY)},
+            "/healthz": {"get": _health("healthz", "Liveness", {"200": _status("The process answers.")})},
+            "/readyz": {"get": _health("readyz", "Readiness", _READY)},
             "/metrics": {"get": _metrics()},
-            "/openapi.json": {"get": _document("openapi", "This document", "application/json")},
-            "/docs": {"get": _document("docs", "This document as a page", "text/html")},
-            "/docs.css": {"get": _document("docsStyle", "That page's style", "text/css")},
+            "/openapi.json": {"get": _document("openapi", "OpenAPI document", "application/json")},
+            "/docs": {"get": _document("docs", "API reference", "text/html")},
+            "/docs.css": {"get": _document("docsStyle", "Style sheet of the API reference", "text/css")},
         },
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -105,23 +105,23 @@ def openapi_document() -> dict[str, Any]:
 
 _PROBLEM: dict[str, Any] = {
     "type": "object",
-    "description": "RFC 9457, with the tutorial's `error` as well.",
+    "description": "A problem document (RFC 9457), with the `error` object of DNSimple's tutorial in addition.",
     "required": ["type", "title", "status", "detail", "error"],
     "properties": {
-        "type": {"type": "string", "description": "A URN that never changes: urn:certcourier:problem:..."},
+        "type": {"type": "string", "description": "A stable URN: `urn:certcourier:problem:...`"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What is wrong and what to do."},
+        "detail": {"type": "string", "description": "What went wrong and what to do."},
         "errors": {
             "type": "array",
-            "description": "For each wrong field: `field` and `message`.",
+            "description": "The invalid fields, each with `field` and `message`.",
             "items": {
                 "type": "object",
                 "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
             },
         },
-        "order_id": {"type": "string", "description": "The order that was kept as failed."},
-        "dnsimple": {"type": "object", "description": "What DNSimple said: status, message, request_id."},
+        "order_id": {"type": "string", "description": "The order, which is stored as failed."},
+        "dnsimple": {"type": "object", "description": "DNSimple's response: `status`, `message`, `request_id`."},
         "error": {"type": "object", "properties": {"message": {"type": "string"}}},
     },
 }
@@ -140,7 +140,7 @@ def _data(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def _problems(*statuses: tuple[str, str]) -> dict[str, Any]:
-    """What every operation can answer besides; a description of one's own wins."""
+    """Problem responses, including those that every operation can return."""
     known = dict((_HOST, _AWAY)) | dict(statuses)
     return {status: _problem(status, known[status]) for status in sorted(known)}
 
@@ -154,13 +154,13 @@ def _problem(status: str, description: str) -> dict[str, Any]:
     return answer
 
 
-_HOST = ("400", "The request is addressed to a host that is not ours.")
-_AWAY = ("503", "The database is not available; nothing was done. Try again after Retry-After seconds.")
-_BAD = ("400", "A field or parameter cannot be accepted; `errors` names it. Or the host is not ours.")
+_HOST = ("400", "Unknown host name.")
+_AWAY = ("503", "The database is unavailable; the request had no effect. Retry after the seconds in Retry-After.")
+_BAD = ("400", "Invalid field or parameter (named in `errors`), or unknown host name.")
 _CLIENT = (
-    ("401", "No valid token."),
-    ("403", "The token has not the scope, or is limited to other domains."),
-    ("429", "The token's requests of this minute are used up, or too many without a valid token came from here."),
+    ("401", "The token is missing or invalid."),
+    ("403", "The token lacks the scope, or is restricted to other domains."),
+    ("429", "Too many requests with this token, or without a valid token from this address."),
 )
 
 
@@ -173,10 +173,16 @@ def _issue(operation: str) -> dict[str, Any]:
     return {
         "operationId": operation,
         "summary": "Order a certificate",
-        "description": "The order is on record before DNSimple is asked, and goes on whatever happens to this request.",
+        "description": "The order is stored before DNSimple is called and continues if this request is interrupted.",
         "parameters": [
-            _header("Idempotency-Key", "The same key with the same order gets the same answer (for 24 hours)."),
-            _header("Prefer", "`respond-async`: answer at once. `wait=N`: wait up to N (60) seconds for `issued`."),
+            _header(
+                "Idempotency-Key",
+                "A repeated request with the same key and body returns the first response (for 24 hours).",
+            ),
+            _header(
+                "Prefer",
+                "`respond-async`: respond immediately. `wait=N`: wait up to N seconds (at most 60) for issuance.",
+            ),
         ],
         "requestBody": {
             "required": True,
@@ -188,10 +194,10 @@ def _issue(operation: str) -> dict[str, Any]:
         },
         "responses": {
             "202": {
-                "description": "On record, and usually requested at DNSimple already.",
+                "description": "The order is stored and, usually, already requested at DNSimple.",
                 "headers": {
                     "Location": {
-                        "description": "Where the order can be watched.",
+                        "description": "URL of the order.",
                         "schema": {"type": "string"},
                     }
                 },
@@ -200,13 +206,13 @@ def _issue(operation: str) -> dict[str, Any]:
             **_problems(
                 (
                     "400",
-                    "Malformed (`errors` names the field) or refused by DNSimple (`order_id`, `dnsimple`).",
+                    "Invalid request (`errors` names the fields), or refused by DNSimple (`order_id`, `dnsimple`).",
                 ),
                 *_CLIENT,
-                ("409", "The first request with this Idempotency-Key is still being worked on."),
-                ("413", "The body is too large."),
-                ("415", "The body is of an unknown type."),
-                ("422", "The Idempotency-Key came with another request before."),
+                ("409", "The first request with this Idempotency-Key is still in progress."),
+                ("413", "The body is too large (MAX_BODY_BYTES)."),
+                ("415", "Unsupported content type."),
+                ("422", "The Idempotency-Key was used for another request."),
             ),
         },
     }
@@ -230,14 +236,17 @@ def _list(operation: str, summary: str, model: str, *, states: tuple[str, ...] =
         "summary": summary,
         "parameters": parameters,
         "responses": {
-            "200": {"description": "One page; `Link: rel=next` leads to the next.", "content": content},
+            "200": {
+                "description": "One page; the `Link` header with `rel=next` has the URL of the next page.",
+                "content": content,
+            },
             **_problems(_BAD, *_CLIENT),
         },
     }
 
 
 def _plain(field: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a query parameter, which is never null: it is left out instead."""
+    """The schema of a query parameter, which is omitted instead of null."""
     first: dict[str, Any] = field.get("anyOf", [field])[0]
     return {name: value for name, value in first.items() if name not in {"description", "title"}}
 
@@ -248,8 +257,8 @@ def _one(operation: str, parameter: str, kind: str, summary: str, model: str) ->
         "summary": summary,
         "parameters": [{"name": parameter, "in": "path", "required": True, "schema": {"type": kind}}],
         "responses": {
-            "200": {"description": "With its story and deliveries.", "content": _data(_ref(model))},
-            **_problems(*_CLIENT, ("404", "There is none with this ID, or none that the token may read about.")),
+            "200": {"description": "Includes deliveries and timeline.", "content": _data(_ref(model))},
+            **_problems(*_CLIENT, ("404", "Not found, or outside the token's domains.")),
         },
     }
 
@@ -257,11 +266,11 @@ def _one(operation: str, parameter: str, kind: str, summary: str, model: str) ->
 def _alerts() -> dict[str, Any]:
     return {
         "operationId": "listAlerts",
-        "summary": "What is wrong now",
-        "description": "Found anew every minute; empty when all is well.",
+        "summary": "List open alerts",
+        "description": "Evaluated every minute. Empty if there are no open alerts.",
         "responses": {
             "200": {
-                "description": "With what to do about each.",
+                "description": "The open alerts, each with its remedy.",
                 "content": _data({"type": "array", "items": _ref("AlertDocument")}),
             },
             **_problems(*_CLIENT),
@@ -272,17 +281,17 @@ def _alerts() -> dict[str, Any]:
 def _event() -> dict[str, Any]:
     return {
         "operationId": "receiveEvent",
-        "summary": "DNSimple's webhook",
-        "description": "Called by DNSimple. 200 once the event is committed.",
+        "summary": "Receive a webhook event",
+        "description": "Called by DNSimple. Returns 200 once the event is committed.",
         "security": [],
         "parameters": [{"name": "secret", "in": "path", "required": True, "schema": {"type": "string"}}],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
         "responses": {
-            "200": {"description": "On record.", "content": _data(_object(outcome={"type": "string"}))},
+            "200": {"description": "The event is stored.", "content": _data(_object(outcome={"type": "string"}))},
             **_problems(
-                ("400", "Not an event of DNSimple, or the host is not ours."),
-                ("404", "Not the secret."),
-                ("413", "The body is too large."),
+                ("400", "Not a DNSimple event, or unknown host name."),
+                ("404", "Wrong secret in the path, or sender outside WEBHOOK_NETWORKS."),
+                ("413", "The body is too large (MAX_BODY_BYTES)."),
             ),
         },
     }
@@ -295,8 +304,8 @@ def _status(description: str, **more: Any) -> dict[str, Any]:
 
 _CHECKS = {"type": "object", "additionalProperties": {"type": "string"}}
 _READY = {
-    "200": _status("Yes.", checks=_CHECKS),
-    "503": _status("Not now; `checks` says why.", checks=_CHECKS),
+    "200": _status("Ready.", version={"type": "string"}, checks=_CHECKS),
+    "503": _status("Not ready; `checks` has the reasons.", version={"type": "string"}, checks=_CHECKS),
     "400": _problem(*_HOST),
 }
 
@@ -308,10 +317,10 @@ def _health(operation: str, summary: str, responses: dict[str, Any]) -> dict[str
 def _metrics() -> dict[str, Any]:
     return {
         "operationId": "metrics",
-        "summary": "Figures for Prometheus",
+        "summary": "Prometheus metrics",
         "responses": {
             "200": {
-                "description": "Prometheus' text format.",
+                "description": "The Prometheus text format.",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             },
             **_problems(*_CLIENT),
@@ -323,16 +332,16 @@ def _document(operation: str, summary: str, content_type: str) -> dict[str, Any]
     return {
         "operationId": operation,
         "summary": summary,
-        "description": "A browser may send the token as the password of Basic authentication, with any user.",
+        "description": "Browsers can send the token as the password of Basic authentication, with any user name.",
         "responses": {
-            "200": {"description": "It.", "content": {content_type: {"schema": {}}}},
+            "200": {"description": "The document.", "content": {content_type: {"schema": {}}}},
             **_problems(*_CLIENT),
         },
     }
 
 
 def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema with its reference followed, for the page."""
+    """The schema that a reference points to."""
     reference = schema.get("$ref")
     if reference is None:
         return schema

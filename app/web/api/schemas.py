@@ -1,4 +1,4 @@
-"""Requests and documents of the HTTP interface; `docs.py` makes the OpenAPI document from them."""
+"""Requests and documents of the HTTP API; `openapi` builds the OpenAPI document from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.domain_names import OrderRequest
 
 
 def _split_names(value: object) -> object:
-    """`a, b` and `["a", "b"]` mean the same; so do nothing, null and an empty text."""
+    """A list of names from a list or comma-separated text; null and empty text are an empty list."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -24,45 +24,45 @@ Name = Annotated[str, Field(max_length=1000)]
 
 
 class IssueRequest(BaseModel):
-    """An order as a client writes it."""
+    """A request for a certificate."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     domain: Name = Field(description="Domain of the DNSimple account, e.g. `example.com`; Unicode is accepted.")
     name: Name = Field(
         "www",
-        description="Part of the common name before the domain: `www` covers the bare domain as well, an empty text "
-        "is the bare domain alone, `*` a wildcard.",
+        description="Part of the common name before the domain: `www` also covers the bare domain, an empty string "
+        "is only the bare domain, `*` is a wildcard.",
     )
     san: Annotated[list[Name], BeforeValidator(_split_names), Field(max_length=1000)] = Field(
         default=[],
         validation_alias=AliasChoices("san", "alternate_names"),
-        description="Further names inside the domain, as a list or comma-separated; labels or full names.",
+        description="Additional names within the domain, as a list or comma-separated; labels or full names.",
     )
     auto_renew: bool = Field(
         default=True,
         validation_alias=AliasChoices("auto_renew", "auto_renewal"),
-        description="Whether DNSimple renews the certificate by itself.",
+        description="Whether DNSimple renews the certificate automatically.",
     )
     signature_algorithm: Literal["ECDSA", "RSA"] = Field("ECDSA", description="Algorithm of the certificate's key.")
 
     def order(self) -> OrderRequest:
-        """The use case's request."""
+        """The order that this request describes."""
         return OrderRequest(self.domain, self.name, tuple(self.san), self.auto_renew, self.signature_algorithm)
 
 
 class DeliveryDocument(BaseModel):
-    """What became of a certificate at one destination."""
+    """Delivery of a certificate to one destination."""
 
     destination: str
     state: DeliveryState
-    detail: str | None = Field(description="Where it is, or why the last attempt failed.")
-    blocked_by: str | None = Field(description="What keeps it from being tried at this moment.")
+    detail: str | None = Field(description="Location of the certificate, or the reason of the last failure.")
+    blocked_by: str | None = Field(description="What the delivery is waiting for.")
     delivered_at: datetime | None
 
 
 class StepDocument(BaseModel):
-    """One line of the story."""
+    """One step of the timeline."""
 
     at: datetime
     step: str
@@ -70,25 +70,27 @@ class StepDocument(BaseModel):
 
 
 class EndpointDocument(BaseModel):
-    """Whether an endpoint serves the certificate."""
+    """Check of an endpoint that should serve the certificate."""
 
     endpoint: str
     state: Literal["delivered", "served", "stale", "unreachable"] = Field(
-        description="`delivered`: not proven yet; `stale`: another certificate is served."
+        description="`delivered`: not verified yet; `stale`: another certificate is served."
     )
     since: datetime
-    detail: str | None = Field(description="What was seen the last time.")
-    seen_fingerprint: str | None = Field(description="SHA-256 of the leaf that was served the last time.")
+    detail: str | None = Field(description="Result of the last check.")
+    seen_fingerprint: str | None = Field(description="SHA-256 fingerprint of the certificate served at the last check.")
     last_checked_at: datetime | None
 
 
 class OrderDocument(BaseModel):
-    """An order. `state` is the certificate's state in DNSimple's words, `order_state` how far we are."""
+    """An order. `order_state` is the order's state, `state` the certificate's state at DNSimple."""
 
     order_id: str
     order_state: OrderState
-    certificate_id: int | None = Field(description="DNSimple's ID, as soon as it is bought.")
-    renews_certificate_id: int | None = Field(None, description="Of a renewal that we make: what it replaces.")
+    certificate_id: int | None = Field(description="DNSimple's certificate ID, once purchased.")
+    renews_certificate_id: int | None = Field(
+        None, description="For a renewal by Certcourier: the certificate that it replaces."
+    )
     domain: str
     common_name: str
     san: list[str]
@@ -96,20 +98,20 @@ class OrderDocument(BaseModel):
     state: str | None = Field(description="`new`, `requesting`, `issued`, `failed`...; null before the purchase.")
     auto_renew: bool
     signature_algorithm: str
-    failure: dict[str, Any] | None = Field(description="Why the order failed: `type`, `title`, `detail`.")
+    failure: dict[str, Any] | None = Field(description="Reason of the failure: `type`, `title`, `detail`.")
     created_at: datetime
     updated_at: datetime
 
 
 class OrderDetail(OrderDocument):
-    """An order with its story and its certificate's deliveries."""
+    """An order with its timeline and its certificate's deliveries."""
 
     deliveries: list[DeliveryDocument]
     timeline: list[StepDocument]
 
 
 class CertificateDocument(BaseModel):
-    """A certificate. What the X.509 says is null until it is installed; the private key is never shown."""
+    """A certificate. X.509 fields are null until it is fetched. The private key is never included."""
 
     certificate_id: int
     domain: str
@@ -117,7 +119,9 @@ class CertificateDocument(BaseModel):
     names: list[str]
     state: str
     auto_renew: bool | None
-    order_id: str | None = Field(description="Null when it was not ordered here: a renewal, or DNSimple's own pages.")
+    order_id: str | None = Field(
+        description="Null if it was not ordered through Certcourier, for example a renewal by DNSimple."
+    )
     lineage: str | None = Field(description="Name of the slot that it shares with its predecessors and successors.")
     serial: str | None
     fingerprint_sha256: str | None
@@ -130,24 +134,26 @@ class CertificateDocument(BaseModel):
 
 
 class CertificateDetail(CertificateDocument):
-    """A certificate with its public PEM texts and its story."""
+    """A certificate with its PEM data and timeline."""
 
     certificate_pem: str | None
     chain_pem: str | None
-    endpoints: list[EndpointDocument] = Field(description="Empty once a newer certificate of the lineage took over.")
+    endpoints: list[EndpointDocument] = Field(description="Empty once a newer certificate has replaced this one.")
     timeline: list[StepDocument]
 
 
 class AlertDocument(BaseModel):
-    """Something that is wrong now."""
+    """An open alert."""
 
-    id: int | None = Field(description="Null for what the web server itself has just found: no worker is at work.")
+    id: int | None = Field(description="Null for alerts that only the web server can detect: no worker is running.")
     kind: str
-    subject: str = Field(description="Which certificate, endpoint, job or worker; with `kind` it names the problem.")
+    subject: str = Field(
+        description="The certificate, endpoint, job or worker. `kind` and `subject` together identify the alert."
+    )
     since: datetime
-    last_notified_at: datetime | None = Field(description="When a message about it was last put on its way.")
+    last_notified_at: datetime | None = Field(description="When the last notification was sent.")
     detail: str
-    remedy: str = Field(description="What to do.")
+    remedy: str = Field(description="What to do about it.")
 
 
 def alert_document(alert: Alert) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def order_document(order: Order, certificate: Certificate | None) -> dict[str, A
 
 
 def order_detail(order: Order, certificate: Certificate | None, timeline: list[TimelineEntry]) -> dict[str, Any]:
-    """An order with everything that happened to it, as JSON."""
+    """An order with deliveries and timeline, as JSON."""
     deliveries = _deliveries(certificate) if certificate else []
     fields = _order_fields(order, certificate)
     return OrderDetail(**fields, deliveries=deliveries, timeline=_timeline(timeline)).model_dump(mode="json")
@@ -175,7 +181,7 @@ def certificate_document(certificate: Certificate) -> dict[str, Any]:
 def certificate_detail(
     certificate: Certificate, timeline: list[TimelineEntry], endpoints: list[EndpointCheck]
 ) -> dict[str, Any]:
-    """A certificate with its PEM texts and everything that happened to it, as JSON."""
+    """A certificate with PEM data, endpoints and timeline, as JSON."""
     return CertificateDetail(
         **_certificate_fields(certificate),
         certificate_pem=certificate.leaf_pem,

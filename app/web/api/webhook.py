@@ -1,4 +1,4 @@
-"""POST /dnsimple/events/<secret>: exactly 200 once the event is committed, for DNSimple takes all else as a failure."""
+"""POST /dnsimple/events/<secret>: 200 once the event is committed; DNSimple treats every other status as a failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ blueprint = Blueprint("events", __name__)
 
 @blueprint.post(f"{WEBHOOK_PATH}/<secret>")
 def receive_event(secret: str) -> Response:
-    """Record one event of DNSimple. The path's secret is the only proof of its sender: events are not signed."""
+    """Record one event. The secret in the path is the only proof of its sender: DNSimple does not sign events."""
     if not _is_allowed(request) or not current().services.webhook_secrets.accepts(secret):
         abort(404)
     outcome = current().ingestion.record(parse_event(request.get_data(cache=False)))
@@ -25,7 +25,7 @@ def receive_event(secret: str) -> Response:
 
 
 def _is_allowed(asked: Request) -> bool:
-    """Whether it comes from one of WEBHOOK_NETWORKS, if there are any."""
+    """Whether the request comes from WEBHOOK_NETWORKS, if set."""
     networks = current().services.settings.webhook_networks
     if not networks:
         return True

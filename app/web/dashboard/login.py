@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 from flask import Response, g, redirect, request, url_for
 
 from app.auth import sessions
-from app.auth.sessions import MayNotReadError, SignedIn
+from app.auth.scopes import AccessDeniedError, check_access
+from app.auth.sessions import MissingReadScopeError, SignedIn
 from app.auth.tokens import Client
-from app.web.auth import client, count_failure
-from app.web.context import current, services
+from app.web.auth import client, count_failure, count_request
+from app.web.context import services
 from app.web.dashboard.blueprint import blueprint, message, render
 
 _LONGEST_TOKEN = 200
@@ -56,14 +57,14 @@ def begin_session() -> Any:
     token, wanted = request.form.get("token", ""), _safe(request.form.get("next", ""))
     try:
         session_id = sessions.sign_in(services(), token) if len(token) <= _LONGEST_TOKEN else None
-    except MayNotReadError as error:
+    except MissingReadScopeError as error:
         problem = f"{error} Sign in with one that was made with `--scope read` or `--scope admin`."
         return _form(403, next=wanted, problem=problem)
     if session_id is None:
         wait = count_failure()
         if wait:
-            return _too_many(wait, "Too many tries without a valid token came from this address.")
-        return _form(401, next=wanted, problem="This is no valid token: it is mistyped, revoked or expired.")
+            return _too_many(wait, "Too many attempts without a valid token from this address.")
+        return _form(401, next=wanted, problem="Invalid token (mistyped, revoked or expired).")
     answer = redirect(wanted or url_for("dashboard.overview"), 303)
     answer.set_cookie(
         _cookie(),
@@ -101,15 +102,15 @@ def _demo_token() -> Path | None:
 
 def _refusal(signed_in: SignedIn, scope: str, *, by_domain: bool) -> Response | None:
     who = signed_in.client
-    wait = current().limits.take(f"token:{who.id}", services().settings.token_requests_per_minute)
+    wait = count_request(who)
     if wait:
-        return _too_many(wait, "The requests of this token are used up for this minute.")
+        return _too_many(wait, "This token has reached its request limit for this minute.")
     if request.method == "POST" and (_is_foreign() or not signed_in.has_sent(request.form.get("form_secret", ""))):
         return _forged()
-    if not who.may(scope):
-        return message(403, "The token may not do this", f"It has no scope {scope}; sign in with one that has it.")
-    if who.domains is not None and not by_domain:
-        return message(403, "The token may not see this", "It is limited to some domains, and this page shows more.")
+    try:
+        check_access(who.scopes, who.domains, scope, supports_domains=by_domain)
+    except AccessDeniedError as error:
+        return message(403, error.title, f"Not allowed: {error}.")
     return None
 
 

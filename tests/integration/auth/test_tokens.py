@@ -334,4 +334,4 @@ def test_a_limited_token_sees_no_page_that_shows_more(extensible_app: Flask, ser
 
     answer = limited(extensible_app, services, "example.org").get("/everything")
     assert answer.status_code == 403
-    assert answer.json["type"] == "urn:certcourier:problem:domain-limited"
+    assert answer.json["type"] == "urn:certcourier:problem:domain-restricted-token"

@@ -143,7 +143,7 @@ def test_a_scope_that_is_missing_is_named(app: Flask, services: Services) -> Non
     headers = {"Authorization": f"Bearer {token}"}
     assert app.test_client().get("/orders", headers=headers).status_code == 200
     answer = app.test_client().post("/issue_certificate", json={"domain": "a.example"}, headers=headers)
-    assert (answer.status_code, answer.json["type"]) == (403, "urn:certcourier:problem:scope-missing")
+    assert (answer.status_code, answer.json["type"]) == (403, "urn:certcourier:problem:insufficient-scope")
 
 
 def test_a_revoked_token_is_worth_nothing(app: Flask, services: Services) -> None:

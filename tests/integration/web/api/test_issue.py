@@ -73,7 +73,7 @@ def test_all_wrong_fields_are_named_at_once(client: FlaskClient) -> None:
         (b"\xff\xfe\x00", JSON, 400, "not valid JSON"),
         (b'{"domain": "\xff.com"}', JSON, 400, ""),
         (b"[" * 100_000, JSON, 400, ""),
-        (b'{"domain": "b.example"}', "application/x-www-form-urlencoded", 415, "send Content-Type: application/json"),
+        (b'{"domain": "b.example"}', "application/x-www-form-urlencoded", 415, "set Content-Type: application/json"),
         (b"domain=example.com", "text/plain", 415, "application/json"),
         (b"<domain/>", "application/xml", 415, "application/json"),
         (b"domain=a.example&domain=b.example", "application/x-www-form-urlencoded", 400, "more than once"),

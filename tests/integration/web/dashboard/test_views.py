@@ -189,7 +189,7 @@ def test_a_token_that_may_not_look_is_told_so_and_is_no_failed_try(app: Flask, s
     for _ in range(5):
         answer = browser.post("/dashboard/sign-in", data={"token": issuer})
         assert (answer.status_code, "Set-Cookie" in answer.headers) == (403, False)
-    assert "The token issuer is valid, but has no scope read." in answer.text
+    assert "The token issuer is valid but lacks the scope `read`." in answer.text
 
 
 def test_an_address_that_is_no_page_is_told_by_a_page(app: Flask, browser: FlaskClient) -> None:
