@@ -1,4 +1,4 @@
-"""Time as the database tells it: the only clock that several hosts agree on."""
+"""The database's time, the only clock that all hosts share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a naive datetime does not say which instant it is: pass one in UTC")
+            raise ValueError("a naive datetime is ambiguous: pass one in UTC")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
@@ -37,13 +37,13 @@ _ahead_seconds = 0.0
 
 
 def move_ahead(seconds: float) -> None:
-    """Let this process see the database's clock that much later. The simulated year (`tests/year`) alone does this."""
+    """Shift the database's clock for this process. Only the simulation (`tests/simulation`) uses this."""
     global _ahead_seconds  # noqa: PLW0603
     _ahead_seconds += seconds
 
 
 class db_now(FunctionElement[datetime]):  # noqa: N801, it stands in queries like a function of the database
-    """The database's present instant plus `seconds`, with at least milliseconds."""
+    """The database's current time plus `seconds`, with a precision of at least milliseconds."""
 
     type = UTCDateTime()
     inherit_cache = True
@@ -85,6 +85,6 @@ def _sqlite_epoch(element: epoch, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def read_now(session: Session) -> datetime:
-    """The database's present instant, aware, UTC."""
+    """The database's current time, aware, in UTC."""
     now: datetime = session.execute(select(db_now())).scalar_one()
     return now

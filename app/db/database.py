@@ -18,16 +18,16 @@ _MIGRATION_LOCK = 4567
 
 
 class Database:
-    """Hands out sessions. `read()` sees a snapshot and commits nothing; `write()` commits when its block ends well.
+    """Provides sessions. `read()` commits nothing; `write()` commits when its block ends without an exception.
 
-    Safe to build before a fork: a child process drops the connections that it inherited without closing them.
+    Safe to create before a fork: a child process discards the inherited connections without closing them.
     """
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url, pool_size) if self.is_sqlite else _postgresql_engine(url, pool_size)
-        # SQLite lets writers wait by polling, which is unfair under load: threads of one process queue here instead.
+        # SQLite's writers wait by polling, which is unfair under load: the threads of a process queue here instead.
         self._writer: Any = threading.Lock() if self.is_sqlite else nullcontext()
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -38,7 +38,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for looking: deferred on SQLite, rolled back at the end."""
+        """A read-only session: deferred on SQLite, rolled back at the end."""
         with Session(self.engine, autobegin=True, expire_on_commit=False) as session:
             yield session
 
@@ -51,7 +51,7 @@ class Database:
 
     @contextmanager
     def migration_connection(self) -> Iterator[Connection]:
-        """One transaction for a migration, which excludes every other one."""
+        """A transaction for a migration, which excludes every other migration."""
         with self._writing() as connection, connection.begin():
             if not self.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
@@ -94,15 +94,15 @@ def _sqlite_engine(url: str, pool_size: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
-        # None: the driver begins nothing by itself; we say BEGIN or BEGIN IMMEDIATE below.
+        # None: the driver starts no transaction; BEGIN or BEGIN IMMEDIATE is sent below.
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        # A transaction that reads first and writes later cannot wait for its turn in SQLite; it fails. So writers
-        # take their turn at the start, and readers never block.
+        # In SQLite, a transaction that reads first and writes later fails instead of waiting. So writers acquire the
+        # lock at the start, and readers never block.
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -1,4 +1,4 @@
-"""What to tell an operator when the database fails: the driver's first line, never the statement or the URL."""
+"""Explains database failures to an operator: the driver's first line, never the statement or the URL."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import re
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 _UPGRADE = "run `flask db upgrade`"
-_REACH = "see that the database runs and that DATABASE_URL leads to it"
+_REACH = "check that the database is running and that DATABASE_URL is correct"
 _MISSING_TABLES = {"42P01", "42703"}  # PostgreSQL's undefined_table, undefined_column
 
 
 def explain_failure(error: SQLAlchemyError) -> tuple[str, str]:
-    """What happened, and what to do about it. Neither holds a secret."""
+    """What happened and what to do. Neither contains a secret."""
     cause = error.orig if isinstance(error, DBAPIError) else None
     if cause is None:
         return f"the database failed ({type(error).__name__})", _REACH
     said = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
-    # What holds an @ may be the rest of a password that was not percent-encoded.
+    # A word with an @ may contain part of a password that was not percent-encoded.
     said = re.sub(r'"[^"]*@[^"]*"|\S*@\S*', "***", said)
     if getattr(cause, "sqlstate", None) in _MISSING_TABLES or said.startswith(("no such table", "no such column")):
         return f"the database's tables are missing or of another version ({said})", _UPGRADE
     if re.search(r'database "[^"]*" does not exist', said):
         return f"the database failed: {said}", "create it, or correct DATABASE_URL; then run `flask db upgrade`"
     if said.startswith("unable to open database file"):
-        return f"the database failed: {said}", "see that the folder in DATABASE_URL exists and belongs to this user"
+        return f"the database failed: {said}", "check that the folder in DATABASE_URL exists and is owned by this user"
     return f"the database failed: {said}", _REACH

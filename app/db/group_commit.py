@@ -1,4 +1,4 @@
-"""Commits that many threads share: what is handed in while one commits goes into the next one, together."""
+"""Group commit: items that threads submit during one commit are written together in the next."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 from app.db.database import Database
 
 _MOST = 128
-# Where several threads are writing, a commit waits for company, as with PostgreSQL's commit_delay.
+# While several threads write, a commit waits for more items, as with PostgreSQL's commit_delay.
 _DELAY_SECONDS = 0.005
 
 
 class GroupCommit[Item, Result]:
     """Each `submit` returns after its item is committed. A commit costs the same for one item as for a hundred.
 
-    `write` gets items and the session, and returns a result for each, in their order.
+    `write` receives the session and the items, and returns a result for each, in order.
     """
 
     def __init__(self, database: Database, write: Callable[[Session, Sequence[Item]], Sequence[Result]]) -> None:
@@ -31,7 +31,7 @@ class GroupCommit[Item, Result]:
         os.register_at_fork(after_in_child=self._begin)
 
     def submit(self, item: Item) -> Result:
-        """Write and commit one item. Raises what its transaction raised: then nothing of it was committed."""
+        """Write and commit one item. If its transaction fails, raises the error; nothing of the item was committed."""
         if self._thread is None:
             self._start()
         future: Future[Result] = Future()
@@ -44,36 +44,36 @@ class GroupCommit[Item, Result]:
         self._lock = threading.Lock()
 
     def _start(self) -> None:
-        with self._lock:  # not before the first item: a thread would not survive gunicorn's fork
+        with self._lock:  # at the first item, since a thread would not survive gunicorn's fork
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="shared commits", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="group commit", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
-        company, pause = False, threading.Event()
+        is_busy, pause = False, threading.Event()
         while True:
             batch = [self._waiting.get()]
-            if company:
+            if is_busy:
                 pause.wait(_DELAY_SECONDS)
             while len(batch) < _MOST:
                 try:
                     batch.append(self._waiting.get_nowait())
                 except Empty:
                     break
-            company = len(batch) > 1
+            is_busy = len(batch) > 1
             self._commit(batch)
 
     def _commit(self, batch: list[tuple[Item, Future[Result]]]) -> None:
         try:
             with self._database.write() as session:
                 results = self._write(session, [item for item, _ in batch])
-        except BaseException as error:  # noqa: BLE001, whatever it is, somebody waits for it
-            if len(batch) == 1 or isinstance(error, OperationalError):  # the database is away for one as for all
+        except BaseException as error:  # noqa: BLE001, the submitting threads wait for the outcome
+            if len(batch) == 1 or isinstance(error, OperationalError):  # the database is unavailable for every item
                 for _, future in batch:
                     future.set_exception(error)
             else:
-                for one in batch:  # one item's fault must not be another's
-                    self._commit([one])
+                for entry in batch:  # an item that fails must not fail the others
+                    self._commit([entry])
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 future.set_result(result)

@@ -1,4 +1,4 @@
-"""The tables' versions (Alembic, scripts in `migrations/`)."""
+"""Schema migrations (Alembic, scripts in `migrations/`)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Bring the tables forward. Several processes may try at once; they take turns."""
+    """Upgrade the schema. Concurrent calls from several processes run one after the other."""
     _run(database, lambda config: command.upgrade(config, revision))
 
 
 def downgrade(database: Database, revision: str) -> None:
-    """Bring the tables back to an earlier revision, or to `base`: none."""
+    """Downgrade the schema to an earlier revision, or to `base`: no tables."""
     _run(database, lambda config: command.downgrade(config, revision))
 
 
 def current_revision(database: Database) -> str | None:
-    """The revision that the database's tables are at, or None when there are none."""
+    """The revision of the database's schema, or None if it has no tables."""
     with database.engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 @functools.cache
 def head_revision() -> str | None:
-    """The revision that this code expects."""
+    """The revision that this version of the code requires."""
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 

@@ -1,4 +1,4 @@
-"""Statements that both databases know and SQLAlchemy spells per dialect."""
+"""Inserts that skip existing rows, on both databases."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from app.db.models import Base
 
 
 def insert_once(session: Session, model: type[Base], **values: Any) -> bool:
-    """Insert a row unless a unique constraint says that it is there already. True if it was inserted.
+    """Insert a row unless a unique constraint is violated. True if it was inserted.
 
-    On PostgreSQL this waits for another transaction that is inserting the same row, so the answer is never a guess.
+    On PostgreSQL this waits for another transaction that is inserting the same row, so the result is definite.
     """
     dialect = session.get_bind().dialect.name
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
@@ -26,7 +26,7 @@ def insert_once(session: Session, model: type[Base], **values: Any) -> bool:
 def insert_many_once(session: Session, model: type[Base], rows: Sequence[dict[str, Any]], key: str) -> set[Any]:
     """The same for many rows, which must have the same fields; returns the values of `key` that were inserted.
 
-    Rows are inserted in the order of `key`, so that two transactions never wait for each other in a circle.
+    Rows are inserted in the order of `key`, so that two transactions do not deadlock.
     """
     if not rows:
         return set()

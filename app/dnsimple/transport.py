@@ -1,4 +1,4 @@
-"""One call over HTTP: sent at most once, within a time limit, its answer mapped to our errors.
+"""One call over HTTP: sent at most once, within a time limit, its response mapped to our errors.
 
 The client library's own services keep every answer on a class that all threads share (contract, section 5, trap 1), so
 only its low-level calls are used, which return the `requests.Response` of that call.
@@ -38,7 +38,7 @@ _CHUNK = 16 * 1024
 
 
 class Deadline:
-    """Until when something may go on, by the monotonic clock, which goes on while a process is frozen."""
+    """An instant of the monotonic clock, which also advances while a process is frozen."""
 
     def __init__(self, at: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._at = at
@@ -70,12 +70,12 @@ class Call:
 
     @property
     def only_asks(self) -> bool:
-        """Whether sending it twice does no harm."""
+        """Whether sending it twice is harmless."""
         return self.method != "POST"
 
 
 class _TimeoutAdapter(HTTPAdapter):
-    """The library sets no timeout anywhere and offers no place for one but this."""
+    """Sets the timeouts, which the library does not support otherwise."""
 
     def __init__(self, pool_size: int) -> None:
         self.local = threading.local()
@@ -102,7 +102,7 @@ class Transport:
     ) -> None:
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            # Said here, because the header's own check would quote the token.
+            # Checked here, since the header's own check would quote the token.
             raise ValueError("the DNSimple token must be printable ASCII without spaces")
         self._token = token
         self._base_url = base_url
@@ -118,7 +118,7 @@ class Transport:
         return f"<Transport to {self._base_url}>"
 
     def send(self, call: Call, deadline: Deadline | None, budgeted_calls: BudgetedCalls) -> Any:
-        """The parsed JSON of a successful answer, or None for 204. Raises the errors of `app.dnsimple.errors`."""
+        """The parsed JSON of a successful response, or None for 204. Raises the errors of `app.dnsimple.errors`."""
         limit = deadline or Deadline.after(self._connect_timeout + 2 * self._read_timeout)
         budgeted_calls.begin()
         started, status, headers, failure = time.monotonic(), None, CaseInsensitiveDict[str](), None
@@ -133,36 +133,36 @@ class Transport:
             seconds = time.monotonic() - started
             known = (_rate_limit(headers), _request_id(headers), _date(headers))
             answer = Answer(call.method, call.path, status, seconds, *known)
-            log.debug("dnsimple answered", method=call.method, path=call.path, status=status)
+            log.debug("dnsimple call", method=call.method, path=call.path, status=status)
             budgeted_calls.end(answer, failure)
 
     def _exchange(self, call: Call, limit: Deadline) -> tuple[requests.Response, bytes | None]:
-        """The answer's head, and its body or None when that was cut off or too large."""
+        """The response, and its body or None if that was cut off or too large."""
         left = limit.remaining()
         if left <= 0:
-            raise errors.UnreachableError("not sent to DNSimple: its time had run out")
+            raise errors.UnreachableError("not sent to DNSimple: the deadline had passed")
         self._adapter.local.timeout = (min(self._connect_timeout, left), min(self._read_timeout, left))
         try:
             response = self._perform(call)
         except requests.ConnectTimeout:
             raise errors.UnreachableError("DNSimple did not accept a connection in time") from None
         except requests.TooManyRedirects:
-            raise _lost(call, "DNSimple answered with a redirect, which is not followed") from None
+            raise _lost(call, "DNSimple sent a redirect, which is not followed") from None
         except (requests.RequestException, Urllib3Error) as error:
             if _never_left(error):
                 raise errors.UnreachableError(f"no connection to DNSimple ({type(error).__name__})") from None
-            raise _lost(call, f"no answer from DNSimple ({type(error).__name__})") from None
+            raise _lost(call, f"no response from DNSimple ({type(error).__name__})") from None
         with response:
             return response, _read(response, limit)
 
     def _perform(self, call: Call) -> requests.Response:
         client, path = self._client(), call.path.format(**call.values)
         if call.method == "GET":
-            # By name: the library lets its own empty `page` win over one in `params`.
+            # By name: the library's own empty `page` overrides one in `params`.
             return client.get(path, **(call.query or {}))  # type: ignore[no-any-return]
         if call.method == "DELETE":
             return client.delete(path)  # type: ignore[no-any-return]
-        # Built here: the library drops false and empty values, and would order `www` where the apex was meant.
+        # Built here: the library drops false and empty values, and would order `www` instead of the apex.
         return client.post(path, data=json.dumps(call.body) if call.body is not None else None)  # type: ignore[no-any-return]
 
     def _client(self) -> Any:
@@ -171,25 +171,25 @@ class Transport:
             client = Client(access_token=self._token, base_url=self._base_url, user_agent=self._user_agent)
             client.session.mount("https://", self._adapter)
             client.session.mount("http://", self._adapter)
-            client.session.stream = True  # the body is read by us, within the deadline
+            client.session.stream = True  # the body is read below, within the deadline
             client.session.max_redirects = 0
-            # No proxies or credentials from the environment of whoever started us: this is the only host we call.
+            # No proxies or credentials from the environment: this is the only host to be called.
             client.session.trust_env = False
             client.session.verify = self._ca_bundle or True
             self._local.client = client
         return client
 
     def _begin(self) -> None:
-        """Also after a fork: two processes must never share a connection."""
+        """Also called after a fork: two processes must never share a connection."""
         self._local = threading.local()
         self._adapter = _TimeoutAdapter(self._pool_size)
 
 
 def _read(response: requests.Response, limit: Deadline) -> bytes | None:
-    """The whole body; a body that drips slower than the deadline, breaks off or is too large is None."""
+    """The whole body, or None if it exceeds the deadline, breaks off or is too large."""
     parts, size = [], 0
     try:
-        # read1 returns what has come; a plain read would wait for a whole chunk, drop by drop.
+        # read1 returns the bytes received so far; read would wait for a whole chunk.
         while part := response.raw.read1(_CHUNK, decode_content=True):
             parts.append(part)
             size += len(part)
@@ -201,7 +201,7 @@ def _read(response: requests.Response, limit: Deadline) -> bytes | None:
 
 
 def _never_left(error: Exception) -> bool:
-    """Whether the connection itself could not be made: refused, no route, no such host, an untrusted certificate."""
+    """Whether the connection failed: refused, no route, unknown host, untrusted certificate."""
     cause = error.args[0] if error.args else None
     reason = getattr(cause, "reason", cause)
     if isinstance(reason, TLSError):
@@ -212,7 +212,7 @@ def _never_left(error: Exception) -> bool:
 def _lost(call: Call, message: str, **known: Any) -> errors.DNSimpleError:
     if call.only_asks:
         return errors.UnreachableError(message, **known)
-    return errors.LostAnswerError(f"{message}; whether it was carried out is not known", **known)
+    return errors.LostAnswerError(f"{message}; it is unknown whether the request took effect", **known)
 
 
 def _interpret(call: Call, response: requests.Response, body: bytes | None) -> Any:
@@ -222,12 +222,12 @@ def _interpret(call: Call, response: requests.Response, body: bytes | None) -> A
         if status == 204:
             return None
         if not isinstance(document, dict) or "data" not in document:
-            raise _faulty(call, "its answer is not the JSON that was expected", status, request_id)
+            raise _faulty(call, "the response is not the expected JSON", status, request_id)
         return document
     message = _message(document)
     if 400 <= status < 500:
         raise _refusal(status, message, document, response.headers, request_id)
-    raise _faulty(call, message or "no usable answer", status, request_id)
+    raise _faulty(call, message or "no usable response", status, request_id)
 
 
 def _faulty(call: Call, message: str, status: int, request_id: str | None) -> errors.DNSimpleError:
@@ -276,14 +276,14 @@ def _refusal(status: int, message: str, document: Any, headers: Any, request_id:
 
 
 def _field_errors(document: Any) -> dict[str, list[str]]:
-    """Texts by field; DNSimple's answers have lists, single texts and nested lists (contract, section 1.3)."""
+    """Texts by field; DNSimple sends lists, single texts and nested lists (contract, section 1.3)."""
     found = document.get("errors") if isinstance(document, dict) else None
     if not isinstance(found, dict):
         return {}
     return {
-        str(field): [str(said)] if isinstance(said, str) else [str(one) for one in said or []]
-        for field, said in found.items()
-        if isinstance(said, str | list)
+        str(field): [str(texts)] if isinstance(texts, str) else [str(text) for text in texts or []]
+        for field, texts in found.items()
+        if isinstance(texts, str | list)
     }
 
 
@@ -307,7 +307,7 @@ def _rate_limit(headers: Any) -> RateLimit | None:
 
 
 def _sent_at(headers: Any) -> float:
-    """DNSimple's clock when it answered, in seconds since 1970; ours if it does not say."""
+    """DNSimple's time of the response, in seconds since 1970; ours if the header is missing."""
     date = _date(headers)
     return time.time() if date is None else date
 

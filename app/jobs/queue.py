@@ -1,8 +1,8 @@
 """The jobs table: work that survives `kill -9` of any process at any instant.
 
-A job is claimed with a *lease* (until when it is ours) and a *token* (that it is ours). Whoever finishes a job shows
-the token first, in the transaction that also holds the job's effects: a worker that lost its lease to another one
-changes nothing. Effects outside the database happen at least once and have to be idempotent.
+A claim has a *lease* (how long the job is ours) and a *fencing token* (that it still is). The transaction that
+completes a job first verifies the token, and also holds the job's effects: a worker that lost its lease changes
+nothing. Effects outside the database happen at least once and have to be idempotent.
 
 All times are the database's (see `app.db.clock`), so the clocks of the hosts do not matter.
 """
@@ -33,11 +33,11 @@ POLLS_ARG = "not_yet"  # an argument in which a job counts its own polls; an ope
 
 
 class LeaseLostError(Exception):
-    """The job is no longer ours: its lease ran out and somebody else has it, or it was cancelled."""
+    """The job is no longer ours: its lease expired and another worker claimed it, or it was cancelled."""
 
 
-class Snooze(Exception):  # noqa: N818, not an error: the job says "not yet"
-    """Raised by a job that cannot run yet through no fault of its own; costs no attempt."""
+class Snooze(Exception):  # noqa: N818, not an error: the job cannot run yet
+    """Raised by a handler whose job cannot run yet; does not count as an attempt."""
 
     def __init__(self, seconds: float, reason: str) -> None:
         super().__init__(reason)
@@ -59,7 +59,7 @@ class Claim:
 
 
 class Queue:
-    """Enqueue, claim, keep, finish. Every method is one short transaction or part of the caller's."""
+    """Enqueues, claims and completes jobs. Every method is one short transaction or part of the caller's."""
 
     def __init__(self, database: Database, *, lease_seconds: float = 30.0, rng: random.Random | None = None) -> None:
         self._database = database
@@ -153,7 +153,7 @@ class Queue:
         return claims
 
     def seconds_until_due(self) -> float | None:
-        """How long until the next job may be claimed, or None when nothing is owed."""
+        """How long until the next job can be claimed, or None if there is none."""
         with self._database.read() as session:
             now: datetime = session.execute(select(db_now())).scalar_one()
             earliest = [
@@ -164,7 +164,7 @@ class Queue:
         return max(0.0, (min(soonest) - now).total_seconds()) if soonest else None
 
     def heartbeat(self, tokens: Iterable[str]) -> None:
-        """Extend the leases of jobs that are still being worked on."""
+        """Extend the leases of jobs in progress."""
         with self._database.write() as session:
             session.execute(
                 update(Job)
@@ -194,14 +194,14 @@ class Queue:
                 pass
 
     def retry(self, claim: Claim, error: str, *, delay: float | None = None) -> float:
-        """Give a failed job back, to be tried again after a growing pause. Returns the pause in seconds."""
-        pause = self.pause_after(claim.attempts) if delay is None else delay
+        """Requeue a failed job with an increasing delay. Returns the delay in seconds."""
+        seconds = self.retry_delay(claim.attempts) if delay is None else delay
         with self._database.write() as session:
-            self._fence(session, claim, **_ready(pause), last_error=error)
-        return pause
+            self._fence(session, claim, **_ready(seconds), last_error=error)
+        return seconds
 
     def snooze(self, claim: Claim, seconds: float, reason: str) -> None:
-        """Give a job back that could not run yet; counts no attempt."""
+        """Requeue a job that cannot run yet; does not count as an attempt."""
         with self._database.write() as session:
             self._fence(
                 session,
@@ -213,17 +213,17 @@ class Queue:
             )
 
     def release(self, session: Session, claim: Claim, *, delay: float = 0.0) -> None:
-        """Leave a job that we held ourselves to the workers, in the caller's transaction."""
+        """Hand a claimed job over to the workers, in the caller's transaction."""
         self._fence(session, claim, **_ready(delay))
         if delay <= 0:
             self._notify_workers(session)
 
     def mark_dead(self, session: Session, claim: Claim, error: str) -> None:
-        """Give a job up for good, in the caller's transaction: it stays visible as dead until somebody retries it."""
+        """Fail a job permanently, in the caller's transaction: it stays visible until it is retried or pruned."""
         self._fence(session, claim, **_finished("dead"), last_error=error)
 
     def revive(self, session: Session, job_id: int, *, key: str | None = None) -> bool:
-        """Let a dead job start afresh, under this key; False if it is not dead, or another one has the key."""
+        """Requeue a dead job under this key; False if it is not dead or another job has the key."""
         if key is not None and session.scalar(select(Job.id).where(Job.key == key)) is not None:
             return False
         done = session.execute(
@@ -235,10 +235,10 @@ class Queue:
         return changed_rows(done) == 1
 
     def expedite(self, session: Session, keys: Iterable[str], *, delay: float = 0.0) -> int:
-        """Let the waiting jobs under these keys start in `delay` seconds if that is earlier, in the caller's
-        transaction. Returns how many will.
+        """Move the start of the queued jobs with these keys forward to `delay` seconds from now, in the caller's
+        transaction. Returns how many were moved.
 
-        One that is just being claimed is left alone: it looks for itself, and nobody waits for the other in a circle.
+        A job that is just being claimed is skipped, which prevents a deadlock.
         """
         waiting = select(Job.id).where(Job.key.in_(list(keys)), Job.state == "ready", Job.run_at > db_now(delay))
         ids = list(session.scalars(waiting.with_for_update(skip_locked=True)))
@@ -249,14 +249,14 @@ class Queue:
         return len(ids)
 
     def cancel(self, session: Session, job_id: int) -> bool:
-        """Drop a job that has not finished; a worker that holds it finds its token gone."""
+        """Cancel an unfinished job; a worker that runs it loses its lease."""
         done = session.execute(
             update(Job).where(Job.id == job_id, Job.finished_at.is_(None)).values(**_finished("cancelled"))
         )
         return changed_rows(done) == 1
 
-    def pause_after(self, attempts: int) -> float:
-        """Seconds to wait after the n-th failed attempt: doubling, capped, with up to a half taken off at random."""
+    def retry_delay(self, attempts: int) -> float:
+        """The delay in seconds after the n-th failed attempt: doubling, capped, reduced by up to half at random."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 30))
         return longest * self._rng.uniform(0.5, 1.0)
 
@@ -264,13 +264,13 @@ class Queue:
         due: list[Job] = []
         expired = select(Job).where(Job.state == "running", Job.lease_expires_at <= db_now())
         queries = [expired.order_by(Job.lease_expires_at)]
-        for priority in Priority:  # one index range each: a long queue of one never slows the others
+        for priority in Priority:  # one index range each, so that a long queue of one does not slow the others
             ready = select(Job).where(*_is_ready(priority), Job.run_at <= db_now())
             queries.append(ready.order_by(Job.run_at))
         for query in queries:
             if len(due) < limit:
-                some = query.limit(limit - len(due))
-                due += session.scalars(some.with_for_update(skip_locked=True) if lock else some)
+                page = query.limit(limit - len(due))
+                due += session.scalars(page.with_for_update(skip_locked=True) if lock else page)
         return due
 
     @staticmethod
@@ -281,7 +281,7 @@ class Queue:
 
     @staticmethod
     def _notify_workers(session: Session) -> None:
-        # PostgreSQL tells the listeners at commit; SQLite's workers see the commit itself (`app.jobs.wakeup`).
+        # PostgreSQL notifies the listeners at commit; on SQLite, workers observe the commit itself (`app.jobs.wakeup`).
         if session.get_bind().dialect.name == "postgresql":
             session.execute(select(func.pg_notify(CHANNEL, "")))
 

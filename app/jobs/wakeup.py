@@ -1,4 +1,4 @@
-"""How an idle worker learns within milliseconds that a job was committed; polling the table is only the fallback."""
+"""Wakes an idle worker within milliseconds of a commit that enqueued a job; polling the table is the fallback."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sqlalchemy import URL
 from app.db.database import Database
 from app.jobs.queue import CHANNEL
 
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 
 
 class WakeUp(Protocol):
-    """Heard by one thread of a worker."""
+    """Used by one thread of a worker."""
 
     def wait(self, seconds: float) -> bool:
-        """Block until somebody may have enqueued a job (True) or `seconds` have passed (False)."""
+        """Block until a job may have been enqueued (True) or `seconds` have passed (False)."""
 
     def close(self) -> None:
-        """Release the connection, and wake nobody."""
+        """Close the connection."""
 
 
 def wakeup_for(database: Database) -> WakeUp:
-    """The doorbell of this database."""
+    """The wake-up for this kind of database."""
     path = database.sqlite_path
     return SqliteWakeUp(str(path)) if path else PostgresWakeUp(database.url)
 
@@ -34,25 +34,25 @@ def wakeup_for(database: Database) -> WakeUp:
 class SqliteWakeUp:
     """Watches SQLite's `data_version`, which changes when another connection of any process commits.
 
-    Reading it is a look into shared memory, no query and no lock: 50 looks a second cost about 1 % of a core
-    (docs/decisions/0004-wake-up.md). In return there is no socket or file that a killed process could leave behind.
+    Reading it takes no query and no lock, only shared memory: 50 reads a second cost about 1 % of a core
+    (docs/decisions/0004-wake-up.md). A killed process leaves no socket or file behind.
     """
 
     def __init__(self, path: str) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._pause = threading.Event()
-        self._seen = self._version()
+        self._last_version = self._version()
 
     def wait(self, seconds: float) -> bool:
-        looks = max(1, round(seconds / _LOOK_SECONDS))
+        polls = max(1, round(seconds / _POLL_SECONDS))
         try:
-            for _ in range(looks):
+            for _ in range(polls):
                 version = self._version()
-                if version != self._seen:
-                    self._seen = version
+                if version != self._last_version:
+                    self._last_version = version
                     return True
-                self._pause.wait(_LOOK_SECONDS)
-        except sqlite3.Error:  # a full disk, for instance: whoever listens must not end for it
+                self._pause.wait(_POLL_SECONDS)
+        except sqlite3.Error:  # such as a full disk, which must not stop the worker
             self._pause.wait(min(seconds, 1.0))
             return True
         return False
@@ -65,7 +65,7 @@ class SqliteWakeUp:
 
 
 class PostgresWakeUp:
-    """LISTEN on a connection of its own. After a lost connection it says "maybe" and listens again."""
+    """LISTEN on a separate connection. After a lost connection, reports a possible job and listens again."""
 
     def __init__(self, url: URL) -> None:
         self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -77,7 +77,7 @@ class PostgresWakeUp:
             if self._connection is None:
                 self._connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=10)
                 self._connection.execute(f"LISTEN {CHANNEL}")
-                return True  # what was enqueued before we listened
+                return True  # a job may have been enqueued before LISTEN
             return any(True for _ in self._connection.notifies(timeout=seconds, stop_after=1))
         except psycopg.OperationalError:
             self.close()

@@ -1,4 +1,4 @@
-"""History that nobody needs any more, deleted in small batches so that nobody waits for it."""
+"""Deletes old history in small batches, which block no other transaction for long."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAILURES = "address:"
 
 
 def prune(services: Services, claim: Claim) -> None:
-    """Delete what is older than the settings say. Events stay at least three days: DNSimple may repeat one."""
+    """Delete what is older than the settings permit. Events stay at least three days, since DNSimple may retry one."""
     days, hours = services.settings.retention_days, services.settings.idempotency_key_hours
     before = db_now(-86400.0 * days)
     _delete(services, claim, Event, Event.received_at < before)
@@ -40,14 +40,14 @@ def prune(services: Services, claim: Claim) -> None:
     _delete(services, claim, Worker, Worker.last_heartbeat_at < db_now(-86400.0))
     _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
     _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())
-    _forget_requests(services, claim)
+    _delete_request_counts(services, claim)
     _erase_private_keys(services, claim)
 
 
 def _erase_private_keys(services: Services, claim: Claim) -> None:
-    """Forget sealed private keys as PRIVATE_KEY_RETENTION says, and always those of certificates that have expired.
+    """Delete encrypted private keys as PRIVATE_KEY_RETENTION says, and always those of expired certificates.
 
-    Never while a delivery is still to come: it needs the key.
+    A key is kept while a delivery that needs it is pending.
     """
     policy = services.settings.private_key_retention
     due = Certificate.not_after < db_now()
@@ -82,8 +82,8 @@ def _delete(services: Services, claim: Claim, model: type[Base], old: ColumnElem
             deleted = changed_rows(session.execute(delete(model).where(tuple_(*key).in_(some))))
 
 
-def _forget_requests(services: Services, claim: Claim) -> None:
-    """Delete the counts of who has been quiet for two minutes. Failed logins leave their sum in the audit trail."""
+def _delete_request_counts(services: Services, claim: Claim) -> None:
+    """Delete counts without a request for two minutes. The number of failed logins is recorded in the audit trail."""
     deleted = BATCH
     while deleted == BATCH:
         with services.queue.checkpoint(claim) as session:

@@ -1,4 +1,4 @@
-"""Log lines: whole, of one form, whoever writes them."""
+"""Log lines: whole, and in one format for our own and the libraries'."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_our_lines_and_those_of_libraries_have_one_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_our_lines_and_those_of_libraries_have_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("json", "info")
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         structlog.get_logger("certcourier.worker").info("job done", job_id=1)
@@ -56,7 +56,7 @@ def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[st
     assert [line["event"] for line in written(capsys)] == ["yes"]
 
 
-def test_an_unexpected_error_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unexpected_error_is_logged_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("json", "info")
     error = ValueError("odd")
     structlog.get_logger("certcourier").exception("job failed unexpectedly", exc_info=error)

@@ -13,9 +13,9 @@ from app.db.models.base import AutoId, Base
 
 
 class Job(Base):
-    """Work that we owe. See `app.jobs.queue` for what its columns promise.
+    """A job; see `app.jobs.queue`.
 
-    `run_at` is when a ready job may start; `lease_expires_at` when a running one may be taken over.
+    `run_at` is when a ready job may start; `lease_expires_at` is when another worker may claim a running one.
     """
 
     __tablename__ = "jobs"
@@ -72,7 +72,7 @@ class Periodic(Base):
 
 
 class Worker(Base):
-    """A worker process and when it was last heard from."""
+    """A worker process and its last heartbeat."""
 
     __tablename__ = "workers"
 
@@ -81,12 +81,12 @@ class Worker(Base):
     pid: Mapped[int]
     started_at: Mapped[datetime] = mapped_column(default=db_now())
     last_heartbeat_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
-    # The IDs of the key-encryption keys that it holds.
+    # The IDs of the key-encryption keys that the worker holds.
     key_ids: Mapped[list[str] | None]
 
 
 class Quota(Base):
-    """The account's calls to DNSimple in the present window, as all processes together know them."""
+    """The account's calls to DNSimple in the current window, shared by all processes."""
 
     __tablename__ = "quota"
 
@@ -99,5 +99,5 @@ class Quota(Base):
     reset_at: Mapped[datetime]
     blocked_until: Mapped[datetime | None]
     blocked_reason: Mapped[str | None] = mapped_column(String(100))
-    # Whose wrong token stopped the calls: a digest, so that a process with another token goes on.
+    # The digest of a rejected token that blocks calls; a process with another token is not affected.
     blocked_token: Mapped[str | None] = mapped_column(String(16))

@@ -13,7 +13,7 @@ from app.db.models import InstallationState
 pytestmark = pytest.mark.both_databases
 
 
-def test_a_forked_process_makes_connections_of_its_own(database: Database) -> None:
+def test_a_forked_process_opens_its_own_connections(database: Database) -> None:
     """As under gunicorn, which loads the application before it forks."""
 
     def connection_id() -> str:
@@ -52,7 +52,7 @@ def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
         assert session.get(InstallationState, "half") is None
 
 
-def test_a_reader_is_not_held_up_by_a_writer(database: Database) -> None:
+def test_a_writer_does_not_block_a_reader(database: Database) -> None:
     with database.write() as writing:
         writing.add(InstallationState(name="new", value="x"))
         writing.flush()
@@ -61,7 +61,7 @@ def test_a_reader_is_not_held_up_by_a_writer(database: Database) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_sqlite_waits_for_the_disk_before_it_says_committed(database: Database) -> None:
+def test_sqlite_syncs_to_disk_before_a_commit_returns(database: Database) -> None:
     with database.read() as session:
         assert session.scalar(text("PRAGMA synchronous")) == 2
         assert session.scalar(text("PRAGMA journal_mode")) == "wal"

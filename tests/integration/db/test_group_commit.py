@@ -1,4 +1,4 @@
-"""Commits that many threads share: each thread returns when its own item is committed, or knows that it is not."""
+"""Group commit: each thread returns after its own item is committed, or learns that it is not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.harness import ACCOUNT, jobs
 pytestmark = pytest.mark.both_databases
 
 
-def test_each_event_is_recorded_once_and_each_caller_told_so(services: Services) -> None:
+def test_each_event_is_recorded_once_and_each_caller_learns_it(services: Services) -> None:
     ingestion, commits = EventIngestion(services), []
     event.listen(services.database.engine, "commit", lambda _: commits.append(1))
     events = [
@@ -67,7 +67,7 @@ def names(database: Database) -> set[str]:
         return set(session.scalars(select(InstallationState.name)))
 
 
-def test_what_comes_while_one_commits_is_committed_together(database: Database) -> None:
+def test_items_submitted_during_a_commit_are_committed_together(database: Database) -> None:
     gate = Gate()
     shared = GroupCommit(database, gate.put)
     with ThreadPoolExecutor(10) as pool:
@@ -83,7 +83,7 @@ def test_what_comes_while_one_commits_is_committed_together(database: Database) 
     assert len(names(database)) == 10
 
 
-def test_ones_fault_is_not_anothers(database: Database) -> None:
+def test_an_item_that_fails_does_not_fail_others(database: Database) -> None:
     gate = Gate()
     shared = GroupCommit(database, gate.put)
     with ThreadPoolExecutor(4) as pool:
@@ -99,7 +99,7 @@ def test_ones_fault_is_not_anothers(database: Database) -> None:
     assert names(database) == {"first", "good", "fine"}
 
 
-def test_when_the_database_fails_everybody_is_told_and_nothing_is_there(database: Database) -> None:
+def test_a_database_failure_reaches_every_caller_and_commits_nothing(database: Database) -> None:
     calls: list[int] = []
 
     def fail(session: Session, names: Sequence[str]) -> list[str]:
@@ -121,7 +121,7 @@ def test_when_the_database_fails_everybody_is_told_and_nothing_is_there(database
     assert names(database) == {"later"}
 
 
-def test_a_child_process_has_a_writer_of_its_own(database: Database) -> None:
+def test_a_child_process_has_its_own_writer(database: Database) -> None:
     shared = GroupCommit(database, put)
     shared.submit("parent")
     child = os.fork()
@@ -133,7 +133,7 @@ def test_a_child_process_has_a_writer_of_its_own(database: Database) -> None:
     assert names(database) == {"parent", "child", "parent again"}
 
 
-def test_two_processes_worth_of_batches_never_wait_for_each_other_in_a_circle(services: Services) -> None:
+def test_batches_of_two_processes_never_deadlock(services: Services) -> None:
     if services.database.is_sqlite:
         return  # its writers take turns
     with services.database.write() as session:

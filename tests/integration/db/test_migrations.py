@@ -1,4 +1,4 @@
-"""The tables that the migrations make are those of the models, on both databases."""
+"""The migrations create the tables of the models, on both databases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_migrations_make_the_models_tables(database: Database) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_they_run_back_and_forward(database: Database) -> None:
+def test_migrations_can_be_downgraded_and_upgraded(database: Database) -> None:
     downgrade(database, "base")
     assert current_revision(database) is None
     upgrade(database)

@@ -1,4 +1,4 @@
-"""One budget for all processes: never exceeded, corrected by what DNSimple says, stopped by 429 and 401."""
+"""One budget for all processes: never exceeded, corrected by DNSimple's headers, blocked by 429 and 401."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def admitted(kept: RateBudget, purpose: Purpose, most: int = 1000) -> int:
     return most
 
 
-def test_the_first_answer_tells_the_limit(database: Database) -> None:
+def test_the_first_response_sets_the_limit(database: Database) -> None:
     call(keeper(database), answer(4800, 4799))
     assert (row(database).call_limit, row(database).remaining) == (4800, 4799)
 
 
-def test_what_others_have_spent_counts(database: Database) -> None:
+def test_calls_of_other_programs_count(database: Database) -> None:
     kept = keeper(database)
     call(kept, answer(100, 99))
     call(kept, answer(100, 40))
@@ -83,7 +83,7 @@ def test_what_others_have_spent_counts(database: Database) -> None:
     assert row(database).remaining == 39
 
 
-def test_calls_that_are_on_their_way_are_not_promised_again(database: Database) -> None:
+def test_calls_in_flight_are_not_available_again(database: Database) -> None:
     kept = keeper(database)
     call(kept, answer(100, 99))
     for _ in range(10):
@@ -95,7 +95,7 @@ def test_calls_that_are_on_their_way_are_not_promised_again(database: Database) 
 @pytest.mark.parametrize(
     "nonsense", [answer(0, 0), answer(100, 101), answer(100, 5, -5), answer(100, 5, 10**9), answer(None)]
 )
-def test_headers_that_make_no_sense_change_nothing(database: Database, nonsense: Answer) -> None:
+def test_implausible_headers_change_nothing(database: Database, nonsense: Answer) -> None:
     kept = keeper(database)
     call(kept, answer(100, 99))
     call(kept, nonsense)
@@ -109,7 +109,7 @@ def test_the_reserve_is_for_interactive_orders(database: Database) -> None:
     assert admitted(kept, Purpose.INTERACTIVE) == 10
 
 
-def test_the_reserve_shrinks_with_the_time_that_is_left(database: Database) -> None:
+def test_the_reserve_shrinks_with_the_time_left(database: Database) -> None:
     kept = keeper(database, reserve=10)
     call(kept, answer(1000, 999))
     call(kept, answer(1000, 60))
@@ -122,7 +122,7 @@ def test_the_reserve_shrinks_with_the_time_that_is_left(database: Database) -> N
     assert admitted(kept, Purpose.BACKGROUND) == 30
 
 
-def test_unknown_things_have_a_small_budget_that_only_waste_uses_up(database: Database) -> None:
+def test_unverified_events_have_a_small_share_that_only_forged_ones_use_up(database: Database) -> None:
     kept = keeper(database, unknown=5, reserve=0)
     call(kept, answer(100, 99))
     for _ in range(20):
@@ -134,7 +134,7 @@ def test_unknown_things_have_a_small_budget_that_only_waste_uses_up(database: Da
     kept.acquire(Purpose.BACKGROUND)
 
 
-def test_what_is_looked_at_again_on_an_events_word_is_never_free(database: Database) -> None:
+def test_a_repeat_check_is_never_free(database: Database) -> None:
     kept = keeper(database, unknown=5, reserve=0)
     call(kept, answer(100, 99))
     for _ in range(5):
@@ -145,7 +145,7 @@ def test_what_is_looked_at_again_on_an_events_word_is_never_free(database: Datab
     kept.acquire(Purpose.BACKGROUND)
 
 
-def test_an_unknown_certificate_that_is_not_handed_out_is_not_free(database: Database) -> None:
+def test_an_unverified_certificate_that_is_not_issued_is_not_free(database: Database) -> None:
     kept = keeper(database, unknown=5, reserve=0)
     call(kept, answer(100, 99))
     for _ in range(5):
@@ -154,7 +154,7 @@ def test_an_unknown_certificate_that_is_not_handed_out_is_not_free(database: Dat
         kept.acquire(Purpose.UNVERIFIED_EVENT)
 
 
-def test_calls_that_belong_together_are_paid_for_together(database: Database) -> None:
+def test_calls_are_reserved_all_or_none(database: Database) -> None:
     kept = keeper(database, reserve=0)
     call(kept, answer(100, 3))
     calls_budget = BudgetedCalls(kept)
@@ -166,7 +166,7 @@ def test_calls_that_belong_together_are_paid_for_together(database: Database) ->
     assert admitted(kept, Purpose.BACKGROUND) == 1, "what was not sent costs nothing"
 
 
-def test_what_was_paid_for_and_not_sent_is_given_back(database: Database) -> None:
+def test_reserved_calls_that_are_not_sent_are_released(database: Database) -> None:
     kept = keeper(database, reserve=0)
     call(kept, answer(100, 10))
     with BudgetedCalls(kept).with_purpose(Purpose.UNVERIFIED_EVENT).reserve(2) as pair:
@@ -199,7 +199,7 @@ def test_waiting_lasts_until_the_reset_and_is_spread(database: Database) -> None
     assert max(pauses) - min(pauses) > 20
 
 
-def test_a_429_stops_everyone_until_the_announced_reset(database: Database) -> None:
+def test_a_429_blocks_all_calls_until_the_announced_reset(database: Database) -> None:
     call(keeper(database), answer(100, 99))
     call(keeper(database), answer(100, 98, status=429), RateLimitedError("quota exceeded", retry_after=600))
     with pytest.raises(QuotaExhaustedError, match="quota exceeded") as caught:
@@ -209,14 +209,14 @@ def test_a_429_stops_everyone_until_the_announced_reset(database: Database) -> N
     keeper(database).acquire(Purpose.INTERACTIVE)
 
 
-def test_an_endpoints_own_limit_stops_nobody_else(database: Database) -> None:
+def test_an_endpoints_own_limit_blocks_no_other_calls(database: Database) -> None:
     kept = keeper(database)
     error = RateLimitedError("endpoint x quota exceeded", retry_after=600, account_wide=False)
     call(kept, answer(100, 98, status=429), error)
     kept.acquire(Purpose.BACKGROUND)
 
 
-def test_a_401_stops_all_who_use_that_token_and_no_other(database: Database) -> None:
+def test_a_401_blocks_calls_with_that_token_only(database: Database) -> None:
     call(keeper(database), answer(100, 99))
     call(keeper(database), answer(None, status=401), AuthenticationError("Authentication failed", status=401))
     with pytest.raises(QuotaExhaustedError, match="token rejected"):
@@ -230,7 +230,7 @@ def test_a_401_stops_all_who_use_that_token_and_no_other(database: Database) -> 
     assert row(database).blocked_reason is None
 
 
-def test_a_401_does_not_end_the_stop_that_is_everybodys(database: Database) -> None:
+def test_a_401_does_not_end_a_block_of_all_calls(database: Database) -> None:
     kept = keeper(database)
     kept.acquire(Purpose.INTERACTIVE)  # on its way, with a token that is rejected
     call(keeper(database, token="another"), answer(None, status=429), RateLimitedError("exceeded", retry_after=600))

@@ -1,4 +1,4 @@
-"""Jobs on both databases: claimed once, kept by a lease, finished by whoever holds the token."""
+"""Jobs on both databases: claimed once, held by a lease, completed by the holder of the token."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_job_of_a_dead_worker_is_claimed_again(database: Database, queue: Queu
     assert (second.attempts, second.token != first.token) == (2, True)
 
 
-def test_who_lost_the_lease_changes_nothing(database: Database, queue: Queue) -> None:
+def test_a_worker_that_lost_its_lease_changes_nothing(database: Database, queue: Queue) -> None:
     add(database, queue)
     frozen = only(queue)
     let_lease_end(database)
@@ -113,7 +113,7 @@ def test_who_lost_the_lease_changes_nothing(database: Database, queue: Queue) ->
     assert job(database).state == "running"
 
 
-def test_the_end_of_a_job_and_its_effects_are_one_commit(database: Database, queue: Queue) -> None:
+def test_a_jobs_completion_and_its_effects_are_one_commit(database: Database, queue: Queue) -> None:
     add(database, queue)
     claim = only(queue)
     with pytest.raises(RuntimeError), queue.finishing(claim) as session:
@@ -137,13 +137,13 @@ def test_a_heartbeat_keeps_the_lease(database: Database, queue: Queue) -> None:
 
 
 def test_a_retry_waits_longer_each_time_up_to_an_hour(queue: Queue) -> None:
-    pauses = [queue.pause_after(attempts) for attempts in range(1, 30)]
+    pauses = [queue.retry_delay(attempts) for attempts in range(1, 30)]
     assert 2.5 <= pauses[0] <= 5
     assert 40 <= pauses[4] <= 80
     assert all(1800 <= pause <= 3600 for pause in pauses[12:])
 
 
-def test_a_postponed_job_costs_no_attempt(database: Database, queue: Queue) -> None:
+def test_a_snooze_counts_no_attempt(database: Database, queue: Queue) -> None:
     add(database, queue)
     queue.snooze(only(queue), 60, "not yet")
     assert (job(database).attempts, job(database).snoozes, job(database).last_error) == (0, 1, "not yet")
@@ -164,7 +164,7 @@ def test_an_enqueue_that_is_rolled_back_leaves_no_job(database: Database, queue:
     assert queue.seconds_until_due() is None
 
 
-def test_a_dead_job_stays_visible_until_it_is_revived(database: Database, queue: Queue) -> None:
+def test_a_dead_job_stays_visible_until_it_is_retried(database: Database, queue: Queue) -> None:
     add(database, queue)
     claim = only(queue)
     with database.write() as session:
@@ -186,7 +186,7 @@ def test_a_cancelled_job_is_taken_from_its_worker(database: Database, queue: Que
         pass
 
 
-def test_a_job_that_its_maker_holds_is_taken_over_when_the_lease_ends(database: Database, queue: Queue) -> None:
+def test_a_job_enqueued_as_claimed_is_claimed_when_its_lease_expires(database: Database, queue: Queue) -> None:
     with database.write() as session:
         claim = queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, {"order_id": "x"}, lease_seconds=20)
     assert queue.claim(1, worker_id="w1") == []
@@ -194,7 +194,7 @@ def test_a_job_that_its_maker_holds_is_taken_over_when_the_lease_ends(database: 
     assert only(queue).id == claim.id
 
 
-def test_a_job_handed_over_is_claimed_at_once(database: Database, queue: Queue) -> None:
+def test_a_released_job_is_claimed_immediately(database: Database, queue: Queue) -> None:
     with database.write() as session:
         claim = queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, {}, lease_seconds=20)
     with database.write() as session:
@@ -214,7 +214,7 @@ def test_a_slot_of_a_periodic_job_is_taken_once(database: Database, queue: Queue
         assert enqueue_due(session, queue, {JobKind.PRUNE: 3600}) == [JobKind.PRUNE]
 
 
-def test_periodic_jobs_go_on_after_the_databases_clock_was_ahead(database: Database) -> None:
+def test_periodic_jobs_continue_after_the_databases_clock_was_ahead(database: Database) -> None:
     queue = Queue(database)
     move_ahead(30 * 86400)
     try:
@@ -230,7 +230,7 @@ def test_periodic_jobs_go_on_after_the_databases_clock_was_ahead(database: Datab
     assert (queue.seconds_until_due() or 0) <= 3600
 
 
-def test_an_enqueue_rings_the_doorbell(database: Database, queue: Queue) -> None:
+def test_an_enqueue_wakes_the_workers(database: Database, queue: Queue) -> None:
     wakeup = wakeup_for(database)
     wakeup.wait(0.1)
     assert not wakeup.wait(0.1)
@@ -248,7 +248,7 @@ def test_an_enqueue_rings_the_doorbell(database: Database, queue: Queue) -> None
     assert heard.is_set()
 
 
-def test_an_enqueue_that_is_rolled_back_does_not_ring(database: Database, queue: Queue) -> None:
+def test_an_enqueue_that_is_rolled_back_wakes_no_worker(database: Database, queue: Queue) -> None:
     wakeup = wakeup_for(database)
     wakeup.wait(0.1)
     with pytest.raises(RuntimeError), database.write() as session:

@@ -1,4 +1,4 @@
-"""History that is old enough goes, in small batches; what is younger or unfinished stays."""
+"""Old history is deleted in small batches; newer and unfinished rows stay."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def left(services: Services, column: Any) -> list[Any]:
         return sorted(session.scalars(select(column)))
 
 
-def test_events_and_finished_jobs_go_when_they_are_older_than_the_setting(services: Services) -> None:
+def test_events_and_finished_jobs_are_deleted_after_the_retention_days(services: Services) -> None:
     with services.database.write() as session:
         for days in (89.9, 90.1, 400):
             add_event(session, f"{days:g} days", days)
@@ -90,7 +90,7 @@ def test_each_transaction_deletes_a_small_batch(services: Services) -> None:
     assert sorted(set(remaining)) == [0, 1, BATCH + 1, 2 * BATCH + 1]
 
 
-def test_silent_workers_go_after_a_day(services: Services) -> None:
+def test_workers_without_a_heartbeat_are_deleted_after_a_day(services: Services) -> None:
     with services.database.write() as session:
         for name, days in (("late", 0.9), ("gone", 1.1)):
             session.execute(insert(Worker).values(id=name, host="h", pid=1, last_heartbeat_at=db_now(-days * DAY)))
@@ -98,7 +98,7 @@ def test_silent_workers_go_after_a_day(services: Services) -> None:
     assert left(services, Worker.id) == ["late"]
 
 
-def test_an_old_idempotency_key_does_not_take_a_younger_one_of_the_same_order_with_it(services: Services) -> None:
+def test_an_expired_idempotency_key_is_deleted_alone(services: Services) -> None:
     client, _ = create_token(services, "tests", ("issue",))
     with services.database.write() as session:
         names: Sequence[str] = ["customer.example"]
@@ -147,7 +147,7 @@ def test_private_keys_are_kept_as_the_policy_says(services: Services, policy: st
         assert sorted(found) == kept
 
 
-def test_a_delivery_whose_key_was_erased_says_how_to_get_it_again(services: Services) -> None:
+def test_a_delivery_whose_key_was_deleted_names_the_remedy(services: Services) -> None:
     add_certificate(services, 1, 60, 5)
     with services.database.write() as session:
         session.execute(insert(Lineage).values(id=1, account_id=1, domain="d.example", names_digest="x", name="d"))

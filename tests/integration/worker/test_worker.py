@@ -1,4 +1,4 @@
-"""How a worker starts, and what becomes of a job that it does."""
+"""How a worker starts, and how it records the outcome of a job."""
 
 from __future__ import annotations
 

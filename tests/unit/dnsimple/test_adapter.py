@@ -85,7 +85,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("call", [get, post])
 @pytest.mark.parametrize(("status", "kind"), REFUSALS)
-def test_a_refusal_says_what_dnsimple_said(
+def test_a_refusal_contains_dnsimples_message(
     mocked: responses.RequestsMock, dnsimple: DNSimple, call: Any, status: int, kind: type[errors.DNSimpleError]
 ) -> None:
     answer(mocked, call, status=status, json={"message": "No."}, headers={"X-Request-Id": "abc-1"})
@@ -98,7 +98,7 @@ def test_a_refusal_says_what_dnsimple_said(
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
 @pytest.mark.parametrize("body", ['{"message": "Could not query zone"}', "<html>502 Bad Gateway</html>", "", "null"])
-def test_a_server_fault_is_retryable_for_a_question_and_unknown_for_an_order(
+def test_a_server_fault_is_retryable_for_a_read_and_unknown_for_an_order(
     mocked: responses.RequestsMock, dnsimple: DNSimple, status: int, body: str
 ) -> None:
     for call, branch in ((get, RetryableError), (post, OutcomeUnknownError)):
@@ -112,7 +112,7 @@ def test_a_server_fault_is_retryable_for_a_question_and_unknown_for_an_order(
 @pytest.mark.parametrize(
     "body", ["", "<html>", "null", "[]", "{}", '{"data": null}', '{"data": []}', '{"data": {"id": 5}}', '{"da']
 )
-def test_an_unusable_success_is_retryable_for_a_question_and_unknown_for_an_order(
+def test_an_unusable_success_is_retryable_for_a_read_and_unknown_for_an_order(
     mocked: responses.RequestsMock, dnsimple: DNSimple, body: str
 ) -> None:
     for call, branch, status in ((get, RetryableError, 200), (post, OutcomeUnknownError, 202)):
@@ -121,12 +121,12 @@ def test_an_unusable_success_is_retryable_for_a_question_and_unknown_for_an_orde
 
 
 @pytest.mark.parametrize("value", ["5", True, 5.0, -5, 0, None, 2**63])
-def test_an_id_that_is_none_is_not_believed(mocked: responses.RequestsMock, dnsimple: DNSimple, value: Any) -> None:
+def test_an_invalid_id_is_rejected(mocked: responses.RequestsMock, dnsimple: DNSimple, value: Any) -> None:
     answer(mocked, get, json={"data": CERTIFICATE | {"id": value}})
     assert isinstance(failure(dnsimple, get), errors.ServerFaultError)
 
 
-def test_another_success_than_the_expected_one_is_none(mocked: responses.RequestsMock, dnsimple: DNSimple) -> None:
+def test_an_unexpected_success_status_is_an_error(mocked: responses.RequestsMock, dnsimple: DNSimple) -> None:
     answer(mocked, get, status=202, json={"data": CERTIFICATE})
     assert isinstance(failure(dnsimple, get), RetryableError)
     answer(mocked, post, status=200, json={"data": CERTIFICATE})
@@ -172,7 +172,7 @@ def test_field_errors_of_every_shape_are_read(
         ("Something else", None),
     ],
 )
-def test_the_feature_that_the_plan_lacks_is_told(
+def test_the_feature_missing_in_the_plan_is_named(
     mocked: responses.RequestsMock, dnsimple: DNSimple, text: str, feature: str | None
 ) -> None:
     answer(mocked, get, status=412, json={"message": text})
@@ -239,7 +239,7 @@ def test_an_endpoints_own_limit_is_not_the_accounts(mocked: responses.RequestsMo
 
 
 @pytest.mark.parametrize("text", ["Certificate not issued", "Private key not present"])
-def test_what_is_not_there_yet_is_retryable(mocked: responses.RequestsMock, dnsimple: DNSimple, text: str) -> None:
+def test_not_issued_yet_is_retryable(mocked: responses.RequestsMock, dnsimple: DNSimple, text: str) -> None:
     answer(mocked, get, status=428, json={"message": text})
     assert isinstance(failure(dnsimple, get), errors.NotIssuedYetError)
 
@@ -257,7 +257,7 @@ def test_a_certificate_is_read_with_its_nulls_and_unknown_fields(
     assert certificate.expires_at is None
 
 
-def test_an_expiry_on_a_date_will_do(mocked: responses.RequestsMock, dnsimple: DNSimple) -> None:
+def test_an_expiry_may_be_a_date(mocked: responses.RequestsMock, dnsimple: DNSimple) -> None:
     fields = {name: value for name, value in CERTIFICATE.items() if name not in {"contact_id", "expires_at"}}
     answer(mocked, get, json={"data": fields | {"expires_on": "2027-02-21"}})
     assert dnsimple.certificate("example.com", 101967).expires_at == datetime(2027, 2, 21, tzinfo=UTC)
@@ -295,7 +295,7 @@ def test_a_list_is_read_page_by_page_as_it_is_needed(mocked: responses.RequestsM
     assert [certificate.id for certificate in certificates] == [8]
 
 
-def test_deleting_what_is_gone_is_deleting_it(mocked: responses.RequestsMock, dnsimple: DNSimple) -> None:
+def test_deleting_a_missing_webhook_succeeds(mocked: responses.RequestsMock, dnsimple: DNSimple) -> None:
     for status in (204, 404):
         mocked.add("DELETE", f"{BASE}/1010/webhooks/1", status=status)
         dnsimple.delete_webhook(1)
@@ -346,7 +346,7 @@ def test_what_is_not_an_id_never_enters_a_path(dnsimple: DNSimple, number: Any) 
 
 
 @pytest.mark.parametrize("token", ["", " ", "a b", "a\nb", "é", "a\x00"])
-def test_a_token_that_is_none_is_refused_without_being_repeated(token: str) -> None:
+def test_a_malformed_token_is_rejected_without_being_quoted(token: str) -> None:
     with pytest.raises(ValueError, match="printable ASCII") as caught:
         DNSimple(account_id=1, token=token)
     assert token.strip() == "" or token not in str(caught.value)

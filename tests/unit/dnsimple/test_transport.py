@@ -139,7 +139,7 @@ def mixed_up(fetch: Fetch, *, rounds: int = 40, threads: int = 32) -> int:
     return sum(key != f"KEY-{number}-" for number, key in enumerate(keys, 1))
 
 
-def test_no_thread_sees_another_ones_answer(server: Server) -> None:
+def test_no_thread_sees_the_response_of_another(server: Server) -> None:
     assert mixed_up(by_the_adapter(server)) == 0
 
 
@@ -148,14 +148,14 @@ def test_the_same_test_finds_the_fault_in_the_librarys_own_response(server: Serv
     assert mixed_up(by_the_librarys_own_response(server)) > 0
 
 
-def test_connections_are_used_again(server: Server) -> None:
+def test_connections_are_reused(server: Server) -> None:
     fetch = by_the_adapter(server)
     mixed_up(fetch, rounds=40, threads=8)
     assert len(server.requests) == 320
     assert server.connections <= 16
 
 
-def test_a_forked_process_makes_connections_of_its_own(server: Server) -> None:
+def test_a_forked_process_opens_its_own_connections(server: Server) -> None:
     dnsimple = make(server)
     dnsimple.private_key("example.com", 1)
     reader, writer = os.pipe()
@@ -201,7 +201,7 @@ def test_a_call_ends_at_its_deadline(server: Server, behaviour: Callable[[Handle
         assert deadline.remaining() == 0
 
 
-def test_a_silent_server_is_left_after_the_read_timeout(server: Server) -> None:
+def test_a_server_that_sends_nothing_is_abandoned_after_the_read_timeout(server: Server) -> None:
     server.behave = wait_forever
     with pytest.raises(errors.UnreachableError):
         make(server, read_timeout=0.2).private_key("example.com", 1)
@@ -231,7 +231,9 @@ def truncate(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize("behaviour", [abort, truncate])
-def test_a_broken_connection_leaves_an_order_unknown(server: Server, behaviour: Callable[[Handler], None]) -> None:
+def test_after_a_broken_connection_an_orders_outcome_is_unknown(
+    server: Server, behaviour: Callable[[Handler], None]
+) -> None:
     server.behave = behaviour
     with pytest.raises(RetryableError):
         make(server).private_key("example.com", 1)
@@ -239,7 +241,7 @@ def test_a_broken_connection_leaves_an_order_unknown(server: Server, behaviour: 
         make(server).issue("example.com", 1)
 
 
-def test_a_refused_connection_is_certainly_nothing() -> None:
+def test_a_refused_connection_means_nothing_was_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     dnsimple = DNSimple(account_id=1, token="x", base_url=f"http://127.0.0.1:{port}")
@@ -247,12 +249,12 @@ def test_a_refused_connection_is_certainly_nothing() -> None:
         dnsimple.issue("example.com", 1)
 
 
-def test_a_host_that_does_not_exist_is_certainly_nothing() -> None:
+def test_an_unknown_host_means_nothing_was_sent() -> None:
     with pytest.raises(errors.UnreachableError):
         DNSimple(account_id=1, token="x", base_url="http://nowhere.invalid").issue("example.com", 1)
 
 
-def test_an_authority_that_we_do_not_know_is_never_spoken_to(server: Server, tmp_path: Path) -> None:
+def test_an_untrusted_authority_is_never_sent_anything(server: Server, tmp_path: Path) -> None:
     authority = Authority()
     issued = authority.issue("localhost")
     pem = tmp_path / "server.pem"
@@ -284,7 +286,7 @@ def speak_tls(server: Server, folder: Path, authority: Authority, *names: str, d
 
 
 @pytest.mark.parametrize(("names", "days"), [(("other.example",), 90), (("localhost",), 0.01)], ids=["host", "expired"])
-def test_the_certificate_must_be_for_the_host_that_we_asked(
+def test_the_servers_certificate_must_match_the_host(
     server: Server, tmp_path: Path, names: tuple[str, ...], days: float
 ) -> None:
     """And valid at this moment, though its authority is the one that we believe."""
