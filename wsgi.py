@@ -1,4 +1,4 @@
-"""Entry of the web server: `gunicorn wsgi:app` (see gunicorn.conf.py)."""
+"""Entry point of the web server: `gunicorn wsgi:app` (see gunicorn.conf.py)."""
 
 import sys
 
@@ -13,6 +13,6 @@ try:
     claim_installation(services)
     note_version(services, "web")
     services.share_metrics()
-    services.database.close()  # no connection may cross gunicorn's fork
+    services.database.close()  # connections must not be inherited by forked processes
 except (ConfigurationError, CertcourierError) as error:
     sys.exit(f"Certcourier cannot start:\n{error}")

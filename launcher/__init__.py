@@ -1,5 +1,5 @@
 """`make run`: the whole service on one machine, with a simulated DNSimple where no token is configured.
 
-`__main__` is the course of it; `folder` keeps a second one away from the same data, `processes` starts and ends the
-children, `demo` is what is said and done where DNSimple is simulated.
+`__main__` starts everything; `folder` locks the data directory, `processes` starts and stops the children, `demo` holds
+the settings and the first order for a simulated DNSimple, `messages` the terminal output.
 """

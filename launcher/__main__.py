@@ -1,4 +1,4 @@
-"""The course of `make run`."""
+"""`make run`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from launcher.processes import READY_SECONDS, Processes, check_free, other_ports
 
 
 def main() -> int:
-    """Start everything, tell the demo's story, and wait for Ctrl-C. Returns the exit status."""
+    """Start everything, run the demo, and wait for Ctrl-C. Returns the exit status."""
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last one: the terminal was closed
-        signal.signal(number, lambda *_: stopping.set())
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+        signal.signal(signal_number, lambda *_: stopping.set())
     try:
         environment = _environment()
         simulated = not (environment.get("DNSIMPLE_API_TOKEN") or environment.get("DNSIMPLE_API_TOKEN_FILE"))
@@ -47,7 +47,7 @@ def main() -> int:
         finally:
             lock.release()
     except (ConfigurationError, CertcourierError, LaunchError, requests.RequestException) as error:
-        print_message(f"\nCertcourier cannot run:\n{error}", error=True)
+        print_message(f"\nCertcourier cannot start:\n{error}", error=True)
         return 1
     return 0
 
@@ -74,11 +74,11 @@ def _run(
     finally:
         print_message("\nStopping...")
         processes.stop()
-        print_message("Stopped. `make run` goes on from here.")
+        print_message("Stopped. Run `make run` to continue with the same data.")
 
 
 def _environment() -> dict[str, str]:
-    """What the children get: .env below the real environment, as the settings themselves see it."""
+    """The children's environment: `.env` overridden by the real environment, as the settings read it."""
     from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     return from_file | dict(os.environ)
 
@@ -87,10 +87,10 @@ def _take_folder(settings: Settings, *, simulated: bool) -> FolderLock:
     try:
         return lock_folder(settings.data_dir)
     except FolderTakenError as error:
-        if not simulated:  # a second one on the same account would take the webhook away
+        if not simulated:  # a second instance on the same account would take over the webhook
             raise
         own = f"DATA_DIR={settings.data_dir / 'second'} {other_ports(_listeners(settings, simulated=True))} make run"
-        raise LaunchError(f"{error}\nA second demo needs data, ports and a database of its own:\n  {own}") from None
+        raise LaunchError(f"{error}\nA second demo needs its own data, ports and database:\n  {own}") from None
 
 
 def _listeners(settings: Settings, *, simulated: bool) -> Mapping[str, tuple[str, int]]:
@@ -113,13 +113,13 @@ def _start(processes: Processes, settings: Settings, *, simulated: bool) -> None
     if simulated:
         demo.start_simulator(processes, settings)
     processes.start("web", sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
-    # The worker registers the webhook at once, so that we had better be listening.
+    # The worker registers the webhook immediately, so the web server has to listen first.
     processes.wait_listening(settings.host, settings.port)
     processes.start("worker", sys.executable, "-m", "flask", "worker")
 
 
 def _wait_ready(processes: Processes, settings: Settings, stopping: threading.Event) -> None:
-    checks: Any = "no answer yet"
+    checks: Any = "no response yet"
     for _ in range(READY_SECONDS * 10):
         processes.check()
         with suppress(requests.RequestException, ValueError):

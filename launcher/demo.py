@@ -1,4 +1,4 @@
-"""What is said and done where DNSimple is simulated: its settings, and the story of a first certificate."""
+"""The demo with a simulated DNSimple: its settings, and the progress of a first certificate."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from launcher.processes import Processes
 DEMO_DOMAIN = "customer.example"
 SIMULATOR_HOST = "127.0.0.1"
 _SIMULATOR_PORT = "4570"
-_SIMULATED_TOKEN = "simulated-token"  # noqa: S105, opens nothing but the simulator
+_SIMULATED_TOKEN = "simulated-token"  # noqa: S105, valid only for the simulator
 _SIMULATED_ACCOUNT = 1010
-_STORY_SECONDS = 30
+_PROGRESS_SECONDS = 30
 _DONE = {"delivered", "superseded"}
 _PATHS = {name for name, field in Settings.model_fields.items() if field.annotation in {Path, Path | None}}
 _PLAIN = re.compile(r"[\w./:,@%+=-]+")
@@ -34,10 +34,10 @@ _SQLITE = "sqlite:///"
 
 
 def simulated_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings that make it a demo, by variable. Raises `LaunchError` if the simulator's port is none."""
+    """The settings of the demo, by variable. Raises `LaunchError` for an invalid SIMULATOR_PORT."""
     port = environment.get("SIMULATOR_PORT") or _SIMULATOR_PORT
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise LaunchError("SIMULATOR_PORT: must be the number of a port")
+        raise LaunchError("SIMULATOR_PORT: must be a port number from 1 to 65535")
     return {
         "DNSIMPLE_API_TOKEN": _SIMULATED_TOKEN,
         "DNSIMPLE_ACCOUNT_ID": str(_SIMULATED_ACCOUNT),
@@ -48,12 +48,12 @@ def simulated_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def simulator_port(settings: Settings) -> int:
-    """Where the demo's simulator listens."""
+    """The port that the simulator listens on."""
     return int(settings.dnsimple_base_url.rpartition(":")[2])
 
 
 def start_simulator(processes: Processes, settings: Settings) -> None:
-    """Start it, and wait until it listens."""
+    """Start the simulator, and wait until it listens."""
     processes.start(
         "simulator",
         *(sys.executable, "-m", "simulator", "--any-domain", "--allow-http-webhooks"),
@@ -65,7 +65,7 @@ def start_simulator(processes: Processes, settings: Settings) -> None:
 
 
 def write_settings(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Everything that `flask -e` needs to work with the demo from another terminal; some of it may be secret."""
+    """Write the settings for `flask -e` in another terminal. The file may contain secrets."""
     given = {name: environment.get(name.upper(), "") for name in Settings.model_fields}
     given["data_dir"] = str(settings.data_dir)
     path = _settings_file(settings)
@@ -75,22 +75,22 @@ def write_settings(settings: Settings, environment: Mapping[str, str]) -> None:
 
 
 def forget_settings(settings: Settings) -> None:
-    """Without a demo, the settings that an earlier one has left would mislead."""
+    """Delete the settings of an earlier demo, which do not apply to a real account."""
     _settings_file(settings).unlink(missing_ok=True)
 
 
 def demonstrate(processes: Processes, services: Services, stopping: threading.Event) -> None:
-    """Order one certificate for the demo domain, unless an earlier run has, and tell its story as it happens."""
+    """Order a certificate for the demo domain, unless an earlier run did, and print its progress."""
     url = local_url(services.settings)
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {_demo_token(services)}"
     earlier = session.get(f"{url}/orders", params={"domain": DEMO_DOMAIN, "state": "fetched"}, timeout=10)
     earlier.raise_for_status()
     if earlier.json()["data"]:
-        print_message(f"The certificate for {DEMO_DOMAIN} is there from an earlier run. Its story:\n")
+        print_message(f"The certificate for {DEMO_DOMAIN} exists from an earlier run. Progress:\n")
         order_id = earlier.json()["data"][0]["order_id"]
     else:
-        print_message(f"Ordering a certificate for {DEMO_DOMAIN}. Its story:\n")
+        print_message(f"Ordering a certificate for {DEMO_DOMAIN}. Progress:\n")
         ordered = session.post(f"{url}/issue_certificate", json={"domain": DEMO_DOMAIN}, timeout=60)
         if ordered.status_code != 202:
             raise LaunchError(f"the order was refused: {ordered.text}")
@@ -101,19 +101,19 @@ def demonstrate(processes: Processes, services: Services, stopping: threading.Ev
 def _print_progress(
     session: requests.Session, url: str, processes: Processes, services: Services, stopping: threading.Event
 ) -> None:
-    """Print each new line until the certificate is delivered. What cannot go on yet is said, and watched further."""
-    told: set[tuple[str, str, str]] = set()
-    advised, patience_ends = False, time.monotonic() + _STORY_SECONDS
+    """Print each new step until the certificate is delivered everywhere; failing deliveries are reported once."""
+    printed: set[tuple[str, str, str]] = set()
+    advised, deadline = False, time.monotonic() + _PROGRESS_SECONDS
     while not stopping.wait(2.0 if advised else 0.2):
         processes.check()
-        order = _look(session, url)
+        order = _fetch_order(session, url)
         if order is None:
             return
         for line in order.get("timeline", ()):
-            if (line["at"], line["step"], line["detail"]) not in told:
-                told.add((line["at"], line["step"], line["detail"]))
+            if (line["at"], line["step"], line["detail"]) not in printed:
+                printed.add((line["at"], line["step"], line["detail"]))
                 print_message(f"  {line['at'][11:23]}  {line['step']:<18} {line['detail']}")
-        obstacle = _obstacle(order, patient=time.monotonic() < patience_ends)
+        obstacle = _obstacle(order, patient=time.monotonic() < deadline)
         if obstacle == "" or (obstacle and not advised):
             print_message(obstacle)
             print_message("" if advised else _what_next(services, order))
@@ -122,8 +122,8 @@ def _print_progress(
             return
 
 
-def _look(session: requests.Session, url: str) -> dict[str, Any] | None:
-    """The order, empty while there is no answer; None when the demo's token has been revoked."""
+def _fetch_order(session: requests.Session, url: str) -> dict[str, Any] | None:
+    """The order, empty while there is no response; None if the demo's token was revoked."""
     try:
         answer = session.get(url, timeout=10)
     except requests.RequestException:
@@ -134,55 +134,59 @@ def _look(session: requests.Session, url: str) -> dict[str, Any] | None:
 
 
 def _obstacle(order: Mapping[str, Any], *, patient: bool) -> str | None:
-    """What is in the certificate's way: nothing when it is everywhere, None as long as there is nothing to say."""
+    """What blocks the certificate: an empty text if it is delivered everywhere, None if there is nothing to report."""
     if order.get("order_state") == "failed":
-        return f"\nThe order has failed: {order['failure']['detail']}\nThe next `make run` orders anew."
+        return f"\nThe order failed: {order['failure']['detail']}\nThe next `make run` orders again."
     deliveries = order.get("deliveries", [])
-    open_ones = [delivery for delivery in deliveries if delivery["state"] not in _DONE]
-    if deliveries and not open_ones:
+    unfinished = [delivery for delivery in deliveries if delivery["state"] not in _DONE]
+    if deliveries and not unfinished:
         return ""
-    if patient and not (open_ones and all(delivery["detail"] for delivery in open_ones)):
+    if patient and not (unfinished and all(delivery["detail"] for delivery in unfinished)):
         return None
-    said = [f"  {one['destination']}: {one['detail'] or 'not tried yet'}" for one in open_ones]
-    return "\n".join(["\nNot everywhere yet; still trying, with growing pauses:", *said])
+    lines = [f"  {delivery['destination']}: {delivery['detail'] or 'not attempted yet'}" for delivery in unfinished]
+    return "\n".join(["\nSome deliveries are failing and will be retried with increasing delays:", *lines])
 
 
 def _what_next(services: Services, order: Mapping[str, Any]) -> str:
     settings, url = services.settings, local_url(services.settings)
     flask = f".venv/bin/flask -e {_settings_file(settings)}"
-    return f"""{_look_at_files(services, order)}
-Order the next one, and wait for it:
+    return f"""{_describe_files(services, order)}
+Order another certificate, and wait for it:
   curl -i {url}/issue_certificate \\
     -H "Authorization: Bearer $(cat {_token_file(settings)})" -H 'Prefer: wait=30' \\
     -H 'Content-Type: application/json' -d '{{"domain": "shop.example", "san": ["blog"]}}'
 
-See all of them, and whether all is well:
+List all certificates, and check the installation:
   {flask} certificates list
   {flask} doctor
 
 {dashboard_hint(settings)} (token: cat {_token_file(settings)})
-The interface's page is {url}/docs (any user, the token as password); logs are in {settings.data_dir}/log/.
+API reference: {url}/docs (user name: anything; password: the token). Logs: {settings.data_dir}/log/
 Ctrl-C stops everything."""
 
 
-def _look_at_files(services: Services, order: Mapping[str, Any]) -> str:
-    """Where the first destination of files has put them, if it has."""
-    places = {one["destination"]: one["detail"] for one in order["deliveries"] if one["state"] == "delivered"}
-    of_files = [
-        name for name, one in services.destinations.items() if isinstance(one, FilesDestination) and name in places
+def _describe_files(services: Services, order: Mapping[str, Any]) -> str:
+    """Where the first files destination has stored them, if any."""
+    locations = {
+        delivery["destination"]: delivery["detail"]
+        for delivery in order["deliveries"]
+        if delivery["state"] == "delivered"
+    }
+    files_destinations = [
+        name for name, one in services.destinations.items() if isinstance(one, FilesDestination) and name in locations
     ]
-    if not of_files:
+    if not files_destinations:
         return ""
-    folder = Path(places[of_files[0]])
-    look = f"""
-Look at the certificate:
+    folder = Path(locations[files_destinations[0]])
+    inspection = f"""
+Inspect the certificate:
   openssl x509 -in {folder}/fullchain.pem -noout -subject -ext subjectAltName -dates
 """
-    return f"The files are in {folder}/\n{look if (folder / 'fullchain.pem').exists() else ''}"
+    return f"The files are in {folder}/\n{inspection if (folder / 'fullchain.pem').exists() else ''}"
 
 
 def _demo_token(services: Services) -> str:
-    """A token for the demo's curl, kept in a file of its own so that it still works after the next `make run`."""
+    """A token for the demo, kept in a file so that it remains valid for the next `make run`."""
     path = _token_file(services.settings)
     if path.exists():
         token = path.read_text().strip()

@@ -1,4 +1,4 @@
-"""One `make run` for each folder of data: two would fight over its jobs, its webhook and its simulator."""
+"""One `make run` per data directory: two would compete for its jobs, its webhook and its simulator."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ _LAUNCHER = "launcher"
 
 
 class LaunchError(Exception):
-    """Why the service could not be started, for the person at the terminal."""
+    """The service cannot be started; the message says why and what to do."""
 
 
 class FolderTakenError(LaunchError):
-    """Somebody else runs on this folder."""
+    """Another process uses this data directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderLock:
-    """Held by us and by every child that has its file open, whoever of them ends first."""
+    """Held until the launcher and all children, which inherit the open file, have ended."""
 
     _file: TextIO
 
     @property
     def fileno(self) -> int:
-        """The open file's number, to be handed on to children."""
+        """The file descriptor, for the children to inherit."""
         return self._file.fileno()
 
     def note(self, name: str, pid: int) -> None:
-        """Write down who holds it, for the message that the next one gets."""
+        """Record a holder, for the error message of a second `make run`."""
         self._file.write(f"{name} {pid}\n")
         self._file.flush()
 
     def release(self) -> None:
-        """Let go of it; children that still run keep it."""
+        """Release it; children that are still running keep it."""
         self._file.close()
 
 
 def lock_folder(data_dir: Path) -> FolderLock:
-    """Take the folder, which is made if it is missing.
+    """Lock the data directory, creating it if necessary.
 
-    Raises `FolderTakenError` with who has it, `LaunchError` if it cannot be written.
+    Raises `FolderTakenError` with the holder, `LaunchError` if it is not writable.
     """
     path = data_dir / "run.lock"
     try:
@@ -57,21 +57,21 @@ def lock_folder(data_dir: Path) -> FolderLock:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise FolderTakenError(_who_holds(path)) from None
+        raise FolderTakenError(_describe_holders(path)) from None
     file.truncate(0)
     lock = FolderLock(file)
     lock.note(_LAUNCHER, os.getpid())
     return lock
 
 
-def _who_holds(path: Path) -> str:
+def _describe_holders(path: Path) -> str:
     lines = (line.split() for line in path.read_text().splitlines())
     alive = {name: int(pid) for name, pid in lines if is_alive(int(pid))}
     where = f"{path.parent}/"
     if _LAUNCHER in alive:
-        return f"it is already running here (pid {alive[_LAUNCHER]}, data in {where}); stop that one with Ctrl-C"
+        return f"Certcourier is already running here (pid {alive[_LAUNCHER]}, data in {where}); stop it with Ctrl-C"
     if alive:
-        who = ", ".join(f"{name} (pid {pid})" for name, pid in alive.items())
+        holders = ", ".join(f"{name} (pid {pid})" for name, pid in alive.items())
         pids = " ".join(str(pid) for pid in reversed(alive.values()))
-        return f"what an earlier `make run` has started on {where} still runs: {who}. End it first:\n  kill {pids}"
-    return f"DATA_DIR: a `make run` that cannot be seen from here works on {where}"
+        return f"processes of an earlier `make run` on {where} are still running: {holders}. Stop them:\n  kill {pids}"
+    return f"DATA_DIR: {where} is in use by another `make run`, whose processes are not visible from here"

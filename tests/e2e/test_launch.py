@@ -1,4 +1,4 @@
-"""`make run` as a newcomer meets it."""
+"""`make run`: the demo, its messages, and how it stops."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def says(output: Path, text: str) -> bool:
     return text in output.read_text()
 
 
-def test_the_demo_tells_its_story_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_the_demo_prints_its_progress_and_continues_on_the_next_run(tmp_path: Path) -> None:
     env = environment(tmp_path)
     for run in (1, 2):
         with launched(tmp_path, env) as (process, output):
-            wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "the end of the story", 90)
+            wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "the end of the progress", 90)
             text = output.read_text()
             assert "DNSimple is SIMULATED" in text
             steps = re.findall(r"^  [\d:.]{12}  (\w+(?: received| requested)?)", text, re.MULTILINE)
@@ -134,7 +134,7 @@ def is_free(env: dict[str, str]) -> bool:
 def test_a_second_one_on_the_same_data_is_refused_and_children_left_behind_are_named(tmp_path: Path) -> None:
     env = environment(tmp_path)
     with launched(tmp_path, env) as (process, output):
-        wait_until(functools.partial(says, output, "pending"), "the beginning of the story", 60)
+        wait_until(functools.partial(says, output, "issuance requested"), "the beginning of the progress", 60)
         settings = Path(env["DATA_DIR"], "demo.env").read_text()
         said = run_in_vain(env | {"PORT": str(free_port()), "SIMULATOR_PORT": str(free_port())})
         assert f"already running here (pid {process.pid}" in said
@@ -163,7 +163,7 @@ def test_closing_the_terminal_stops_everything(tmp_path: Path) -> None:
     )
     os.close(theirs)
     said = b""
-    while b"Its story" not in said:
+    while b"Progress:" not in said:
         said += os.read(ours, 4096)
     os.close(ours)
     assert process.wait(60) == 0
@@ -192,7 +192,7 @@ def test_a_demo_with_destinations_of_its_own(tmp_path: Path) -> None:
         wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "what is next", 90)
         text = output.read_text()
         assert f"data in {database} and {env['DATA_DIR']}/" in text
-        assert re.search(r"still trying.*\n  a-command: .*mended is not there", text)
+        assert re.search(r"retried with increasing delays:\n  a-command: .*mended is not there", text)
         assert f"The files are in {folder}/www.customer.example/\n" in text
 
         file = Path(env["DATA_DIR"], "demo.env")
@@ -209,7 +209,7 @@ def test_a_demo_with_destinations_of_its_own(tmp_path: Path) -> None:
         assert re.search(r"^a-command .*\n^edge ", listed, re.MULTILINE), listed
 
         (tmp_path / "mended").touch()
-        wait_until(functools.partial(says, output, "delivered       a-command"), "the end of the story", 60)
+        wait_until(functools.partial(says, output, "delivered          a-command"), "the end of the progress", 60)
         assert process.poll() is None
     assert process.returncode == 0
 
