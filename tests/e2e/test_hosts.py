@@ -187,7 +187,7 @@ def listener(stack: Stack, name: str) -> set[int]:
     return {pid for pid, query in backends(stack, name).items() if query.startswith("LISTEN")}
 
 
-def test_a_worker_whose_connections_are_cut_goes_on_and_hears_the_doorbell_again(
+def test_a_worker_whose_connections_are_cut_reconnects_and_is_woken_up_again(
     stack: Stack, simulator: Simulator
 ) -> None:
     """All are cut while a job is at hand, the one that listens too."""

@@ -330,7 +330,7 @@ def test_a_key_that_does_not_belong_to_its_certificate_is_not_put_on_record(
     run(app, "certificates", "refetch", str(numbers[0]), "--no-wait")
     drain(services)
     assert encrypted_keys(services) == before
-    assert "does not belong" in run(app, "jobs", "list", "--state", "dead")
+    assert "does not match" in run(app, "jobs", "list", "--state", "dead")
 
 
 def test_a_refetch_wants_ids_or_all(app: Flask) -> None:
