@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from app.crypto.encryption import Encryptor
 from app.crypto.keyring import KeyFile
+from app.crypto.private_key_store import PrivateKeyStore
 from app.crypto.secret_files import read_secret
 from app.crypto.webhook_secrets import WebhookSecrets
 from app.db.database import Database
@@ -35,6 +36,7 @@ class Services:
     dnsimple: DNSimple
     destinations: Mapping[str, Destination]
     encryptor: Encryptor
+    private_keys: PrivateKeyStore
     webhook_secrets: WebhookSecrets
     time_limits: TimeLimits = field(default_factory=TimeLimits)
     metrics: ProcessMetrics = field(default_factory=ProcessMetrics)
@@ -100,6 +102,7 @@ def build_services(settings: Settings) -> Services:
         probes=Probes(max(1, settings.worker_threads // 4)),
         notifier=build_notifier(settings),
         encryptor=encryptor,
+        private_keys=PrivateKeyStore(encryptor),
         webhook_secrets=WebhookSecrets(database, encryptor, given=_given_webhook_secret(settings)),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import Any
 
 import requests
 
+from app.atomic_files import write_file
 from app.auth.tokens import authenticate, create_token
 from app.destinations.files.destination import FilesDestination
 from app.services import Services
@@ -71,7 +71,7 @@ def write_settings(settings: Settings, environment: Mapping[str, str]) -> None:
     path = _settings_file(settings)
     path.unlink(missing_ok=True)
     lines = [f"{name.upper()}={_quoted(_absolute(name, value))}\n" for name, value in given.items() if value]
-    _write_privately(path, "".join(lines))
+    write_file(path, "".join(lines).encode())
 
 
 def forget_settings(settings: Settings) -> None:
@@ -194,7 +194,7 @@ def _demo_token(services: Services) -> str:
             return token
         path.unlink()
     _, token = create_token(services, "demo", ("issue", "read"))
-    _write_privately(path, token + "\n")
+    write_file(path, f"{token}\n".encode())
     return token
 
 
@@ -204,11 +204,6 @@ def _token_file(settings: Settings) -> Path:
 
 def _settings_file(settings: Settings) -> Path:
     return settings.data_dir / "demo.env"
-
-
-def _write_privately(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
 
 
 def _absolute(name: str, value: str) -> str:

@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 from app.certificates.lineages import ensure_lineage
 from app.certificates.records import lock_certificate, record_domain
 from app.certificates.verification import VerificationError, VerifiedCertificate, verify
-from app.crypto.keyring import encryption_key_id
+from app.crypto.private_key import PrivateKey
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, Domain, Job, Order, OrderState
 from app.db.upsert import changed_rows
 from app.deliveries.delivery import enqueue_delivery
-from app.dnsimple.adapter import PrivateKey, Purpose
+from app.dnsimple.adapter import Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.jobs.kinds import JobKind
 from app.jobs.queue import POLLS_ARG, Claim, Snooze
@@ -131,7 +131,7 @@ def fetch_certificate(services: Services, claim: Claim) -> None:
     verified = verify(
         download.server,
         download.chain,
-        key.pem,
+        key.reveal(),
         now=now,
         must_cover=target.order.names if target.order else (),
     )
@@ -241,9 +241,7 @@ def _record(
     certificate.not_after = verified.not_after
     certificate.leaf_pem = verified.leaf_pem
     certificate.chain_pem = verified.chain_pem
-    certificate.encrypted_key = services.encryptor.encrypt(
-        fetched.key.pem, certificate_id=certificate.id, under=encryption_key_id(session)
-    )
+    services.private_keys.store(session, certificate, fetched.key)
     certificate.fetched_at = read_now(session)
     order_id = certificate.order_id
     record_event_step(session, claim.args.get("request_identifier"), order_id=order_id, certificate_id=certificate.id)

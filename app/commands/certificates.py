@@ -17,7 +17,7 @@ from app.db.models.states import CERTIFICATE_STATES
 from app.deliveries import redelivery
 from app.domain_names import InvalidFieldError
 from app.errors import CertcourierError
-from app.operations import key_refetch, key_rotation
+from app.operations import key_refetch
 from app.renewals.renewal import renew_now
 from app.web.api import schemas
 
@@ -143,7 +143,8 @@ def refetch(certificate_ids: tuple[int, ...], all_unreadable: bool, wait: bool) 
     if bool(certificate_ids) == all_unreadable:
         raise click.UsageError("give either certificate IDs or --all-unreadable")
     services = current_services()
-    chosen = list(key_rotation.undecryptable(services)) if all_unreadable else list(certificate_ids)
+    undecryptable = services.private_keys.undecryptable_ids(services.database)
+    chosen = list(undecryptable if all_unreadable else certificate_ids)
     added = 0
     for batch in batched(chosen, _BATCH):
         with services.database.write() as session:
@@ -151,11 +152,11 @@ def refetch(certificate_ids: tuple[int, ...], all_unreadable: bool, wait: bool) 
     click.echo(f"{counted(len(chosen), 'private key')} to fetch; {counted(added, 'job')} queued.")
     if not wait:
         return
-    remaining = key_refetch.unfinished(services)
+    remaining = key_refetch.count_unfinished(services)
     with progress_bar(remaining, "Fetching") as bar:
         while remaining:
             time.sleep(0.2)
-            now = key_refetch.unfinished(services)
+            now = key_refetch.count_unfinished(services)
             bar.update(max(0, remaining - now))
             remaining = now
     click.echo("Done. Failed jobs: `flask jobs list --state dead`.")

@@ -30,7 +30,7 @@ def status() -> None:
     actions = _required_actions(services, uses)
     click.echo(f"Source: {_source(services)}")
     for use in uses:
-        role = ("primary" if use.seals else "decrypts only") if use.held else "missing on this host"
+        role = ("primary" if use.is_primary else "decrypts only") if use.held else "missing on this host"
         encrypted = f"{counted(use.certificates, 'certificate')}, {counted(use.webhook_secrets, 'webhook secret')}"
         click.echo(f"  {use.key_id}  {role}; {encrypted}")
     for line in actions or ["All private keys are encrypted under the primary key."]:
@@ -48,7 +48,7 @@ def list_keys(as_json: bool) -> None:
     rows = [
         {
             "key_id": use.key_id,
-            "primary": use.seals,
+            "primary": use.is_primary,
             "available": use.held,
             "certificates": use.certificates,
             "webhook_secrets": use.webhook_secrets,
@@ -89,16 +89,16 @@ def rotate(key_file: Path | None, wait: int) -> None:
 
 
 def _rotate(services: Services, given: str | None, wait: int) -> None:
-    begun = key_rotation.begin(services, given)
-    click.echo(f"{'Continuing with' if begun.resumed else 'New'} key {begun.key_id}.")
-    _wait_for_workers(services, begun.key_id, wait)
+    start = key_rotation.start_rotation(services, given)
+    click.echo(f"{'Continuing with' if start.resumed else 'New'} key {start.key_id}.")
+    _wait_for_workers(services, start.key_id, wait)
     with services.database.write() as session:
-        key_rotation.switch(services, session, begun.key_id, actor=operator())
-    count = key_rotation.owed(services)
+        key_rotation.activate_key(services, session, start.key_id, actor=operator())
+    count = key_rotation.count_outdated(services)
     with progress_bar(count, "Re-encrypting") as bar:
         for encrypted in key_rotation.reencrypt_all(services):
             bar.update(encrypted)
-    click.echo(f"Everything that could be decrypted is now encrypted under key {begun.key_id}.")
+    click.echo(f"Everything that could be decrypted is now encrypted under key {start.key_id}.")
 
 
 def _wait_for_workers(services: Services, key_id: str, wait: int) -> None:
@@ -120,7 +120,7 @@ def _drop_unneeded(services: Services) -> None:
         click.echo(f"Remaining manual steps: {key_rotation.manual_steps(unneeded)}.")
         return
     with services.database.write() as session:
-        copies = key_rotation.drop(services, session, unneeded, actor=operator())
+        copies = key_rotation.drop_keys(services, session, unneeded, actor=operator())
     _report_dropped(services, unneeded, copies)
 
 
@@ -152,7 +152,7 @@ def drop(key_ids: tuple[str, ...]) -> None:
         return
     try:
         with _changing(services), services.database.write() as session:
-            copies = key_rotation.drop(services, session, chosen, actor=operator())
+            copies = key_rotation.drop_keys(services, session, chosen, actor=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     _report_dropped(services, chosen, copies)
@@ -165,10 +165,10 @@ def replace(lost: bool) -> None:  # noqa: ARG001, the confirmation only has to b
     services = current_services()
     try:
         with services.database.write() as session:
-            lost_key_id = key_rotation.replace_lost(services, session, actor=operator())
+            lost_key_id = key_rotation.replace_lost_key(services, session, actor=operator())
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
-    count = sum(1 for _ in key_rotation.undecryptable(services))
+    count = sum(1 for _ in services.private_keys.undecryptable_ids(services.database))
     click.echo(f"Key {lost_key_id} is no longer used; {services.encryptor.key_id} is now the primary key.")
     click.echo("If you find the lost key, add it as a second line and run `flask keys rotate`.")
     click.echo(
@@ -194,7 +194,7 @@ def _source(services: Services) -> str:
 
 def _required_actions(services: Services, uses: list[key_rotation.KeyUse]) -> list[str]:
     actions: list[str] = []
-    primary = next((use for use in uses if use.seals), None)
+    primary = next((use for use in uses if use.is_primary), None)
     if primary is None:
         return ["No primary key yet: the first process to start uses the first key."]
     file = KeyFile(services.settings.kek_file)
@@ -211,7 +211,7 @@ def _required_actions(services: Services, uses: list[key_rotation.KeyUse]) -> li
                 "If it is permanently lost, run `flask keys replace --lost`."
             )
     elif services.encryptor.key_id != primary.key_id or any(
-        use.held and use.is_needed and not use.seals for use in uses
+        use.held and use.is_needed and not use.is_primary for use in uses
     ):
         actions.append("A key rotation is incomplete: run `flask keys rotate`.")
     elif unneeded := {use.key_id for use in uses if use.held and not use.is_needed}:
@@ -219,7 +219,7 @@ def _required_actions(services: Services, uses: list[key_rotation.KeyUse]) -> li
             actions.append("A key is no longer in use: run `flask keys drop`.")
         else:
             actions.append(f"Manual steps: {key_rotation.manual_steps(unneeded)}.")
-    count = sum(1 for _ in key_rotation.undecryptable(services))
+    count = sum(1 for _ in services.private_keys.undecryptable_ids(services.database))
     if count:
         actions.append(
             f"{counted(count, 'private key')} cannot be decrypted: run `flask certificates refetch --all-unreadable`."

@@ -1,6 +1,6 @@
-"""Private keys at rest: AES-256-GCM under a key-encryption key that is kept apart from the database.
+"""Encryption at rest: AES-256-GCM with a key-encryption key that is kept apart from the database.
 
-A sealed key is bound to its certificate's ID, so it opens in no other row.
+A ciphertext is bound to its owner, the row that it is stored in, and decrypts for no other.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ _HEADER_BYTES = len(_VERSION) + _ID_BYTES
 
 
 class DecryptionError(PermanentError):
-    """What was sealed was altered, or moved from another row."""
+    """The ciphertext was altered, or moved from another row."""
 
 
 class KeyNotHeldError(RetryableError):
-    """This process does not hold the key-encryption key that is needed; another host may, or it is put back."""
+    """This process does not hold the key-encryption key; another host may, or it may be restored."""
 
 
 def key_id_of(key_encryption_key: str) -> str:
-    """A name for a key-encryption key that does not tell it. Raises `PermanentError` if it is none."""
+    """The ID of a key-encryption key, which reveals nothing about it. Raises `PermanentError` if it is not a key."""
     return _key_id(_decode(key_encryption_key))
 
 
 def key_id_of_ciphertext(encrypted: bytes) -> str:
-    """The ID of the key-encryption key that something was sealed under."""
+    """The ID of the key-encryption key that the ciphertext was encrypted with."""
     return encrypted[len(_VERSION) : _HEADER_BYTES].hex()
 
 
 class Encryptor:
-    """Seals and opens private keys. Layout: version (1 byte), key ID (8), nonce (12), ciphertext and tag.
+    """Encrypts and decrypts secrets. Layout: version (1 byte), key ID (8), nonce (12), ciphertext and tag.
 
-    It holds one or more key-encryption keys and opens under all of them; during a rotation that is the new one and the
-    old one. Safe for many threads.
+    Holds one or more key-encryption keys and decrypts with all of them: during a rotation, the new one and the old
+    one. Thread-safe. Used only by `PrivateKeyStore` and `WebhookSecrets`.
     """
 
     def __init__(self, keys: str, *, reread: Callable[[], str | None] | None = None) -> None:
-        """`keys`: each 32 bytes as base64, apart by white space; the first is the one to seal under.
+        """`keys`: each 32 bytes as base64, separated by white space; the first one encrypts by default.
 
-        `reread` returns the keys anew if they have changed since the last time, or None; it is asked when a key is
-        needed that is not held. Raises `PermanentError` if they are no keys.
+        `reread` returns the keys if they have changed since the last call, or None; it is called when a key is
+        needed that is not held. Raises `PermanentError` if they are not keys.
         """
         self._reread = reread
         self._held = _parse(keys)
 
     @staticmethod
     def new_key() -> str:
-        """A fresh key-encryption key as base64."""
+        """A new key-encryption key as base64."""
         return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
 
     @property
@@ -73,7 +73,7 @@ class Encryptor:
         return tuple(self._held)
 
     def refresh(self) -> None:
-        """Take over keys that were added or dropped meanwhile. A file that cannot be used now changes nothing."""
+        """Read keys that were added or removed meanwhile. A file that cannot be read now changes nothing."""
         if self._reread is None:
             return
         try:
@@ -81,45 +81,37 @@ class Encryptor:
             if keys is not None:
                 self._held = _parse(keys)
         except (PermanentError, OSError):
-            return  # half copied, or out of reach for a moment: what is held still opens what it opened
+            return  # half copied, or unavailable for a moment: the held keys stay valid
 
     def holds(self, key_id: str) -> bool:
-        """Whether what is sealed under this key can be opened here."""
+        """Whether this process can decrypt with this key."""
         if key_id not in self._held:
             self.refresh()
         return key_id in self._held
 
-    def encrypt(self, private_key_pem: str, *, certificate_id: int, under: str | None = None) -> bytes:
-        """Encrypt a PEM for the row of this certificate, by default under the first key. Raises `KeyNotHeldError`."""
-        return self.encrypt_for(f"certificate:{certificate_id}", private_key_pem, under=under)
-
-    def decrypt(self, encrypted: bytes, *, certificate_id: int) -> str:
-        """The PEM again. Raises `SealBrokenError` or `KeyNotHeldError`."""
-        return self.decrypt_for(f"certificate:{certificate_id}", encrypted)
-
-    def encrypt_for(self, owner: str, secret: str, *, under: str | None = None) -> bytes:
-        """Encrypt a secret for the row that `owner` names. Raises `KeyNotHeldError`."""
-        key_id = under or self.key_id
+    def encrypt(self, owner: str, secret: str, *, key_id: str | None = None) -> bytes:
+        """Encrypt a secret for the row that `owner` names, by default with the first key. Raises `KeyNotHeldError`."""
+        key_id = key_id or self.key_id
         header = _VERSION + bytes.fromhex(key_id)
         nonce = os.urandom(_NONCE_BYTES)
         return header + nonce + self._aead(key_id, owner).encrypt(nonce, secret.encode(), header + owner.encode())
 
-    def decrypt_for(self, owner: str, encrypted: bytes) -> str:
-        """The secret again. Raises `SealBrokenError` or `KeyNotHeldError`."""
+    def decrypt(self, owner: str, encrypted: bytes) -> str:
+        """The secret in clear. Raises `DecryptionError` or `KeyNotHeldError`."""
         header, rest = encrypted[:_HEADER_BYTES], encrypted[_HEADER_BYTES:]
         if len(header) < _HEADER_BYTES or not header.startswith(_VERSION):
-            raise DecryptionError(f"what is sealed for {owner} is not of a format that this version knows")
+            raise DecryptionError(f"the ciphertext of {owner} has a format that this version does not know")
         aead = self._aead(key_id_of_ciphertext(encrypted), owner)
         try:
             return aead.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + owner.encode()).decode()
         except (InvalidTag, ValueError):  # ValueError: too short to have a nonce
-            raise DecryptionError(f"what is sealed for {owner} was altered or belongs to another one") from None
+            raise DecryptionError(f"the ciphertext of {owner} was altered or belongs to another row") from None
 
     def _aead(self, key_id: str, owner: str) -> AESGCM:
         if not self.holds(key_id):
             raise KeyNotHeldError(
-                f"{owner} is sealed under the key-encryption key {key_id}, which is not held here "
-                f"(held: {', '.join(self._held)}): put it back, see `flask keys status`"
+                f"{owner} is encrypted with key {key_id}, which this process does not hold "
+                f"(held: {', '.join(self._held)}): restore it, see `flask keys status`"
             )
         return self._held[key_id]
 

@@ -79,7 +79,7 @@ class WebhookSecrets:
         self.settle()
         with self._database.read() as session:
             row = session.scalars(select(WebhookSecret).where(_IS_CURRENT)).one()
-        return self._encryptor.decrypt_for(_owner(row.digest), row.encrypted)
+        return self._encryptor.decrypt(_owner(row.digest), row.encrypted)
 
     def current_digest(self) -> str:
         """The digest of the newest secret, which needs no key."""
@@ -135,21 +135,19 @@ class WebhookSecrets:
         """Whether the configured secret is one that was rotated out."""
         return self._given is not None and digest_of(self._given) != self.current_digest()
 
-    def reencrypt(self, session: Session, key_id: str) -> int:
-        """Seal those that can be opened under this key, in the caller's transaction. Returns how many were not."""
-        count = 0
+    def reencrypt(self, session: Session) -> None:
+        """Encrypt all secrets that can be decrypted here with the primary key, in the caller's transaction."""
+        key_id = encryption_key_id(session)
         for row in session.scalars(select(WebhookSecret).with_for_update()):
             used = key_id_of_ciphertext(row.encrypted)
             if used != key_id and self._encryptor.holds(used):
-                secret = self._encryptor.decrypt_for(_owner(row.digest), row.encrypted)
-                row.encrypted = self._encryptor.encrypt_for(_owner(row.digest), secret, under=key_id)
-                count += 1
-        return count
+                secret = self._encryptor.decrypt(_owner(row.digest), row.encrypted)
+                row.encrypted = self._encryptor.encrypt(_owner(row.digest), secret, key_id=key_id)
 
     def _add(self, session: Session, secret: str) -> bool:
         """Make it the newest. False if another process was quicker with this or another one: then roll back."""
         digest = digest_of(secret)
-        encrypted = self._encryptor.encrypt_for(_owner(digest), secret, under=encryption_key_id(session))
+        encrypted = self._encryptor.encrypt(_owner(digest), secret, key_id=encryption_key_id(session))
         session.execute(update(WebhookSecret).where(_IS_CURRENT).values(current=None))
         return insert_once(session, WebhookSecret, digest=digest, encrypted=encrypted, current=True)
 

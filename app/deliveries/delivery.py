@@ -21,7 +21,6 @@ from app.destinations.base import (
     DeliveryResult,
     Destination,
     DestinationRefusedError,
-    PrivateKeyPem,
     SupportsHookRuns,
     Version,
 )
@@ -182,12 +181,6 @@ def _wait_for_dependencies(services: Services, claim: Claim, destination: Destin
 
 
 def _bundle(services: Services, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]) -> Bundle:
-    if certificate.encrypted_key is None:
-        raise DestinationRefusedError(
-            f"the private key of certificate {certificate.id} is no longer stored (PRIVATE_KEY_RETENTION, or removed "
-            "at DNSimple and KEEP_KEYS_REMOVED_AT_DNSIMPLE is off): run "
-            f"`flask certificates refetch {certificate.id}`, or place a new order"
-        )
     assert certificate.not_before is not None  # noqa: S101, committed together with the delivery
     return Bundle(
         slot=lineage.name,
@@ -196,7 +189,7 @@ def _bundle(services: Services, certificate: Certificate, lineage: Lineage, plac
         fingerprint=certificate.fingerprint or "",
         leaf_pem=certificate.leaf_pem or "",
         chain_pem=certificate.chain_pem or "",
-        key=PrivateKeyPem(services.encryptor.decrypt(certificate.encrypted_key, certificate_id=certificate.id)),
+        key=services.private_keys.load(certificate),
         common_name=certificate.common_name,
         places=places,
     )

@@ -1,4 +1,4 @@
-"""What every kind of destination promises, and the errors it speaks in."""
+"""The contract of every kind of destination: its protocol, its errors and what it is given."""
 
 from __future__ import annotations
 
@@ -10,35 +10,20 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.crypto.private_key import PrivateKey
 from app.errors import PermanentError, RetryableError
 
 
 class DestinationUnavailableError(RetryableError):
-    """The destination could not be written now; the same delivery can succeed later."""
+    """The destination cannot be written now; the same delivery may succeed later."""
 
 
 class DestinationRefusedError(PermanentError):
-    """The destination will not take this delivery until somebody changes something; the message says what."""
+    """The destination refuses this delivery until the operator changes something; the message names it."""
 
 
 class DestinationGoneError(DestinationRefusedError):
-    """The other side wants no more deliveries, this or any: it is left alone until the operator enables it again."""
-
-
-class PrivateKeyPem:
-    """A private key on its way to a destination. It prints as nothing."""
-
-    __slots__ = ("_pem",)
-
-    def __init__(self, pem: str) -> None:
-        self._pem = pem
-
-    def reveal(self) -> str:
-        """The PEM text, for the destination's own use."""
-        return self._pem
-
-    def __repr__(self) -> str:
-        return "<PrivateKeyPem, not shown>"
+    """The receiver refuses all deliveries: the destination is suspended until the operator resumes it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,9 +36,9 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What may be said of a certificate that is in place, to those who get no key.
+    """A certificate that is in place, for hooks and receivers that get no private key.
 
-    `places` are the files of the destinations that the one who hears this comes `after`, each by its name.
+    `places`: the files of the destinations in `after`, by name.
     """
 
     slot: str
@@ -66,7 +51,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """One verified certificate for one slot. `slot` is the lineage's name, safe as a file name. PEM texts.
+    """One verified certificate with its private key, for one slot. `slot` is the lineage's name, safe as a file name.
 
     `common_name` and `places` are as in `Change`.
     """
@@ -77,18 +62,18 @@ class Bundle:
     fingerprint: str
     leaf_pem: str
     chain_pem: str
-    key: PrivateKeyPem
+    key: PrivateKey
     common_name: str = ""
     places: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def fullchain_pem(self) -> str:
-        """The leaf, then its chain: what a TLS server sends."""
+        """The leaf followed by its chain, as a TLS server sends it."""
         return self.leaf_pem + self.chain_pem
 
     @property
     def change(self) -> Change:
-        """The same without PEM texts and key."""
+        """The same without PEM texts and private key."""
         return Change(
             self.slot, self.version.certificate_id, self.common_name, self.names, self.fingerprint, self.places
         )
@@ -96,7 +81,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """What became of a delivery: the slot holds it now, or held a newer certificate already. `detail` is for people."""
+    """Whether the slot holds the certificate now, or already held a newer one. `detail` is shown to operators."""
 
     outcome: Literal["delivered", "superseded"]
     detail: str
@@ -105,7 +90,7 @@ class DeliveryResult:
 def _pattern(text: str) -> str:
     pattern = text.strip().lower()
     if not pattern or ("*" in pattern.removeprefix("*.") and pattern != "*"):
-        raise ValueError("a pattern is `*`, a host name in A-labels, or `*.` before one: all names below it")
+        raise ValueError("must be `*`, a host name in A-labels, or `*.` followed by one: all names below it")
     return pattern
 
 
@@ -113,7 +98,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class DestinationConfig(BaseModel):
-    """What every `[[destination]]` may say. Each kind adds its own fields, `kind` first."""
+    """The fields of every `[[destination]]`. Each kind adds its own, `kind` first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -121,22 +106,22 @@ class DestinationConfig(BaseModel):
     domains: tuple[Pattern, ...] = Field(
         ("*",),
         min_length=1,
-        description="Which certificates are delivered there: host names, `*.example.com` for all names below it, or "
-        "`*`; a certificate with at least one such name is.",
+        description="Deliver certificates with at least one of these names: host names, `*.example.com` for all names "
+        "below it, or `*` for all.",
     )
     after: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = (
-        Field((), description="Names of destinations that must have a certificate before it is delivered there.")
+        Field((), description="Destinations that must hold a certificate before it is delivered to this one.")
     )
-    timeout_seconds: float = Field(60.0, gt=0, le=3600, description="How long a delivery may take, in seconds.")
-    at_once: int = Field(4, ge=1, le=64, description="Deliveries that one worker process makes there at a time.")
+    timeout_seconds: float = Field(60.0, gt=0, le=3600, description="Time limit of a delivery, in seconds.")
+    at_once: int = Field(4, ge=1, le=64, description="Concurrent deliveries of one worker process.")
 
     def takes(self, names: Iterable[str]) -> bool:
-        """Whether a certificate of these names is delivered there."""
+        """Whether a certificate with these names is delivered to this destination."""
         return takes(self.domains, names)
 
 
 def takes(patterns: Iterable[str], names: Iterable[str]) -> bool:
-    """Whether at least one of the names is one that a pattern means."""
+    """Whether a pattern matches at least one of the names."""
     names = tuple(names)
     return any(_matches(pattern, name) for pattern in patterns for name in names)
 
@@ -150,16 +135,13 @@ class Destination(Protocol):
 
     @property
     def config(self) -> DestinationConfig:
-        """What the operator said of it."""
+        """Its table in the destinations file."""
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
-        """Put the certificate into its slot, unless a newer one is there. Idempotent.
+        """Write the certificate to its slot, unless the slot holds a newer one. Idempotent.
 
         Raises `DestinationUnavailableError` or `DestinationRefusedError`.
         """
-
-    def current(self, slot: str) -> Version | None:
-        """Which certificate the slot holds now."""
 
     def check(self) -> None:
         """Raise `DestinationRefusedError` if the configuration cannot work. Changes nothing."""
@@ -167,28 +149,28 @@ class Destination(Protocol):
 
 @runtime_checkable
 class HasPlaces(Destination, Protocol):
-    """A destination whose slots are files that others can be told of."""
+    """A destination whose slots are files that other destinations can refer to."""
 
     def places(self, slot: str) -> Mapping[str, Path]:
-        """`folder`, and each file by its name without extension."""
+        """`folder`, and the slot's files by name without extension."""
 
 
 @runtime_checkable
 class SupportsHookRuns(Destination, Protocol):
-    """A destination where one run serves all certificates that are in place when it starts."""
+    """A destination where one hook run serves all certificates that are in place when it starts."""
 
     @property
     def min_interval_seconds(self) -> float | None:
-        """Least time from the start of one run to the next, or None where each certificate has a run of its own."""
+        """Least time between the starts of two runs, in seconds; None if each certificate has its own run."""
 
     def run(self, changes: Sequence[Change]) -> str:
-        """One run. Returns what it said; raises as `Destination.deliver` does."""
+        """Run the hook. Returns its output; raises as `Destination.deliver` does."""
 
 
 class DestinationKind(Protocol):
-    """The class of a kind of destination. Making one opens no connection and never fails."""
+    """The class of a kind of destination. Its constructor opens no connection and never fails."""
 
     Config: type[DestinationConfig]
 
     def __call__(self, config: Any) -> Destination:
-        """`config` is of the class `Config`."""
+        """`config` is an instance of `Config`."""

@@ -29,7 +29,6 @@ from app.destinations.base import (
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Version,
 )
 
 # All that a program gets of our own environment, which holds tokens and passwords.
@@ -102,10 +101,6 @@ class CommandDestination:
             how = f"exited with {status}" if status > 0 else f"was ended by {signal.Signals(-status).name}"
             raise DestinationUnavailableError(f"{self._program} {how} after {seconds:.1f} seconds{said}")
         return f"{self._program} exited with 0 after {seconds:.1f} seconds{said}"
-
-    def current(self, slot: str) -> Version | None:  # noqa: ARG002
-        """Nothing is kept here."""
-        return None
 
     def check(self) -> None:
         where = f"destination {self._config.name}"

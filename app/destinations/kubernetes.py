@@ -28,7 +28,6 @@ from app.destinations.base import (
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Version,
 )
 from app.destinations.private_files import read_private_file
 from app.destinations.secret_document import MOST_RACES, SlotTemplate, fill
@@ -76,12 +75,6 @@ class KubernetesDestination:
                 if result is not None:
                     return result
         raise DestinationUnavailableError(f"{self._at(name)}: others write there all the time; trying again later")
-
-    def current(self, slot: str) -> Version | None:
-        name = secret_name(self._config.secret_name, slot)
-        with self._told(name):
-            secret = self._read(name)
-        return parse_version(_annotations(secret).get(_VERSION)) if secret else None
 
     def check(self) -> None:
         with self._told("secrets"):

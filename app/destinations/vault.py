@@ -110,11 +110,6 @@ class VaultDestination:
                     return DeliveryResult("delivered", self._at(path))
         raise DestinationUnavailableError(f"{self._at(path)}: others write there all the time; trying again later")
 
-    def current(self, slot: str) -> Version | None:
-        path = fill(self._config.path, slot)
-        with self._told(path):
-            return self._read(path).version
-
     def check(self) -> None:
         config = self._config
         if config.token_file:

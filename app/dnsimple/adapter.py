@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from app.crypto.private_key import PrivateKey
 from app.dnsimple import errors, models
 from app.dnsimple.budgeted_calls import Answer, Budget, BudgetedCalls, Purpose, UnlimitedBudget
-from app.dnsimple.models import Certificate, Domain, Download, Identity, PrivateKey, Purchase, Renewal, Webhook, Zone
+from app.dnsimple.models import Certificate, Domain, Download, Identity, Purchase, Renewal, Webhook, Zone
 from app.dnsimple.transport import Call, Deadline, Transport
 from app.identifiers import is_id
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Never, Self
+from typing import Self
 
+from app.crypto.private_key import PrivateKey
 from app.identifiers import is_id
 
 
@@ -135,26 +136,6 @@ class Download:
         return cls(server=fields.text("server"), chain=fields.texts("chain"), root=fields.optional_text("root"))
 
 
-class PrivateKey:
-    """A private key: `pem` is PKCS#1, SEC 1 or PKCS#8. It does not show itself and cannot be pickled."""
-
-    __slots__ = ("pem",)
-
-    def __init__(self, pem: str) -> None:
-        self.pem = pem
-
-    @classmethod
-    def read(cls, data: object) -> Self:
-        """From the answer of `private_key`."""
-        return cls(Fields(data, "private key").text("private_key"))
-
-    def __repr__(self) -> str:
-        return "<PrivateKey redacted>"
-
-    def __reduce__(self) -> Never:
-        raise TypeError("a private key is not to be pickled")
-
-
 @dataclass(frozen=True, slots=True)
 class Zone:
     """A domain's zone: whether DNSimple answers for it, and whether it is a copy of another's (Secondary DNS)."""
@@ -258,6 +239,10 @@ certificate = Certificate.read
 purchase = Purchase.read
 renewal = Renewal.read
 download = Download.read
-private_key = PrivateKey.read
 webhook = Webhook.read
 zone = Zone.read
+
+
+def private_key(data: object) -> PrivateKey:
+    """From the answer of `private_key`."""
+    return PrivateKey(Fields(data, "private key").text("private_key"))

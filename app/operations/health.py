@@ -128,7 +128,7 @@ def _lost_key(services: Services, sealing: str) -> str:
         else f"KEY_ENCRYPTION_KEY_FILE: {services.settings.kek_file}"
     )
     return (
-        f"{where} holds key {held}, but this database's private keys are sealed under key {sealing}; restore that key "
-        "from its backup. If it is lost for good: `flask keys replace --lost`, then "
+        f"{where} holds key {held}, but this database's private keys are encrypted with key {sealing}; restore that "
+        "key from its backup. If it is lost for good: `flask keys replace --lost`, then "
         "`flask certificates refetch --all-unreadable` (docs/security.md)"
     )

@@ -1,4 +1,4 @@
-"""A private key that is on record no more, or that cannot be opened: fetched from DNSimple again, one call each."""
+"""Retrieval of a private key that is no longer stored, or cannot be decrypted, from DNSimple: one call each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.certificates.verification import check_key
-from app.crypto.keyring import encryption_key_id
 from app.db.models import UNFINISHED_DELIVERIES, Certificate, Delivery, DeliveryState, Job
 from app.deliveries.delivery import enqueue_delivery
 from app.errors import PermanentError
@@ -22,42 +21,42 @@ log = structlog.get_logger("certcourier")
 
 
 def enqueue_key_refetch(services: Services, session: Session, certificate_ids: Iterable[int], *, actor: str) -> int:
-    """Enqueue a job for each in the caller's transaction; returns how many had none yet."""
+    """Enqueue a job for each certificate in the caller's transaction; returns how many had none yet."""
     added = 0
-    for number in certificate_ids:
-        if services.queue.enqueue(session, JobKind.REFETCH_KEY, {"certificate_id": number}):
-            record(session, actor=actor, action="private_key.refetched", subject=str(number))
+    for certificate_id in certificate_ids:
+        if services.queue.enqueue(session, JobKind.REFETCH_KEY, {"certificate_id": certificate_id}):
+            record(session, actor=actor, action="private_key.refetched", subject=str(certificate_id))
             added += 1
     return added
 
 
 def refetch_key(services: Services, claim: Claim) -> None:
-    """Put the private key on record again; what could not be delivered without it is delivered.
+    """Retrieve and store the private key, then enqueue the deliveries that need it.
 
-    The certificate itself is on record in clear and stays: a key that does not belong to it is refused, with
-    `VerificationError`.
+    Raises `VerificationError` for a key that does not belong to the stored certificate.
     """
-    number = int(claim.args["certificate_id"])
+    certificate_id = int(claim.args["certificate_id"])
     with services.database.read() as session:
-        certificate = session.get(Certificate, number)
+        certificate = session.get(Certificate, certificate_id)
     if certificate is None or certificate.leaf_pem is None:
-        raise PermanentError(f"certificate {number} was never installed here, so there is nothing to fetch again")
-    key = services.dnsimple.private_key(certificate.domain, number)
-    check_key(certificate.leaf_pem, key.pem)
+        raise PermanentError(f"certificate {certificate_id} has never been fetched, so its key cannot be fetched again")
+    key = services.dnsimple.private_key(certificate.domain, certificate_id)
+    check_key(certificate.leaf_pem, key.reveal())
     with services.queue.finishing(claim) as session:
-        row = session.get_one(Certificate, number, with_for_update=True)
-        row.encrypted_key = services.encryptor.encrypt(key.pem, certificate_id=number, under=encryption_key_id(session))
-        waiting = select(Delivery.destination).where(
-            Delivery.certificate_id == number, Delivery.state.in_([*UNFINISHED_DELIVERIES, DeliveryState.FAILED])
+        row = session.get_one(Certificate, certificate_id, with_for_update=True)
+        services.private_keys.store(session, row, key)
+        undelivered = select(Delivery.destination).where(
+            Delivery.certificate_id == certificate_id,
+            Delivery.state.in_([*UNFINISHED_DELIVERIES, DeliveryState.FAILED]),
         )
-        for destination in session.scalars(waiting).all():
+        for destination in session.scalars(undelivered).all():
             if destination in services.destinations:
-                enqueue_delivery(services, session, number, destination)
-        log.info("private key fetched again", certificate_id=number)
+                enqueue_delivery(services, session, certificate_id, destination)
+        log.info("private key fetched again", certificate_id=certificate_id)
 
 
-def unfinished(services: Services) -> int:
-    """How many are still to be fetched."""
+def count_unfinished(services: Services) -> int:
+    """How many private keys are still to be fetched."""
     with services.database.read() as session:
         query = select(func.count()).select_from(Job).where(Job.kind == JobKind.REFETCH_KEY, Job.finished_at.is_(None))
         return session.scalar(query) or 0

@@ -1,8 +1,8 @@
-"""Another key-encryption key, while everything goes on: all can open with both, rows are sealed anew, the old one goes.
+"""Rotation of the key-encryption key while the service runs.
 
-Each step is on record before the next one begins, so that a rotation that was interrupted is taken up where it was:
-the new key is in the file; the database names it as the one to seal under; rows are sealed anew; nothing is sealed
-under the old one any more, and then it is moved into a file of its own, for the backups that were made before.
+Each step is recorded before the next one begins, so an interrupted rotation resumes where it stopped: (1) the new key
+is added to the file, and every process can decrypt with both; (2) the database names it as the primary key; (3) every
+row is encrypted with it; (4) the old key is dropped: moved into a file of its own, for backups made before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, LargeBinary, func, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.audit import record
@@ -20,126 +20,122 @@ from app.crypto.encryption import key_id_of, key_id_of_ciphertext
 from app.crypto.keyring import KeyFile, without
 from app.db.clock import db_now
 from app.db.installation_state import ENCRYPTION_KEY_ID
-from app.db.models import Certificate, WebhookSecret, Worker
-from app.errors import CertcourierError, PermanentError
+from app.db.models import WebhookSecret, Worker
+from app.errors import PermanentError
 from app.services import Services
 
 BATCH = 100
-HEARD_SECONDS = 30.0
-_HEADER: ColumnElement[bytes] = func.substr(Certificate.encrypted_key, 2, 8, type_=LargeBinary)
+HEARTBEAT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """A key-encryption key: whether it is the one to seal under, whether we hold it, and how much needs it."""
+    """A key-encryption key: whether it is the primary one, whether this process holds it, and what it encrypts."""
 
     key_id: str
-    seals: bool
+    is_primary: bool
     held: bool
     certificates: int
     webhook_secrets: int
 
     @property
     def is_needed(self) -> bool:
-        """Whether dropping it would lose something."""
-        return self.seals or self.certificates > 0 or self.webhook_secrets > 0
+        """Whether something could not be decrypted without it."""
+        return self.is_primary or self.certificates > 0 or self.webhook_secrets > 0
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """What a rotation has to do from here; `resumed` if an earlier one was interrupted."""
+class RotationStart:
+    """The key to rotate to; `resumed` if an earlier rotation was interrupted."""
 
     key_id: str
     resumed: bool
 
 
 def key_uses(services: Services) -> list[KeyUse]:
-    """All keys that are held or needed, the one to seal under first."""
+    """All keys that are held or needed, the primary one first."""
     services.encryptor.refresh()
     with services.database.read() as session:
         return _uses(services, session)
 
 
-def begin(services: Services, given: str | None = None) -> Begun:
-    """Put a new key, `given` or a fresh one, into the first place of the file, unless it is there already.
+def start_rotation(services: Services, given: str | None = None) -> RotationStart:
+    """Add a key, `given` or a new one, as the first of the file, unless an earlier rotation has done that.
 
-    Raises `PermanentError` when the keys come from where we cannot write, or when the present one is lost.
+    Raises `PermanentError` if the keys are not in a file that can be written, or the primary key is not held.
     """
     uses = key_uses(services)
-    sealing = next((use for use in uses if use.seals), None)
-    if sealing is None or not sealing.held:
-        raise PermanentError("the key to seal under is not held here: see `flask keys status`")
+    primary = next((use for use in uses if use.is_primary), None)
+    if primary is None or not primary.held:
+        raise PermanentError("the primary key is not held by this process: see `flask keys status`")
     first = services.encryptor.key_id
-    if given is not None and key_id_of(given) in services.encryptor.key_ids and key_id_of(given) != first:
-        raise PermanentError(f"the key given, {key_id_of(given)}, was in use before; take a fresh one")
-    if first != sealing.key_id:
-        _same(given, first)
-        return Begun(first, resumed=True)
-    if any(use.held and use.is_needed and not use.seals for use in uses) or len(services.encryptor.key_ids) > 1:
-        _same(given, first)
-        return Begun(first, resumed=True)
-    file = _writable_file(services)
+    given_id = None if given is None else key_id_of(given)
+    if given_id in services.encryptor.key_ids and given_id != first:
+        raise PermanentError(f"the given key, {given_id}, has been used before: create a new one")
+    is_incomplete = any(use.held and use.is_needed and not use.is_primary for use in uses)
+    if first != primary.key_id or is_incomplete or len(services.encryptor.key_ids) > 1:
+        if given_id not in {None, first}:
+            raise PermanentError(
+                f"the rotation to key {first} is not complete: run `flask keys rotate` without a key first, then this"
+            )
+        return RotationStart(first, resumed=True)
+    if services.settings.key_encryption_key is not None:
+        raise PermanentError(
+            "KEY_ENCRYPTION_KEY: a command cannot change an environment variable. To rotate, set it to 'NEW OLD' on "
+            "every host (`flask keys new` prints a key), restart web and worker, and run `flask keys rotate`; "
+            "afterwards set it to NEW alone"
+        )
+    file = KeyFile(services.settings.kek_file)
     new = given or services.encryptor.new_key()
     file.write([new, *file.read().split()])
     services.encryptor.refresh()
-    return Begun(key_id_of(new), resumed=False)
+    return RotationStart(key_id_of(new), resumed=False)
 
 
 def workers_missing_key(services: Services, key_id: str) -> list[str]:
-    """Host and process of each worker heard from lately that does not hold the key yet; they look every few seconds."""
-    alive = select(Worker).where(Worker.last_heartbeat_at > db_now(-HEARD_SECONDS)).order_by(Worker.host, Worker.pid)
+    """Host and process ID of each running worker that has not read the key yet; workers do every few seconds."""
+    recent = Worker.last_heartbeat_at > db_now(-HEARTBEAT_SECONDS)
     with services.database.read() as session:
-        return [f"{row.host} ({row.pid})" for row in session.scalars(alive) if key_id not in (row.key_ids or ())]
+        workers = session.scalars(select(Worker).where(recent).order_by(Worker.host, Worker.pid))
+        return [f"{row.host} ({row.pid})" for row in workers if key_id not in (row.key_ids or ())]
 
 
-def switch(services: Services, session: Session, key_id: str, *, actor: str) -> None:
-    """From now on everything is sealed under this key. Waits for what is being sealed at this moment."""
+def activate_key(services: Services, session: Session, key_id: str, *, actor: str) -> None:
+    """Make the key the primary one. Waits for transactions that are encrypting at this moment."""
     before = ENCRYPTION_KEY_ID.get_locked(session)
     if not services.encryptor.holds(key_id):
-        raise PermanentError(f"key {key_id} is not held here any more: see `flask keys status`")
+        raise PermanentError(f"key {key_id} is no longer held by this process: see `flask keys status`")
     if before != key_id:
         record(session, actor=actor, action="key.rotated", subject=key_id, detail={"before": before})
     ENCRYPTION_KEY_ID.set(session, key_id)
 
 
-def owed(services: Services) -> int:
-    """How many certificates are sealed under another key than they should be, and could be sealed anew."""
-    return sum(use.certificates for use in key_uses(services) if use.held and not use.seals)
+def count_outdated(services: Services) -> int:
+    """How many private keys are encrypted with another held key than the primary one."""
+    return sum(use.certificates for use in key_uses(services) if use.held and not use.is_primary)
 
 
 def reencrypt_all(services: Services) -> Iterator[int]:
-    """Seal everything under the key to seal under, a small batch a transaction. Yields how many each has sealed."""
+    """Encrypt everything with the primary key, in small transactions. Yields the number of private keys in each."""
     with services.database.write() as session:
-        services.webhook_secrets.reencrypt(session, _encryption_key_id(session, shared=True))
-    last = 0
+        services.webhook_secrets.reencrypt(session)
+    after = 0
     while True:
         with services.database.write() as session:
-            target = _encryption_key_id(session, shared=True)
-            rows = session.execute(
-                select(Certificate.id, Certificate.encrypted_key)
-                .where(
-                    Certificate.id > last,
-                    Certificate.encrypted_key.is_not(None),
-                    _HEADER.is_distinct_from(bytes.fromhex(target)),
-                )
-                .order_by(Certificate.id)
-                .limit(BATCH)
-                .with_for_update()
-            ).all()
-            encrypted = sum(_reencrypt(services, session, number, old, target) for number, old in rows)
-        if not rows:
+            batch = services.private_keys.reencrypt_batch(session, after=after, limit=BATCH)
+        if batch is None:
             return
-        last = rows[-1][0]
-        yield encrypted
+        after = batch.last_id
+        yield batch.count
 
 
-def drop(services: Services, session: Session, key_ids: set[str], *, actor: str) -> list[Path]:
+def drop_keys(services: Services, session: Session, key_ids: set[str], *, actor: str) -> list[Path]:
     """Take keys out of the file, each into a file of its own. Returns those files.
 
-    Raises `PermanentError` if one of them is needed, or when the keys come from where we cannot write.
+    Raises `PermanentError` if one of them is needed, or the keys are not in a file that can be written.
 
-    No transaction can seal under a dropped key: whoever seals has read which key to seal under in that transaction, and
-    this one waits for those and lets no other begin.
+    No transaction can encrypt with a dropped key: each reads which key is primary and keeps that row locked until it
+    commits, and this one waits for all of them.
     """
     ENCRYPTION_KEY_ID.get_locked(session)
     for use in _uses(services, session):
@@ -151,109 +147,46 @@ def drop(services: Services, session: Session, key_ids: set[str], *, actor: str)
         raise PermanentError(manual_steps(key_ids))
     file = KeyFile(services.settings.kek_file)
     if not without(file.read(), key_ids):
-        raise PermanentError("the last key cannot be dropped")
+        raise PermanentError("the only key cannot be dropped")
     for key_id in sorted(key_ids):
         record(session, actor=actor, action="key.dropped", subject=key_id, detail={"to": str(file.copy_of(key_id))})
     return file.take_out(key_ids)
 
 
 def manual_steps(key_ids: Collection[str]) -> str:
-    """What to do with keys of the environment that nothing needs here."""
+    """How to drop keys that come from the environment."""
     return (
-        f"key {', '.join(sorted(key_ids))} is not needed any more, but by backups of the database: save it where the "
-        "backups' keys are, then take it out of KEY_ENCRYPTION_KEY on every host"
+        f"key {', '.join(sorted(key_ids))} is no longer needed, except by backups of the database: save it with the "
+        "backups' keys, then remove it from KEY_ENCRYPTION_KEY on every host"
     )
 
 
-def replace_lost(services: Services, session: Session, *, actor: str) -> str:
-    """Go on under the key that we hold, without the one that is lost. Returns the lost one's ID.
+def replace_lost_key(services: Services, session: Session, *, actor: str) -> str:
+    """Make the held key the primary one in place of a lost key. Returns the lost key's ID.
 
-    Raises `PermanentError` if it is held, or was only taken out of the file: then nothing need be given up.
+    Raises `PermanentError` if that key is held, or has only been taken out of the file.
     """
-    lost = _encryption_key_id(session)
+    lost = ENCRYPTION_KEY_ID.get_locked(session)
+    if lost is None:
+        raise PermanentError("no process has used this database yet: start `flask worker` first")
     if services.encryptor.holds(lost):
-        raise PermanentError(f"key {lost} is held here, so it is not lost: use `flask keys rotate`")
+        raise PermanentError(f"key {lost} is held by this process, so it is not lost: use `flask keys rotate`")
     file = KeyFile(services.settings.kek_file)
     if file.copy_of(lost).exists():
         raise PermanentError(f"key {lost} is not lost: it is in {file.copy_of(lost)}; see `flask keys status`")
     ENCRYPTION_KEY_ID.set(session, services.encryptor.key_id)
-    record(session, actor=actor, action="key.given_up", subject=lost, detail={"now": services.encryptor.key_id})
-    services.webhook_secrets.rotate(session)  # the old one cannot be opened any more, but is still taken
+    record(session, actor=actor, action="key.replaced", subject=lost, detail={"now": services.encryptor.key_id})
+    services.webhook_secrets.rotate(session)  # the old secret cannot be decrypted any more, but stays accepted
     return lost
 
 
-def undecryptable(services: Services) -> Iterator[int]:
-    """IDs of the certificates whose private key is on record and cannot be opened here."""
-    last = 0
-    while True:
-        with services.database.read() as session:
-            rows = session.execute(
-                select(Certificate.id, Certificate.encrypted_key)
-                .where(Certificate.id > last, Certificate.encrypted_key.is_not(None))
-                .order_by(Certificate.id)
-                .limit(10 * BATCH)
-            ).all()
-        yield from (number for number, encrypted in rows if not _decrypts(services, number, encrypted))
-        if not rows:
-            return
-        last = rows[-1][0]
-
-
-def _reencrypt(services: Services, session: Session, number: int, old: bytes | None, target: str) -> bool:
-    """False for one that cannot be opened: it stays as it is, to be fetched again."""
-    try:
-        pem = services.encryptor.decrypt(old or b"", certificate_id=number)
-    except CertcourierError:
-        return False
-    new = services.encryptor.encrypt(pem, certificate_id=number, under=target)
-    # Nothing about the certificate has changed, so neither does `updated_at`.
-    changed = update(Certificate).where(Certificate.id == number)
-    session.execute(changed.values(encrypted_key=new, updated_at=Certificate.updated_at))
-    return True
-
-
-def _decrypts(services: Services, number: int, encrypted: bytes | None) -> bool:
-    try:
-        services.encryptor.decrypt(encrypted or b"", certificate_id=number)
-    except CertcourierError:
-        return False
-    return True
-
-
 def _uses(services: Services, session: Session) -> list[KeyUse]:
-    sealing = ENCRYPTION_KEY_ID.get(session)
+    primary = ENCRYPTION_KEY_ID.get(session)
     held = services.encryptor.key_ids
-    counted = session.execute(
-        select(_HEADER, func.count()).where(Certificate.encrypted_key.is_not(None)).group_by(_HEADER)
-    ).all()
-    certificates = {bytes(header).hex(): count for header, count in counted}
+    certificates = services.private_keys.count_by_key_id(session)
     secrets = Counter(key_id_of_ciphertext(encrypted) for encrypted in session.scalars(select(WebhookSecret.encrypted)))
-    known = dict.fromkeys([*([sealing] if sealing else []), *held, *sorted(certificates), *sorted(secrets)])
+    known = dict.fromkeys([*([primary] if primary else []), *held, *sorted(certificates), *sorted(secrets)])
     return [
-        KeyUse(key_id, key_id == sealing, key_id in held, certificates.get(key_id, 0), secrets[key_id])
+        KeyUse(key_id, key_id == primary, key_id in held, certificates.get(key_id, 0), secrets[key_id])
         for key_id in known
     ]
-
-
-def _encryption_key_id(session: Session, *, shared: bool = False) -> str:
-    key_id = ENCRYPTION_KEY_ID.get_locked(session, shared=shared)
-    if key_id is None:
-        raise PermanentError("no process has used this database yet: start `flask worker` first")
-    return key_id
-
-
-def _same(given: str | None, first: str) -> None:
-    if given is not None and key_id_of(given) != first:
-        raise PermanentError(
-            f"a rotation to key {first} is not complete: run `flask keys rotate` without a key first, then this"
-        )
-
-
-def _writable_file(services: Services) -> KeyFile:
-    if services.settings.key_encryption_key is not None:
-        raise PermanentError(
-            "KEY_ENCRYPTION_KEY: an environment variable cannot be changed from here. To rotate, write "
-            "'NEW OLD' into it on every host (`flask keys new` makes a key), restart web and worker, and run "
-            "`flask keys rotate`; afterwards write NEW alone"
-        )
-    return KeyFile(services.settings.kek_file)

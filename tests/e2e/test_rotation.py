@@ -16,6 +16,7 @@ from sqlalchemy import select
 from app.db.database import Database
 from app.db.models import Certificate, Event
 from app.services import build_services
+from tests.support.encrypted_keys import decrypt_key
 from tests.support.harness import ACCOUNT, TOKEN, WEBHOOK_SECRET, make_settings
 from tests.support.simulator_process import Simulator
 from tests.support.stack import ROOT, Stack, wait_until
@@ -71,7 +72,7 @@ def test_both_secrets_are_rotated_under_load_and_nothing_is_lost(
         installed = session.scalars(select(Certificate).where(Certificate.encrypted_key.is_not(None))).all()
     services = build_services(make_settings(database_url, simulator.url, tmp_path / "var"))
     for certificate in installed:
-        key = services.encryptor.decrypt(certificate.encrypted_key or b"", certificate_id=certificate.id)
+        key = decrypt_key(services.encryptor, certificate.id, certificate.encrypted_key or b"")
         assert (
             key
             == simulator.api("GET", f"/domains/{certificate.domain}/certificates/{certificate.id}/private_key")[

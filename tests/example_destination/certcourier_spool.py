@@ -42,7 +42,7 @@ class SpoolDestination:
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
         """Can be called again for the same certificate, and by several workers at once."""
-        held = self.current(bundle.slot)
+        held = self._held(bundle.slot)
         if held is not None and held > bundle.version:  # never replace a newer certificate
             return DeliveryResult("superseded", f"certificate {held.certificate_id} is newer")
         document = {
@@ -61,20 +61,20 @@ class SpoolDestination:
                 os.fsync(file.fileno())
             Path(name).replace(self._file(bundle.slot))
         except OSError as error:  # can succeed later: retried with increasing delays
-            raise DestinationUnavailableError(f"{self._config.folder}: {error.strerror}; is the disk full?") from error
+            raise DestinationUnavailableError(f"{self._config.folder}: {error.strerror}") from error
         return DeliveryResult("delivered", str(self._file(bundle.slot)))
-
-    def current(self, slot: str) -> Version | None:
-        try:
-            document = json.loads(self._file(slot).read_text())
-        except FileNotFoundError:
-            return None
-        return Version(datetime.fromisoformat(document["not_before"]), document["certificate_id"])
 
     def check(self) -> None:
         """Called when the service starts. Must not change anything."""
         if self._config.folder.exists() and not os.access(self._config.folder, os.W_OK | os.X_OK):
             raise DestinationRefusedError(f"folder: {self._config.folder} is not writable for this process")
+
+    def _held(self, slot: str) -> Version | None:
+        try:
+            document = json.loads(self._file(slot).read_text())
+        except FileNotFoundError:
+            return None
+        return Version(datetime.fromisoformat(document["not_before"]), document["certificate_id"])
 
     def _file(self, slot: str) -> Path:
         return self._config.folder / f"{slot}.json"

@@ -45,9 +45,6 @@ class Ledger:
                 self._write(bundle, leaf.not_valid_before_utc, leaf.not_valid_after_utc)
         return result
 
-    def current(self, slot: str) -> Version | None:
-        return self.real.current(slot)
-
     def check(self) -> None:
         self.real.check()
 

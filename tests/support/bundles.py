@@ -8,9 +8,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from app.crypto.private_key import PrivateKey
 from app.destinations.base import (
     Bundle,
-    PrivateKeyPem,
     Version,
 )
 from tests.support.x509 import Authority
@@ -27,7 +27,7 @@ def bundle(number: int, slot: str = "www.example.com") -> Bundle:
         fingerprint=f"{number:064x}",
         leaf_pem=f"leaf {number}\n",
         chain_pem=f"chain {number}\n",
-        key=PrivateKeyPem(f"key {number}\n"),
+        key=PrivateKey(f"key {number}\n"),
     )
 
 
@@ -50,5 +50,5 @@ def issued_bundle(number: int, slot: str = "www.example.com") -> Bundle:
         fingerprint=x509.load_pem_x509_certificate(issued.leaf.encode()).fingerprint(hashes.SHA256()).hex(),
         leaf_pem=issued.leaf,
         chain_pem="".join(issued.chain),
-        key=PrivateKeyPem(issued.key),
+        key=PrivateKey(issued.key),
     )

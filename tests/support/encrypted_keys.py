@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from app.crypto.encryption import key_id_of, key_id_of_ciphertext
+from app.crypto.encryption import Encryptor, key_id_of, key_id_of_ciphertext
 from app.crypto.keyring import KeyFile, encryption_key_id
 from app.db.models import Certificate
 from app.services import Services, build_services
@@ -18,9 +18,17 @@ def pem(number: int) -> str:
     return f"the key of {number}"
 
 
+def encrypt_key(encryptor: Encryptor, certificate_id: int, text: str, *, key_id: str | None = None) -> bytes:
+    return encryptor.encrypt(f"certificate:{certificate_id}", text, key_id=key_id)
+
+
+def decrypt_key(encryptor: Encryptor, certificate_id: int, encrypted: bytes) -> str:
+    return encryptor.decrypt(f"certificate:{certificate_id}", encrypted)
+
+
 def add_encrypted_keys(services: Services, count: int = COUNT) -> None:
     with services.database.write() as session:
-        under = encryption_key_id(session)
+        key_id = encryption_key_id(session)
         for number in range(1, count + 1):
             session.add(
                 Certificate(
@@ -30,7 +38,7 @@ def add_encrypted_keys(services: Services, count: int = COUNT) -> None:
                     state="issued",
                     common_name="customer.example",
                     names=["customer.example"],
-                    encrypted_key=services.encryptor.encrypt(pem(number), certificate_id=number, under=under),
+                    encrypted_key=encrypt_key(services.encryptor, number, pem(number), key_id=key_id),
                 )
             )
 
@@ -58,7 +66,7 @@ def assert_all_decrypt(services: Services, count: int = COUNT) -> None:
         "under one key, the one in the file"
     )
     for number, blob in found.items():
-        assert fresh.encryptor.decrypt(blob, certificate_id=number) == pem(number)
+        assert decrypt_key(fresh.encryptor, number, blob) == pem(number)
     fresh.database.close()
 
 

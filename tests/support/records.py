@@ -10,6 +10,7 @@ from sqlalchemy import insert
 from app.db.clock import read_now
 from app.db.models import Certificate, Delivery, Domain, Lineage, Order, new_id
 from app.services import Services
+from tests.support.encrypted_keys import encrypt_key
 from tests.support.harness import ACCOUNT
 from tests.support.x509 import Authority
 
@@ -49,7 +50,7 @@ def add_lineages(services: Services, count: int, *, age_days: float = 1, days: f
                         "not_after": not_before + timedelta(days=days),
                         "leaf_pem": issued.leaf,
                         "chain_pem": issued.chain[0],
-                        "encrypted_key": services.encryptor.encrypt(issued.key, certificate_id=certificate_id),
+                        "encrypted_key": encrypt_key(services.encryptor, certificate_id, issued.key),
                         "fetched_at": not_before,
                     }
                 )

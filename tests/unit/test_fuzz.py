@@ -119,37 +119,37 @@ def test_any_names_are_resolved_inside_the_domain_or_are_refused(domain: str, na
         assert covers(names.names, each)
 
 
-SEALER = Encryptor(base64.b64encode(b"k" * 32).decode())
-SEALED = SEALER.encrypt("the key", certificate_id=7)
+ENCRYPTOR = Encryptor(base64.b64encode(b"k" * 32).decode())
+BLOB = ENCRYPTOR.encrypt("certificate:7", "the key")
 
 
 @fuzz
 @given(
     st.one_of(
         st.binary(max_size=120),
-        st.binary(max_size=120).map(lambda rest: SEALED[:9] + rest),
-        st.tuples(st.integers(0, len(SEALED) - 1), st.integers(1, 255)).map(
-            lambda change: SEALED[: change[0]] + bytes([SEALED[change[0]] ^ change[1]]) + SEALED[change[0] + 1 :]
+        st.binary(max_size=120).map(lambda rest: BLOB[:9] + rest),
+        st.tuples(st.integers(0, len(BLOB) - 1), st.integers(1, 255)).map(
+            lambda change: BLOB[: change[0]] + bytes([BLOB[change[0]] ^ change[1]]) + BLOB[change[0] + 1 :]
         ),
-        st.integers(0, len(SEALED) - 1).map(lambda length: SEALED[:length]),
+        st.integers(0, len(BLOB) - 1).map(lambda length: BLOB[:length]),
     )
 )
-def test_nothing_but_the_sealed_key_itself_opens(blob: bytes) -> None:
+def test_nothing_but_the_ciphertext_itself_decrypts(blob: bytes) -> None:
     with pytest.raises((DecryptionError, KeyNotHeldError)):
-        SEALER.decrypt(blob, certificate_id=7)
+        ENCRYPTOR.decrypt("certificate:7", blob)
 
 
 @fuzz
 @given(st.text(), st.integers(1, LARGEST_ID), st.integers(1, LARGEST_ID))
-def test_any_text_opens_as_itself_and_for_its_certificate_alone(text: str, number: int, other: int) -> None:
+def test_any_text_decrypts_for_its_owner_only(text: str, number: int, other: int) -> None:
     try:
-        blob = SEALER.encrypt(text, certificate_id=number)
+        blob = ENCRYPTOR.encrypt(f"certificate:{number}", text)
     except UnicodeEncodeError:  # half a surrogate pair: no text at all
         return
-    assert SEALER.decrypt(blob, certificate_id=number) == text
+    assert ENCRYPTOR.decrypt(f"certificate:{number}", blob) == text
     if other != number:
         with pytest.raises(DecryptionError):
-            SEALER.decrypt(blob, certificate_id=other)
+            ENCRYPTOR.decrypt(f"certificate:{other}", blob)
 
 
 ISSUED = Authority().issue("www.customer.example", "customer.example")

@@ -77,17 +77,6 @@ class AcmDestination:
         )
         return DeliveryResult(outcome, "; ".join(result.detail for result in receipts))
 
-    def current(self, slot: str) -> Version | None:
-        """The oldest of all regions, None when one has none."""
-        versions = []
-        for region in self._config.regions:
-            with self._aws.told(region, slot):
-                found = self._find(region, slot)
-            if not found:
-                return None
-            versions.append(max(item.version for item in found))
-        return min(versions)
-
     def check(self) -> None:
         self._aws.check()
 

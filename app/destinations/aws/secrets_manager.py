@@ -61,12 +61,6 @@ class SecretsManagerDestination:
                     return result
         raise DestinationUnavailableError(f"{region}, {name}: others write there all the time; trying again later")
 
-    def current(self, slot: str) -> Version | None:
-        name, region = fill(self._config.secret_name, slot), self._config.region
-        with self._aws.told(region, name):
-            secret = _describe(self._aws.client(region), name)
-            return _version_of(_current_id(secret)) if secret else None
-
     def check(self) -> None:
         self._aws.check()
 

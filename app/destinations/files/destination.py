@@ -10,16 +10,20 @@ links to them. The slot itself is a real folder, so it can be mounted into a con
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from app.atomic_files import replace_file, replace_link, sync_folder, write_file
 from app.destinations.base import (
     Bundle,
     DeliveryResult,
@@ -28,7 +32,6 @@ from app.destinations.base import (
     DestinationUnavailableError,
     Version,
 )
-from app.destinations.files.atomic_write import fsync_folder, link, locked, replace, write
 from app.destinations.files.layouts import HAProxy, Layout, Pkcs12, Separate, Traefik
 from app.destinations.files.ownership import Ownership
 from app.destinations.slots import check_slot, parse_version, version_text
@@ -105,7 +108,7 @@ class FilesDestination:
         try:
             ownership = self._ownership()
             self._make_folders(slot, ownership)
-            with locked(slot):
+            with _locked(slot):
                 return self._deliver(slot, bundle, ownership)
         except LookupError as error:
             raise DestinationUnavailableError(str(error)) from None
@@ -116,9 +119,6 @@ class FilesDestination:
                 f"{error.filename or slot}: {error.strerror or error}; check that the disk has room and that this "
                 "process may write there"
             ) from error
-
-    def current(self, slot: str) -> Version | None:
-        return _current(self._folder(slot))
 
     def places(self, slot: str) -> Mapping[str, Path]:
         """Where a server reads what this slot holds: `folder`, and each file by its name without extension."""
@@ -155,7 +155,7 @@ class FilesDestination:
                 raise DestinationRefusedError(f"{folder} is a link that we have not made: remove it, then retry")
             if made or folder != self._root:  # a folder that was there before us is the operator's
                 own.give(folder, own.folder_mode)
-        fsync_folder(self._root)
+        sync_folder(self._root)
 
     def _deliver(self, slot: Path, bundle: Bundle, ownership: Ownership) -> DeliveryResult:
         held = _current(slot)
@@ -179,17 +179,17 @@ class FilesDestination:
         return self._layout.holds(found, bundle)
 
     def _flip(self, slot: Path, version: Path, ownership: Ownership) -> None:
-        link(slot / "current", f"versions/{version.name}")
+        replace_link(slot / "current", f"versions/{version.name}")
         for path, target in self._layout.links(slot).items():
             if not path.is_symlink():
-                link(path, target)
+                replace_link(path, target)
         announcement = self._layout.announcement(slot, version)
         if announcement is not None:
             file, data = announcement
             if not file.is_file() or file.read_bytes() != data:
-                replace(file, data, ownership)
-        fsync_folder(slot)
-        fsync_folder(self._root)
+                replace_file(file, data, lambda path: ownership.give(path, ownership.public_mode))
+        sync_folder(slot)
+        sync_folder(self._root)
 
     def _drop_old(self, slot: Path, current: Path) -> None:
         found = ((parse_version(path.name), path) for path in (slot / "versions").iterdir() if path != current)
@@ -219,15 +219,16 @@ def _write_version(version: Path, contents: Mapping[str, bytes], secret: Mapping
     temporary = Path(tempfile.mkdtemp(dir=version.parent, prefix=".new-"))
     try:
         for name, data in contents.items():
-            write(temporary / name, data, own, own.key_mode if secret[name] else own.public_mode)
+            mode = own.key_mode if secret[name] else own.public_mode
+            write_file(temporary / name, data, partial(own.give, mode=mode))
         own.give(temporary, own.folder_mode)
-        fsync_folder(temporary)
+        sync_folder(temporary)
         damaged = version.with_name(f".old-{version.name}")
         if version.exists():  # somebody changed it: what is whole takes its place
             version.rename(damaged)
         temporary.rename(version)
         shutil.rmtree(damaged, ignore_errors=True)
-        fsync_folder(version.parent)
+        sync_folder(version.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -251,3 +252,15 @@ def _clear_leftovers(slot: Path) -> None:
     """What a killed process left half-written; nobody else writes here while we hold the lock."""
     for leftover in (slot / "versions").glob(".*"):
         shutil.rmtree(leftover)
+
+
+@contextmanager
+def _locked(slot: Path) -> Iterator[None]:
+    """One writer per slot on this host; the kernel releases the lock when its process ends."""
+    # Nothing is written to it and no link is followed: others may be able to write in the slot.
+    file = os.open(slot / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)

@@ -21,7 +21,6 @@ from app.destinations.base import (
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Version,
 )
 from app.destinations.private_files import read_private_file
 from app.destinations.ssh.remote_slot import RemoteSlot
@@ -111,9 +110,6 @@ class SshDestination:
     def deliver(self, bundle: Bundle) -> DeliveryResult:
         return self._run(self._deliver(bundle))
 
-    def current(self, slot: str) -> Version | None:
-        return self._run(self._current(slot))
-
     def check(self) -> None:
         """What can be known without a connection: one machine that is away must not keep the worker from starting."""
         self._login_key()
@@ -160,10 +156,6 @@ class SshDestination:
                 return DeliveryResult("delivered", where)
             output = await self._command(connection, bundle)
             return DeliveryResult("delivered", f"{where}; command done{': ' + output if output else ''}")
-
-    async def _current(self, slot: str) -> Version | None:
-        async with self._connected() as connection:
-            return await self._slot(await connection.start_sftp_client(), slot).current()
 
     def _slot(self, sftp: asyncssh.SFTPClient, slot: str) -> RemoteSlot:
         return RemoteSlot(sftp, str(self._config.path), slot, patience=self._patience)

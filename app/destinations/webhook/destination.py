@@ -101,7 +101,8 @@ class WebhookDestination:
         return self._config
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
-        known = self.current(bundle.slot)
+        with self._lock:
+            known = self._acknowledged.get(bundle.slot)
         if known is not None and known > bundle.version:
             return DeliveryResult("superseded", f"certificate {known.certificate_id}, which is newer, was acknowledged")
         config, now = self._config, self._clock()
@@ -132,11 +133,6 @@ class WebhookDestination:
             held = self._acknowledged.get(bundle.slot, bundle.version)
             self._acknowledged[bundle.slot] = max(held, bundle.version)
         return DeliveryResult("delivered", f"{said} to message {identifier}")
-
-    def current(self, slot: str) -> Version | None:
-        """What was last acknowledged, as far as this process knows."""
-        with self._lock:
-            return self._acknowledged.get(slot)
 
     def check(self) -> None:
         self._secrets()

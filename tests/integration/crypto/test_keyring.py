@@ -24,7 +24,7 @@ from tests.support.encrypted_keys import (
 from tests.support.stack import ROOT
 
 
-def test_the_old_key_is_kept_in_a_file_of_its_own_that_is_named(app: Flask, services: Services) -> None:
+def test_the_dropped_key_is_kept_in_a_file_of_its_own(app: Flask, services: Services) -> None:
     file = services.settings.kek_file
     old, text = services.encryptor.key_id, file.read_text()
     output = run(app, "keys", "rotate")
@@ -128,16 +128,16 @@ def test_a_folder_that_cannot_be_written_keeps_the_key_and_says_what_to_do(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("app.crypto.keyring.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("app.crypto.keyring.replace_file", refuse)
     output = run(app, "keys", "rotate", status=1)
     assert "Everything that could be decrypted is now encrypted under key" in output
-    assert f"Read-only file system), so key {old} was left in it" in output
-    assert "save its line where the backups' keys are, then take it out where the file comes from" in output
+    assert f"Read-only file system), so key {old} is still in it" in output
+    assert "save its line with the backups' keys, then remove it at the file's source" in output
     assert file.read_text() == before
     assert "no longer in use" in run(app, "keys", "status", status=1)
 
 
-def test_a_file_of_somebody_else_is_not_overwritten_by_the_old_key(app: Flask, services: Services) -> None:
+def test_an_unrelated_file_is_not_overwritten_by_the_dropped_key(app: Flask, services: Services) -> None:
     file = services.settings.kek_file
     copy = KeyFile(file).copy_of(services.encryptor.key_id)
     copy.write_text("something else")
@@ -149,7 +149,7 @@ def test_a_file_of_somebody_else_is_not_overwritten_by_the_old_key(app: Flask, s
     assert key_file_copies(services) == [copy]
 
 
-def test_a_database_of_before_the_rotation_is_opened_by_the_copy(services: Services) -> None:
+def test_a_database_restored_from_before_the_rotation_is_decrypted_with_the_copy(services: Services) -> None:
     """As after a restore: the database names the old key, the file has only the new one."""
     add_encrypted_keys(services, 3)
     file, old = services.settings.kek_file, services.encryptor.key_id

@@ -24,13 +24,13 @@ from app.destinations.base import (
     Destination,
     DestinationConfig,
     DestinationUnavailableError,
-    Version,
 )
 from app.destinations.command import CommandConfig, CommandDestination
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.operations.job_retry import retry_job
 from app.services import Services
 from app.worker.worker import run_job
+from tests.support.encrypted_keys import encrypt_key
 from tests.support.harness import drain, jobs, let_leases_end, make_due, make_services, make_settings
 
 pytestmark = pytest.mark.both_databases
@@ -58,9 +58,6 @@ class Hook:
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
         return DeliveryResult("delivered", self.run([bundle.change]))
-
-    def current(self, slot: str) -> Version | None:
-        raise NotImplementedError
 
     def check(self) -> None:
         raise NotImplementedError
@@ -100,7 +97,7 @@ def owe(services: Services, *numbers: int, to: Sequence[str] = ("web", "hook"), 
                 id=number, account_id=1010, domain=name, state="issued", common_name=name, names=[name],
                 lineage_id=lineage.id, fingerprint=f"{number:064x}", leaf_pem=f"leaf {number}\n",
                 chain_pem="chain\n", not_before=START + timedelta(days=number), fetched_at=START,
-                encrypted_key=services.encryptor.encrypt(f"key {number}\n", certificate_id=number),
+                encrypted_key=encrypt_key(services.encryptor, number, f"key {number}\n"),
             )  # fmt: skip
             session.add(certificate)
             session.flush()

@@ -17,7 +17,7 @@ from app.db.clock import db_now
 from app.db.models import Certificate, Delivery, Job
 from app.deliveries.delivery import enqueue_delivery
 from app.deliveries.redelivery import BATCH, RedeliveryRequest, redeliver
-from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, Version
+from app.destinations.base import Bundle, DeliveryResult, DestinationConfig
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.services import Services
 from app.web.context import WebContext
@@ -151,9 +151,6 @@ class Careless:
         self.held.append(bundle.version.certificate_id)
         self.fingerprints.append(bundle.fingerprint)
         return DeliveryResult("delivered", "taken")
-
-    def current(self, slot: str) -> Version | None:
-        raise NotImplementedError
 
     def check(self) -> None:
         """Takes anything."""

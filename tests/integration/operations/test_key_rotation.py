@@ -34,6 +34,8 @@ from tests.support.encrypted_keys import (
     COUNT,
     add_encrypted_keys,
     assert_all_decrypt,
+    decrypt_key,
+    encrypt_key,
     encrypted_keys,
     key_file_copies,
     key_ids,
@@ -47,7 +49,7 @@ from tests.support.stack import ROOT
 pytestmark = pytest.mark.both_databases
 
 
-def test_everything_is_sealed_anew_and_the_old_key_is_dropped(app: Flask, services: Services) -> None:
+def test_everything_is_encrypted_again_and_the_old_key_is_dropped(app: Flask, services: Services) -> None:
     add_encrypted_keys(services)
     old = services.encryptor.key_id
     secret = services.webhook_secrets.current()
@@ -67,7 +69,7 @@ def test_the_file_keeps_its_mode(app: Flask, services: Services) -> None:
     assert list(services.settings.kek_file.parent.glob(".key-encryption*")) == []
 
 
-def test_a_given_key_is_taken(app: Flask, services: Services, tmp_path: Path) -> None:
+def test_a_given_key_is_used(app: Flask, services: Services, tmp_path: Path) -> None:
     key = Encryptor.new_key()
     file = tmp_path / "new.key"
     file.write_text(key)
@@ -78,16 +80,16 @@ def test_a_given_key_is_taken(app: Flask, services: Services, tmp_path: Path) ->
     assert_all_decrypt(services, 3)
 
 
-def test_a_process_that_runs_opens_what_is_sealed_under_the_new_key(app: Flask, services: Services) -> None:
+def test_a_running_process_decrypts_with_the_new_key(app: Flask, services: Services) -> None:
     """It has read the file before the rotation, and hears of it only by meeting the new key."""
     running = reopened(services)
     add_encrypted_keys(services, 1)
     run(app, "keys", "rotate")
-    assert running.encryptor.decrypt(encrypted_keys(services)[1], certificate_id=1) == pem(1)
+    assert decrypt_key(running.encryptor, 1, encrypted_keys(services)[1]) == pem(1)
     running.database.close()
 
 
-def test_two_rows_that_are_swapped_do_not_open(services: Services) -> None:
+def test_keys_of_two_swapped_rows_do_not_decrypt(services: Services) -> None:
     add_encrypted_keys(services, 2)
     one, two = encrypted_keys(services).values()
     with services.database.write() as session:
@@ -95,12 +97,12 @@ def test_two_rows_that_are_swapped_do_not_open(services: Services) -> None:
             session.execute(update(Certificate).where(Certificate.id == number).values(encrypted_key=blob))
     for number, blob in encrypted_keys(services).items():
         with pytest.raises(DecryptionError, match="belongs to another"):
-            services.encryptor.decrypt(blob, certificate_id=number)
-    assert list(key_rotation.undecryptable(services)) == [1, 2]
+            decrypt_key(services.encryptor, number, blob)
+    assert list(services.private_keys.undecryptable_ids(services.database)) == [1, 2]
 
 
 @pytest.mark.parametrize("commit", range(1, 8))
-def test_a_rotation_killed_at_any_commit_is_taken_up(app: Flask, services: Services, commit: int) -> None:
+def test_a_rotation_killed_at_any_commit_is_resumed(app: Flask, services: Services, commit: int) -> None:
     """The switch, the webhook's secret, three batches and a last look, the drop."""
     add_encrypted_keys(services)
     first = services.encryptor.key_id
@@ -137,18 +139,16 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def test_what_is_sealed_while_it_goes_on_is_not_lost(app: Flask, services: Services) -> None:
+def test_what_is_encrypted_during_a_rotation_is_not_lost(app: Flask, services: Services) -> None:
     """A process that knows only the old file keeps sealing, as a worker does, while another one rotates twice."""
     add_encrypted_keys(services, 20)
     running, ending, number = reopened(services), threading.Event(), 20
 
-    def keep_sealing() -> None:
+    def keep_encrypting() -> None:
         nonlocal number
         while not ending.is_set():
             with running.database.write() as session:
-                blob = running.encryptor.encrypt(
-                    pem(number + 1), certificate_id=number + 1, under=encryption_key_id(session)
-                )
+                blob = encrypt_key(running.encryptor, number + 1, pem(number + 1), key_id=encryption_key_id(session))
                 session.add(
                     Certificate(
                         id=number + 1,
@@ -162,7 +162,7 @@ def test_what_is_sealed_while_it_goes_on_is_not_lost(app: Flask, services: Servi
                 )
             number += 1
 
-    thread = threading.Thread(target=keep_sealing)
+    thread = threading.Thread(target=keep_encrypting)
     thread.start()
     try:
         for _ in range(2):
@@ -175,7 +175,7 @@ def test_what_is_sealed_while_it_goes_on_is_not_lost(app: Flask, services: Servi
     running.database.close()
 
 
-def test_a_rotation_waits_until_every_worker_can_open_with_the_new_key(app: Flask, services: Services) -> None:
+def test_a_rotation_waits_until_every_worker_holds_the_new_key(app: Flask, services: Services) -> None:
     add_encrypted_keys(services, 1)
     first = services.encryptor.key_id
     with services.database.write() as session:
@@ -196,7 +196,7 @@ def test_a_worker_that_is_silent_is_not_waited_for(app: Flask, services: Service
     run(app, "keys", "rotate", "--wait", "0")
 
 
-def test_a_running_worker_tells_that_it_has_read_the_new_key(services: Services) -> None:
+def test_a_running_worker_reports_the_new_key(services: Services) -> None:
     worker = Worker(reopened(services))
     worker._heartbeat()
     file = services.settings.kek_file
@@ -207,18 +207,18 @@ def test_a_running_worker_tells_that_it_has_read_the_new_key(services: Services)
     assert key_rotation.workers_missing_key(services, key_id_of(new)) == []
 
 
-def test_two_rotations_at_once_are_refused(app: Flask, services: Services) -> None:
+def test_a_second_concurrent_rotation_is_refused(app: Flask, services: Services) -> None:
     with KeyFile(services.settings.kek_file).changing():
         assert "another `flask keys`" in run(app, "keys", "rotate", status=1)
 
 
-def test_a_key_that_is_needed_is_not_dropped(app: Flask, services: Services) -> None:
+def test_a_needed_key_cannot_be_dropped(app: Flask, services: Services) -> None:
     add_encrypted_keys(services, 1)
     assert "is needed by 1" in run(app, "keys", "drop", services.encryptor.key_id, status=1)
     assert "All keys are in use" in run(app, "keys", "drop")
 
 
-def test_a_key_in_the_environment_says_how_to_rotate_it(
+def test_a_key_from_the_environment_names_the_steps_to_rotate_it(
     simulator: Simulator, database_url: str, tmp_path: Path
 ) -> None:
     settings = make_settings(database_url, simulator.url, tmp_path, key_encryption_key=Encryptor.new_key())
@@ -242,12 +242,12 @@ def by_variable(services: Services, simulator: Simulator) -> Iterator[tuple[Flas
 def test_keys_from_the_environment_are_rotated_too(services: Services, by_variable: tuple[Flask, str]) -> None:
     add_encrypted_keys(services)
     app, new = by_variable
-    manual_steps = "save it where the backups' keys are, then take it out of KEY_ENCRYPTION_KEY on every host"
+    manual_steps = "save it with the backups' keys, then remove it from KEY_ENCRYPTION_KEY on every host"
     assert manual_steps in run(app, "keys", "rotate")
     assert manual_steps in run(app, "keys", "status", status=1)
     assert manual_steps in run(app, "keys", "drop", status=1)
     fresh = Encryptor(new)
-    assert [fresh.decrypt(blob, certificate_id=number) for number, blob in encrypted_keys(services).items()] == [
+    assert [decrypt_key(fresh, number, blob) for number, blob in encrypted_keys(services).items()] == [
         pem(number) for number in range(1, COUNT + 1)
     ]
 
@@ -258,13 +258,13 @@ def lose_key(services: Services) -> Services:
     return reopened(services)
 
 
-def test_a_lost_key_is_noticed_at_the_start_with_the_remedy(services: Services) -> None:
+def test_a_lost_key_is_reported_at_startup_with_the_remedy(services: Services) -> None:
     lost = services.encryptor.key_id
-    with pytest.raises(PermanentError, match=f"sealed under key {lost}.*keys replace --lost.*refetch"):
+    with pytest.raises(PermanentError, match=f"encrypted with key {lost}.*keys replace --lost.*refetch"):
         claim_installation(lose_key(services))
 
 
-def test_a_lost_key_is_told_by_status(services: Services) -> None:
+def test_status_reports_a_lost_key(services: Services) -> None:
     add_encrypted_keys(services, 3)
     app = create_app(lose_key(services).settings)
     output = run(app, "keys", "status", status=1)
@@ -272,7 +272,7 @@ def test_a_lost_key_is_told_by_status(services: Services) -> None:
     assert "3 private keys cannot be decrypted" in output
 
 
-def test_a_key_that_is_held_is_not_given_up(app: Flask) -> None:
+def test_a_held_key_cannot_be_replaced_as_lost(app: Flask) -> None:
     assert "is not lost" in run(app, "keys", "replace", "--lost", status=1)
 
 
@@ -288,9 +288,7 @@ def test_after_a_lost_key_everything_is_fetched_again(
     assert app.test_client().post(path, json=event(number, simulator.domain_id(domain))).status_code == 200
     drain(services)
     with services.database.read() as session:
-        before = services.encryptor.decrypt(
-            session.get_one(Certificate, number).encrypted_key or b"", certificate_id=number
-        )
+        before = decrypt_key(services.encryptor, number, session.get_one(Certificate, number).encrypted_key or b"")
     later = create_app(lose_key(services).settings)
     assert "fetch 1 private key again:" in run(later, "keys", "replace", "--lost")
     moved: Services = later.extensions["certcourier"].services
@@ -303,9 +301,7 @@ def test_after_a_lost_key_everything_is_fetched_again(
     drain(moved)
     assert [call["path_template"].rpartition("/")[2] for call in simulator.calls()] == ["private_key"]
     with moved.database.read() as session:
-        after = moved.encryptor.decrypt(
-            session.get_one(Certificate, number).encrypted_key or b"", certificate_id=number
-        )
+        after = decrypt_key(moved.encryptor, number, session.get_one(Certificate, number).encrypted_key or b"")
     assert after == before
     assert later.test_client().post(path, json=event(number, 1)).status_code == 200, "DNSimple's URL still works"
     assert moved.webhook_secrets.current() != secret
@@ -313,7 +309,7 @@ def test_after_a_lost_key_everything_is_fetched_again(
     moved.database.close()
 
 
-def test_a_key_that_does_not_belong_to_its_certificate_is_not_put_on_record(
+def test_a_key_that_does_not_match_its_certificate_is_not_stored(
     app: Flask, services: Services, simulator: Simulator, domain: str
 ) -> None:
     numbers = [simulator.purchase(domain, name=f"n{index}") for index in range(2)]
@@ -333,18 +329,18 @@ def test_a_key_that_does_not_belong_to_its_certificate_is_not_put_on_record(
     assert "does not match" in run(app, "jobs", "list", "--state", "dead")
 
 
-def test_a_refetch_wants_ids_or_all(app: Flask) -> None:
+def test_a_refetch_requires_ids_or_all(app: Flask) -> None:
     assert "--all-unreadable" in run(app, "certificates", "refetch", status=2)
     assert "--all-unreadable" in run(app, "certificates", "refetch", "1", "--all-unreadable", status=2)
 
 
 def test_a_host_without_the_key_leaves_the_job_to_others(services: Services) -> None:
     add_encrypted_keys(services, 1)
-    with pytest.raises(KeyNotHeldError, match="is not held here"):
-        Encryptor(Encryptor.new_key()).decrypt(encrypted_keys(services)[1], certificate_id=1)
+    with pytest.raises(KeyNotHeldError, match="which this process does not hold"):
+        decrypt_key(Encryptor(Encryptor.new_key()), 1, encrypted_keys(services)[1])
 
 
-def test_a_webhook_secret_that_went_with_the_key_is_replaced(services: Services, simulator: Simulator) -> None:
+def test_a_webhook_secret_lost_with_the_key_is_replaced(services: Services, simulator: Simulator) -> None:
     for hook in simulator.api("GET", "/webhooks"):
         simulator.api("DELETE", f"/webhooks/{hook['id']}")
     with services.database.write() as session:
@@ -353,7 +349,7 @@ def test_a_webhook_secret_that_went_with_the_key_is_replaced(services: Services,
     lost = Encryptor(Encryptor.new_key())
     with services.database.write() as session:
         row = session.scalars(select(WebhookSecret)).one()
-        row.encrypted = lost.encrypt_for(f"webhook secret:{row.digest}", old)
+        row.encrypted = lost.encrypt(f"webhook secret:{row.digest}", old)
         services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
     drain(services)
     with services.database.write() as session:  # every process has heard of the new one

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.db.models import InstallationState
-from app.destinations.base import Bundle, DeliveryResult, DestinationConfig, Version
+from app.destinations.base import Bundle, DeliveryResult, DestinationConfig
 from app.errors import AccountBlockedError
 from app.jobs.kinds import JobKind
 from app.jobs.queue import Claim
@@ -151,9 +151,6 @@ class Hanging:
     let_go: threading.Event = field(default_factory=threading.Event)
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
-        raise NotImplementedError
-
-    def current(self, slot: str) -> Version | None:
         raise NotImplementedError
 
     def check(self) -> None:

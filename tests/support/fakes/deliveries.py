@@ -15,7 +15,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from app.destinations.base import Bundle, Destination, PrivateKeyPem, Version
+from app.crypto.private_key import PrivateKey
+from app.destinations.base import Bundle, Destination, Version
 from app.destinations.registry import load_destinations
 from app.errors import CertcourierError
 from tests.support.x509 import Authority
@@ -47,7 +48,7 @@ def _bundle(number: int, slot: str) -> Bundle:
         fingerprint=leaf.fingerprint(hashes.SHA256()).hex(),
         leaf_pem=issued.leaf,
         chain_pem="".join(issued.chain),
-        key=PrivateKeyPem(issued.key),
+        key=PrivateKey(issued.key),
     )
 
 
@@ -129,7 +130,7 @@ def race(deliveries: Mapping[int, tuple[Destination, Bundle]]) -> dict[int, str]
 def main() -> None:
     described = json.loads(sys.stdin.read())
     version = Version(datetime.fromisoformat(described.pop("not_before")), described.pop("certificate_id"))
-    key = PrivateKeyPem(described.pop("key"))
+    key = PrivateKey(described.pop("key"))
     names = tuple(described.pop("names"))
     result = open_destination(Path(sys.argv[1])).deliver(Bundle(version=version, key=key, names=names, **described))
     print(result.outcome)

@@ -10,39 +10,39 @@ from app.errors import PermanentError
 PEM = "a private key"
 
 
-def test_a_sealed_key_opens_for_its_certificate_only() -> None:
+def test_a_ciphertext_decrypts_for_its_owner_only() -> None:
     encryptor = Encryptor(Encryptor.new_key())
-    encrypted = encryptor.encrypt(PEM, certificate_id=1)
-    assert encryptor.decrypt(encrypted, certificate_id=1) == PEM
+    encrypted = encryptor.encrypt("certificate:1", PEM)
+    assert encryptor.decrypt("certificate:1", encrypted) == PEM
     with pytest.raises(DecryptionError, match="belongs to another"):
-        encryptor.decrypt(encrypted, certificate_id=2)
+        encryptor.decrypt("certificate:2", encrypted)
 
 
-def test_a_sealed_key_does_not_hold_the_key() -> None:
-    assert PEM.encode() not in Encryptor(Encryptor.new_key()).encrypt(PEM, certificate_id=1)
+def test_a_ciphertext_does_not_contain_the_secret() -> None:
+    assert PEM.encode() not in Encryptor(Encryptor.new_key()).encrypt("certificate:1", PEM)
 
 
-def test_two_seals_of_one_key_differ() -> None:
+def test_two_ciphertexts_of_one_secret_differ() -> None:
     encryptor = Encryptor(Encryptor.new_key())
-    assert encryptor.encrypt(PEM, certificate_id=1) != encryptor.encrypt(PEM, certificate_id=1)
+    assert encryptor.encrypt("certificate:1", PEM) != encryptor.encrypt("certificate:1", PEM)
 
 
-def test_another_key_encryption_key_does_not_open_it_and_says_so() -> None:
-    encrypted = Encryptor(Encryptor.new_key()).encrypt(PEM, certificate_id=1)
-    with pytest.raises(KeyNotHeldError, match="not held here"):
-        Encryptor(Encryptor.new_key()).decrypt(encrypted, certificate_id=1)
+def test_another_key_encryption_key_is_reported_as_not_held() -> None:
+    encrypted = Encryptor(Encryptor.new_key()).encrypt("certificate:1", PEM)
+    with pytest.raises(KeyNotHeldError, match="does not hold"):
+        Encryptor(Encryptor.new_key()).decrypt("certificate:1", encrypted)
 
 
 @pytest.mark.parametrize("position", [0, 1, 9, 21, -1])
-def test_any_altered_byte_is_noticed(position: int) -> None:
+def test_any_altered_byte_is_detected(position: int) -> None:
     encryptor = Encryptor(Encryptor.new_key())
-    encrypted = bytearray(encryptor.encrypt(PEM, certificate_id=1))
+    encrypted = bytearray(encryptor.encrypt("certificate:1", PEM))
     encrypted[position] ^= 1
     with pytest.raises((DecryptionError, KeyNotHeldError)):
-        encryptor.decrypt(bytes(encrypted), certificate_id=1)
+        encryptor.decrypt("certificate:1", bytes(encrypted))
 
 
 @pytest.mark.parametrize("text", ["", "short", "AAAA", "!" * 44])
-def test_a_key_encryption_key_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_key_encryption_key_is_refused(text: str) -> None:
     with pytest.raises(PermanentError, match="32 random bytes"):
         Encryptor(text)

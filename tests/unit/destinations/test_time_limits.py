@@ -14,7 +14,6 @@ from app.destinations.base import (
     DestinationConfig,
     DestinationRefusedError,
     DestinationUnavailableError,
-    Version,
 )
 from app.destinations.time_limits import TimeLimits
 
@@ -30,9 +29,6 @@ class Place:
         self.config = DestinationConfig(name=config, timeout_seconds=timeout_seconds, at_once=AT_ONCE)
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
-        raise NotImplementedError
-
-    def current(self, slot: str) -> Version | None:
         raise NotImplementedError
 
     def check(self) -> None:

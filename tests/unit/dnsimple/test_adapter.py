@@ -266,7 +266,7 @@ def test_an_expiry_may_be_a_date(mocked: responses.RequestsMock, dnsimple: DNSim
 def test_a_private_key_does_not_print(mocked: responses.RequestsMock, dnsimple: DNSimple) -> None:
     mocked.add("GET", f"{CERTIFICATES}/1/private_key", json={"data": {"private_key": "KEY-1"}})
     key = dnsimple.private_key("example.com", 1)
-    assert key.pem == "KEY-1"
+    assert key.reveal() == "KEY-1"
     assert "KEY-1" not in f"{key!r}{key!s}"
 
 

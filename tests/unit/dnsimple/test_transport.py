@@ -108,7 +108,7 @@ def by_the_adapter(server: Server) -> Fetch:
 
     def fetch(number: int) -> Callable[[], str]:
         key = dnsimple.private_key("example.com", number)
-        return lambda: key.pem
+        return key.reveal
 
     return fetch
 
@@ -161,13 +161,13 @@ def test_a_forked_process_opens_its_own_connections(server: Server) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, dnsimple.private_key("example.com", 2).pem.encode())
+        os.write(writer, dnsimple.private_key("example.com", 2).reveal().encode())
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reader, 100) == b"KEY-2-"
     os.close(reader)
     os.close(writer)
-    assert dnsimple.private_key("example.com", 3).pem == "KEY-3-"
+    assert dnsimple.private_key("example.com", 3).reveal() == "KEY-3-"
     assert server.connections == 2
 
 
@@ -343,4 +343,4 @@ def test_an_endless_body_is_not_read_to_its_end(server: Server) -> None:
 
 def test_proxies_of_the_environment_are_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    assert make(server).private_key("example.com", 1).pem == "KEY-1-"
+    assert make(server).private_key("example.com", 1).reveal() == "KEY-1-"

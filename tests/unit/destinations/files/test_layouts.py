@@ -20,7 +20,8 @@ import pytest
 from cryptography import x509
 from pydantic import ValidationError
 
-from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError, PrivateKeyPem, Version
+from app.crypto.private_key import PrivateKey
+from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError, Version
 from app.destinations.files.destination import FilesConfig, FilesDestination
 from tests.support.layout_files import LAYOUTS, PASSWORD, make_files, read_pair
 from tests.support.x509 import Authority
@@ -41,7 +42,7 @@ def bundle(number: int) -> Bundle:
         fingerprint="",
         leaf_pem=issued.leaf,
         chain_pem="".join(issued.chain),
-        key=PrivateKeyPem(issued.key),
+        key=PrivateKey(issued.key),
     )
 
 
