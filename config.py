@@ -1,4 +1,4 @@
-"""All configuration: environment variables, or the same names in `.env`. Documented in docs/configuration.md."""
+"""The settings: environment variables, or the same names in `.env`. Documented in docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ Network = IPv4Network | IPv6Network
 
 
 class ConfigurationError(Exception):
-    """Settings that cannot work: one line for each, with the variable's name. Holds no values."""
+    """Invalid settings: one line for each, with the variable's name and without its value."""
 
 
 class SecretFileError(ValueError):
-    """A file that cannot serve as the source of a secret; the message says what to do and holds nothing of it."""
+    """A file that cannot be used as a secret; the message says what to do and contains nothing of the secret."""
 
 
 def is_handed_out(path: Path) -> bool:
-    """Whether Docker or systemd has put this file there: its mode is theirs to choose."""
+    """Whether Docker or systemd provides this file, and so determines its mode."""
     return path.resolve().parts[:3] in _HANDED_OUT
 
 
 def read_secret_file(path: Path) -> str:
-    """The secret in a file, without white space around it. Raises `SecretFileError` if others could read or change it.
+    """The secret in a file, stripped of white space. Raises `SecretFileError` if others can read or change the file.
 
-    Docker hands its secrets out world-readable (0444) in /run/secrets, whoever owns them outside; systemd its
-    credentials in /run/credentials, in a folder that only the service can enter. Everywhere else only the owner may
-    read, or the group that root has given its file to.
+    Docker provides secrets world-readable (0444) in /run/secrets; systemd provides credentials in /run/credentials, in
+    a directory that only the service can enter. Elsewhere, only the owner may read the file, or the group of a file
+    owned by root.
     """
     try:
         status = path.stat()
@@ -74,7 +74,7 @@ def read_secret_file(path: Path) -> str:
 
 
 class _MaskedUrl(str):
-    """A URL whose password is for use, not for looking at."""
+    """A URL whose password is not shown in its representation."""
 
     __slots__ = ()
 
@@ -92,7 +92,7 @@ def _masked(url: str) -> str:
 
 
 def _is_guessable(secret: str) -> bool:
-    """Whether a text of A-Z a-z 0-9 - _ has less than 256 bits or shows that no machine has chosen it at random."""
+    """Whether a text of A-Z a-z 0-9 - _ has less than 256 bits or was evidently not generated randomly."""
     digits = set(secret) <= set(string.digits)
     hexadecimal = set(secret) <= set(string.hexdigits)
     bits = len(secret) * math.log2(10 if digits else 16 if hexadecimal else 64)
@@ -123,7 +123,7 @@ def _hosts(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """One field per environment variable of the same name in capitals."""
+    """One field per environment variable, whose name is the field's in capitals."""
 
     model_config = SettingsConfigDict(
         env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
@@ -388,7 +388,7 @@ class Settings(BaseSettings):
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("must be a URL such as https://certs.example.com")
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise ValueError("must begin with https:// (http only on this machine itself)")
+            raise ValueError("must begin with https:// (http only for loopback)")
         if parts.query or parts.fragment or parts.username or parts.password:
             raise ValueError("must have no query, fragment, user or password")
         return value
@@ -406,11 +406,11 @@ class Settings(BaseSettings):
         if value and not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         if not value.startswith("sqlite") and value.partition("?")[0].count("@") > 1:
-            raise ValueError("has an @ too many: in a user's name or password it is written as %40")
+            raise ValueError("has too many @: in user names and passwords, write it as %40")
         try:
             make_url(value or "sqlite://")
         except (ArgumentError, ValueError):
-            raise ValueError("is no URL such as postgresql://USER:PASSWORD@HOST:PORT/NAME") from None
+            raise ValueError("must be a URL such as postgresql://USER:PASSWORD@HOST:PORT/NAME") from None
         return value
 
     @field_validator("destinations_file", "dnsimple_ca_bundle", "notify_urls_file")
@@ -426,7 +426,7 @@ class Settings(BaseSettings):
         given = {name: value for name, value in values.items() if value is not None and value != ""}
         for name in (*_SECRETS_FROM_FILES, "key_encryption_key"):
             if name in given and f"{name}_file" in given:
-                raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: leave one of them out")
+                raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: remove one of them")
         for name in _SECRETS_FROM_FILES:
             if f"{name}_file" in given:
                 try:
@@ -443,7 +443,7 @@ class Settings(BaseSettings):
     def _consistent(self) -> Settings:
         file = Path(self.database_url.removeprefix("sqlite:///").partition("?")[0])
         if self.is_sqlite and not file.absolute().is_relative_to(self.data_dir.absolute()) and not file.parent.is_dir():
-            raise ValueError(f"DATABASE_URL: the folder {file.parent} does not exist; make it, or correct the path")
+            raise ValueError(f"DATABASE_URL: the folder {file.parent} does not exist; create it, or correct the path")
         if self.is_sqlite and (self.web_workers or 1) > 1:
             raise ValueError(
                 "WEB_WORKERS: must be 1 on SQLite, whose writers share commits in one process; "
@@ -459,20 +459,20 @@ class Settings(BaseSettings):
 
     @property
     def kek_file(self) -> Path:
-        """The key-encryption key's file; not used when KEY_ENCRYPTION_KEY is set."""
+        """The file of the key-encryption keys; not used if KEY_ENCRYPTION_KEY is set."""
         return self.key_encryption_key_file or self.data_dir / "key-encryption.key"
 
 
 def load_settings(**given: Any) -> Settings:
-    """Read the settings; `given` values win over the environment.
+    """Read the settings; `given` values override the environment.
 
-    Raises `ConfigurationError` that names every wrong variable at once and repeats no value.
+    Raises `ConfigurationError`, which names every invalid variable and contains no values.
     """
     try:
         return Settings(**given)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_context=False, include_url=False)
-    # Outside of the handler: the library's error, which holds what was given, must not hang on to ours.
+    # Outside the handler: the library's error, which contains values, must not become the context of ours.
     raise ConfigurationError("\n".join(_explain(dict(problem)) for problem in problems))
 
 
@@ -494,7 +494,7 @@ _PLAIN = {
 
 
 def plain_message(problem: Mapping[str, Any]) -> str:
-    """What a pydantic error says, in words for an operator. Repeats no value."""
+    """The message of a pydantic error, worded for an operator. Contains no value."""
     found = _PLAIN.get(problem["type"])
     return found or str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
 
