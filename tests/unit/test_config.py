@@ -156,7 +156,7 @@ def test_a_webhook_secret_of_256_random_bits_is_taken() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "forever", "1.5", "٣"])
-def test_a_policy_for_keys_that_is_none_is_refused(value: str) -> None:
+def test_an_invalid_key_retention_is_refused(value: str) -> None:
     with pytest.raises(ConfigurationError, match="PRIVATE_KEY_RETENTION"):
         load_settings(**GOOD, private_key_retention=value)
 

@@ -67,14 +67,14 @@ def test_a_new_minute_begins_afresh(database: Database) -> None:
     assert let_through(limits, "k", 4, 9) == 4
 
 
-def test_a_clock_that_was_ahead_locks_nobody_out(database: Database) -> None:
+def test_a_clock_that_was_ahead_locks_no_client_out(database: Database) -> None:
     assert let_through(RequestLimits(database), "a", 10, 20) == 10
     with database.write() as session:
         session.execute(update(RequestCount).values(minute=RequestCount.minute + 30 * 24 * 60))
     assert let_through(RequestLimits(database), "a", 10, 20) == 10
 
 
-def test_whoever_is_refused_is_told_how_long_to_wait(database: Database) -> None:
+def test_a_refused_request_has_retry_after(database: Database) -> None:
     limits = RequestLimits(database)
     limits.take("k", 1)
     assert 0 < limits.take("k", 1) <= rate_limits._MINUTE

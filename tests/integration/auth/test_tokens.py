@@ -175,7 +175,7 @@ def test_pages_of_a_limited_token_have_no_gaps(app: Flask, services: Services) -
         (" *.example.com , example.org ", "example.org", True),
     ],
 )
-def test_a_pattern_is_for_the_domains_that_it_says(patterns: str, domain: str, permitted: bool) -> None:
+def test_a_pattern_permits_exactly_its_domains(patterns: str, domain: str, permitted: bool) -> None:
     assert permits(parse_patterns(patterns), domain) is permitted
 
 
@@ -213,7 +213,7 @@ def test_a_token_may_make_so_many_requests_a_minute(app: Flask, services: Servic
     assert client_for(app, other).get("/orders").status_code == 200
 
 
-def test_failed_logins_are_slowed_but_a_valid_token_still_comes_in(app: Flask, services: Services) -> None:
+def test_failed_logins_are_limited_but_a_valid_token_is_accepted(app: Flask, services: Services) -> None:
     with_settings(app, failed_logins_per_minute=3)
     _spend(services, app, "address:", "certcourier_" + "a" * 43)
     stranger = client_for(app, "certcourier_" + "b" * 43).get("/orders")
@@ -243,7 +243,7 @@ def test_an_ipv6_customer_is_one_address(app: Flask, services: Services) -> None
     assert keys == {"address:2001:db8::/64", "address:2001:db8:0:1::/64"}
 
 
-def test_the_audit_trail_says_who_ordered_and_read_what(app: Flask, services: Services, domain: str) -> None:
+def test_the_audit_trail_records_orders_and_reads(app: Flask, services: Services, domain: str) -> None:
     created, token = create_token(services, "billing", ("issue", "read"))
     client = client_for(app, token)
     placed = client.post("/issue_certificate", json={"domain": domain}).json["data"]

@@ -114,7 +114,7 @@ def test_the_page_has_no_inline_code_and_its_style_is_a_file(app: Flask) -> None
         "other.example",
     ],
 )
-def test_a_host_of_ours_is_answered(app: Flask, host: str) -> None:
+def test_a_known_host_is_answered(app: Flask, host: str) -> None:
     assert app.test_client().get("/orders", headers={"Host": host}).status_code == 401
 
 
@@ -129,13 +129,13 @@ def test_a_host_of_ours_is_answered(app: Flask, host: str) -> None:
         "certs.example.com@evil.example",
     ],
 )
-def test_a_foreign_host_is_refused_with_the_remedy(app: Flask, host: str) -> None:
+def test_an_unknown_host_is_refused_with_the_remedy(app: Flask, host: str) -> None:
     answer = app.test_client().get("/orders", headers={"Host": host})
     assert answer.status_code == 400
     assert "ALLOWED_HOSTS" in answer.json["detail"]
 
 
-def test_a_foreign_host_reaches_nothing_but_the_health_check(app: Flask) -> None:
+def test_an_unknown_host_reaches_only_the_health_check(app: Flask) -> None:
     body = event(1, 2)
     answer = app.test_client().post(f"{WEBHOOK_PATH}/{WEBHOOK_SECRET}", json=body, headers={"Host": "evil.example"})
     assert answer.status_code == 400
@@ -143,7 +143,7 @@ def test_a_foreign_host_reaches_nothing_but_the_health_check(app: Flask) -> None
     assert app.test_client().get("/healthz", headers={"Host": "10.1.2.3"}).status_code == 200
 
 
-def test_the_address_that_is_listened_on_is_a_host_of_ours(settings: Settings) -> None:
+def test_the_listening_address_is_a_known_host(settings: Settings) -> None:
     assert "192.0.2.1" in known_hosts(settings.model_copy(update={"host": "192.0.2.1"}))
     assert "[2001:db8::1]" in known_hosts(settings.model_copy(update={"host": "2001:db8::1"}))
     assert "0.0.0.0" not in known_hosts(settings.model_copy(update={"host": "0.0.0.0"}))  # noqa: S104, not bound
@@ -219,7 +219,7 @@ def test_a_request_id_is_taken_from_a_trusted_proxy_alone(app: Flask) -> None:
         "/orders?cursor=J09SIDE=",
     ],
 )
-def test_a_crooked_path_or_cursor_finds_nothing(database_url: str, tmp_path: Path, path: str) -> None:
+def test_an_invalid_path_or_cursor_is_not_found(database_url: str, tmp_path: Path, path: str) -> None:
     app = create_app(make_settings(database_url, "http://127.0.0.1:9", tmp_path / "var"))
     answer = read_client(app).get(path)
     app.extensions["certcourier"].services.database.close()

@@ -81,7 +81,7 @@ def test_all_wrong_fields_are_named_at_once(client: FlaskClient) -> None:
         (b"{" + b" " * 300_000 + b"}", JSON, 413, ""),
     ],
 )
-def test_a_body_that_is_none_is_refused(
+def test_an_invalid_body_is_refused(
     client: FlaskClient, body: bytes, content_type: str, status: int, message: str
 ) -> None:
     answer = client.post("/issue_certificate", data=body, content_type=content_type)
@@ -97,7 +97,7 @@ def test_a_file_is_not_a_field(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("key", ["", '""', "a b", "é", "x" * 256])
-def test_an_idempotency_key_that_is_none_is_refused(client: FlaskClient, key: str) -> None:
+def test_an_invalid_idempotency_key_is_refused(client: FlaskClient, key: str) -> None:
     answer = client.post("/issue_certificate", json={"domain": "example.com"}, headers={"Idempotency-Key": key})
     assert answer.status_code == 400
     assert answer.json["errors"][0]["field"] == "Idempotency-Key"
