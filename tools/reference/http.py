@@ -53,6 +53,9 @@ def _response(answer: dict[str, Any]) -> str:
 
 def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
     yield f"### {name}"
+    if "enum" in schema:
+        yield f"One of {_type(schema)}."
+        return
     if schema.get("description"):
         yield markdown.described(schema["description"], name)
     required = set(schema.get("required", ()))
