@@ -1,1 +1,1 @@
-"""What is wrong now (rules), since when (evaluation), and who is notified."""
+"""What is wrong now: the rules, their evaluation, and the notifications."""

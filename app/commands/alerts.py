@@ -18,12 +18,13 @@ group = AppGroup("alerts", help="List, silence and test alerts.")
 @as_json_option
 def list_alerts(fail: bool, as_json: bool) -> None:
     """List open alerts and their remedies."""
-    alerts = evaluation.open_alerts(current_services())
+    alerts = evaluation.active_alerts(current_services())
     if as_json:
         rows = [
             {
                 "id": alert.id,
                 "kind": alert.kind,
+                "severity": alert.severity,
                 "subject": alert.subject,
                 "since": moment(alert.since),
                 "last_notified_at": moment(alert.last_notified_at),
@@ -36,7 +37,7 @@ def list_alerts(fail: bool, as_json: bool) -> None:
     else:
         for alert in alerts:
             alert_id = alert.id if alert.id is not None else "-"
-            click.echo(f"{alert_id}  {alert.kind}  {alert.subject}  since {moment(alert.since)}")
+            click.echo(f"{alert_id}  {alert.severity}  {alert.kind}  {alert.subject}  since {moment(alert.since)}")
             click.echo(f"    {alert.detail}")
             click.echo(f"    Remedy: {alert.remedy}.")
         if not alerts:

@@ -52,7 +52,7 @@ class NameServer(click.ParamType[tuple[str, int]]):
 def doctor(
     domain: str | None, resolver: tuple[str, int] | None, only: tuple[str, ...], seconds: float, as_json: bool
 ) -> None:
-    """Diagnose the installation and suggest remedies; exits with 1 if a check finds a problem.
+    """Diagnose the installation and suggest remedies; exits with 1 if a finding is critical.
 
     Read-only. Makes about six calls to DNSimple.
     """
@@ -61,15 +61,21 @@ def doctor(
     checks = CHECKS | (OF_A_DOMAIN if domain else {})
     chosen = {name: check for name, check in checks.items() if not only or name in only}
     progress = _Progress(quiet=as_json or not sys.stderr.isatty(), total=len(chosen))
-    examination = CheckContext(current_services(), domain, resolver)
-    findings = list(run_checks(examination, chosen, seconds=seconds, begin=progress.begin))
+    context = CheckContext(current_services(), domain, resolver)
+    findings = list(run_checks(context, chosen, seconds=seconds, begin=progress.begin))
     progress.end()
     rows = [
-        {"check": finding.check, "level": finding.level, "meaning": finding.meaning, "remedy": finding.remedy or None}
+        {
+            "check": finding.check,
+            "level": finding.level,
+            "meaning": finding.meaning,
+            "remedy": finding.remedy or None,
+            "alert": finding.alert or None,
+        }
         for finding in findings
     ]
     print_rows(rows, as_json=as_json, empty="No checks were run.")
-    if any(finding.level == "problem" for finding in findings):
+    if any(finding.level == "critical" for finding in findings):
         raise SystemExit(1)
 
 

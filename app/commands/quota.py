@@ -8,7 +8,7 @@ from flask.cli import AppGroup
 from app.commands.options import as_json_option
 from app.commands.output import current_services, moment, print_record
 from app.db.clock import read_now
-from app.web.dashboard.overview import quota_state
+from app.dnsimple.quota import quota_state
 
 group = AppGroup("quota", help="Inspect DNSimple's API quota.")
 
@@ -19,7 +19,8 @@ def show_quota(as_json: bool) -> None:
     """Show how many API calls are left this hour; exits with 1 while calls to DNSimple are paused."""
     services = current_services()
     with services.database.read() as session:
-        state = quota_state(services, session, read_now(session))
+        now = read_now(session)
+        state = quota_state(session, account_id=services.account_id, token_digest=services.token_digest, now=now)
     if state is None:
         raise click.ClickException("the quota is not known yet: no call to DNSimple has been made")
     record = {
@@ -28,9 +29,9 @@ def show_quota(as_json: bool) -> None:
         "resets_at": moment(state.resets_at),
         "in_flight": state.in_flight,
         "reserved_for_unknown_certificates": state.unknown_left,
-        "paused_until": moment(state.stopped_until),
-        "paused_because": state.stopped_because,
+        "paused_until": moment(state.paused_until),
+        "paused_because": state.paused_because,
     }
     print_record(record, as_json=as_json)
-    if state.stopped_until:
+    if state.paused_until:
         raise SystemExit(1)

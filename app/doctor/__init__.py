@@ -1,1 +1,1 @@
-"""`flask doctor`: what is wrong with this installation, and what to do; one function for each check."""
+"""`flask doctor`: checks of the installation, one function each, that find what is wrong and what to do."""

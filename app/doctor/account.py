@@ -1,4 +1,4 @@
-"""Checks of the DNSimple account: the token and what it may do, by calls that change nothing."""
+"""Checks of the DNSimple account: token, permissions, webhook and quota, by calls that change nothing."""
 
 from __future__ import annotations
 
@@ -7,116 +7,93 @@ from typing import Any
 
 from app.db.clock import read_now
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, NotFoundError
-from app.doctor.findings import CheckContext, Finding, ok, problem, warning
+from app.dnsimple.quota import quota_state
+from app.doctor.alerts import alert_findings
+from app.doctor.findings import CheckContext, Finding, critical, ok, warning
 from app.services import WEBHOOK_PATH
-from app.web.dashboard.overview import quota_state
 
 _TOKEN_PAGE = "DNSimple's page Account, Automation"  # noqa: S105, no token
 
 
-def check_token(examination: CheckContext) -> Iterable[Finding]:
-    """It is valid and this account's."""
-    account = examination.services.account_id
+def check_token(context: CheckContext) -> Iterable[Finding]:
+    """It is valid and belongs to this account."""
+    account = context.services.account_id
     try:
-        identity = examination.dnsimple.whoami()
+        identity = context.dnsimple.whoami()
     except AuthenticationError as error:
-        yield problem(f"DNSimple rejects the token: {error}", f"make a new one on {_TOKEN_PAGE}: DNSIMPLE_API_TOKEN")
+        yield critical(
+            f"DNSimple rejects the token: {error}", f"create one on {_TOKEN_PAGE}, then set DNSIMPLE_API_TOKEN"
+        )
         return
     if identity.account_id is None:
         yield warning(
-            "the token is a user's, not an account's: it opens all accounts of that user",
-            f"make an account token on {_TOKEN_PAGE}",
+            "the token is a user token, not an account token: it gives access to all accounts of that user",
+            f"create an account token on {_TOKEN_PAGE}",
         )
     elif identity.account_id != account:
-        yield problem(
-            f"the token is of account {identity.account_id}, DNSIMPLE_ACCOUNT_ID is {account}",
-            "set both of the same account",
+        yield critical(
+            f"the token belongs to account {identity.account_id}, but DNSIMPLE_ACCOUNT_ID is {account}",
+            "set both for the same account",
         )
     else:
         yield ok(f"the token is valid for account {account}")
 
 
-def check_permissions(examination: CheckContext) -> Iterable[Finding]:
-    """What it may see; whether it may buy cannot be asked without buying."""
-    dnsimple = examination.dnsimple
-    domain = examination.domain
-    allowed, finding = _asked("list domains", lambda: dnsimple.domains(1)[0])
+def check_permissions(context: CheckContext) -> Iterable[Finding]:
+    """What it can read; whether it can purchase cannot be checked without a purchase."""
+    dnsimple = context.dnsimple
+    domain = context.domain
+    domains, finding = _try("list domains", lambda: dnsimple.domains(1)[0])
     yield finding
-    if domain is None and allowed:
-        domain = allowed[0].name.lower()
+    if domain is None and domains:
+        domain = domains[0].name.lower()
     if domain is not None:
-        asked = domain
-        yield _asked(f"list certificates of {asked}", lambda: next(dnsimple.certificates(asked), None))[1]
-    elif allowed is not None:
-        yield problem(
-            "the token sees no domain", "add a domain to the account, or let the token see it; then give --domain"
+        name = domain
+        yield _try(f"list certificates of {name}", lambda: next(dnsimple.certificates(name), None))[1]
+    elif domains is not None:
+        yield critical(
+            "the token has access to no domain",
+            "add a domain to the account or give the token access to one, then use --domain",
         )
-    yield _asked("list webhooks", dnsimple.webhooks)[1]
+    yield _try("list webhooks", dnsimple.webhooks)[1]
 
 
-def check_webhook(examination: CheckContext) -> Iterable[Finding]:
+def check_webhook(context: CheckContext) -> Iterable[Finding]:
     """Registered, once, and not suppressed."""
-    services = examination.services
+    yield from alert_findings(context, "webhook")
+    services = context.services
     prefix = f"{services.settings.public_url}{WEBHOOK_PATH}/"
-    ours = [hook for hook in examination.dnsimple.webhooks() if hook.url.startswith(prefix)]
+    ours = [hook for hook in context.dnsimple.webhooks() if hook.url.startswith(prefix)]
     wanted = [hook for hook in ours if hook.url == services.webhook_url]
-    remedy = "the worker puts this right every two minutes: see that one runs, and `flask jobs list`"
+    remedy = "a worker repairs this every two minutes: check that one is running, and `flask jobs list`"
     if not wanted:
-        yield problem("our webhook is not registered at DNSimple", remedy)
+        yield critical("the webhook is not registered at DNSimple", remedy)
     elif all(hook.suppressed_at for hook in wanted):
-        yield problem("our webhook is suppressed: DNSimple sends nothing, for it was answered wrongly 15 times", remedy)
+        yield critical("the webhook is suppressed: DNSimple stopped sending events after 15 failed deliveries", remedy)
     elif len(ours) > 1:
-        yield warning(f"our webhook is registered {len(ours)} times: each event comes as often", remedy)
+        yield warning(f"the webhook is registered {len(ours)} times: each event arrives as often", remedy)
     else:
-        yield ok("our webhook is registered, once, and not suppressed")
+        yield ok("the webhook is registered once and not suppressed")
 
 
-def check_quota(examination: CheckContext) -> Iterable[Finding]:
-    """Calls are left and not stopped."""
-    services = examination.services
+def check_quota(context: CheckContext) -> Iterable[Finding]:
+    """How many API calls are left, and whether calls are paused."""
+    found = list(alert_findings(context, "quota"))
+    if found:
+        return found
+    services = context.services
     with services.database.read() as session:
-        state = quota_state(services, session, read_now(session))
+        now = read_now(session)
+        state = quota_state(session, account_id=services.account_id, token_digest=services.token_digest, now=now)
     if state is None:
-        yield ok("no call has been made yet")
-    elif state.stopped_until is not None:
-        yield problem(
-            f"all calls are stopped until {state.stopped_until:%H:%M:%S} UTC: {state.stopped_because}",
-            "replace a rejected token; a quota that was exceeded comes back by itself",
-        )
-    elif state.resets_at is not None and state.remaining < state.limit / 20:
-        yield warning(
-            f"{state.remaining} of {state.limit} calls are left until {state.resets_at:%H:%M:%S} UTC",
-            "see which other programs use the account",
-        )
-    else:
-        yield ok(f"{state.remaining} of {state.limit} calls are left")
+        return [ok("no call has been made yet")]
+    return [ok(f"{state.remaining:,} of {state.limit:,} API calls are left")]
 
 
-def check_zone(examination: CheckContext) -> Iterable[Finding]:
-    """DNSimple can only prove a domain whose zone it answers for."""
-    domain = examination.domain
-    if domain is None:
-        return
+def _try(what: str, call: Callable[[], Any]) -> tuple[Any, Finding]:
     try:
-        zone = examination.dnsimple.zone(domain)
-    except NotFoundError:
-        yield problem(f"{domain} is no zone of the account", "add the domain to the account, or let the token see it")
-        return
-    if not zone.active:
-        yield problem(f"the zone {domain} is not active", "enable its resolution on DNSimple's page of the domain")
-    if zone.secondary:
-        yield problem(
-            f"the zone {domain} is a copy of another name server's (Secondary DNS): DNSimple cannot add its proof",
-            "make DNSimple the primary",
-        )
-    if zone.active and not zone.secondary:
-        yield ok(f"the zone {domain} is active")
-
-
-def _asked(what: str, call: Callable[[], Any]) -> tuple[Any, Finding]:
-    try:
-        return call(), ok(f"the token may {what}")
+        return call(), ok(f"the token can {what}")
     except ForbiddenError as error:
-        return None, problem(f"the token may not {what}: {error}", f"give it the scope that is named on {_TOKEN_PAGE}")
+        return None, critical(f"the token cannot {what}: {error}", f"give it the scope that is named on {_TOKEN_PAGE}")
     except NotFoundError as error:
-        return None, problem(f"the token may not {what}: {error}", "add the domain, or let the token see it")
+        return None, critical(f"the token cannot {what}: {error}", "add the domain, or give the token access to it")

@@ -1,8 +1,8 @@
-"""All checks, in the order in which a beginner would want them."""
+"""All checks, in the order in which causes are best fixed."""
 
 from __future__ import annotations
 
-from app.doctor import account, dns, machine, service
+from app.doctor import account, alerts, dns, machine, service
 from app.doctor.findings import Check
 
 CHECKS: dict[str, Check] = {
@@ -18,13 +18,16 @@ CHECKS: dict[str, Check] = {
     "webhook": account.check_webhook,
     "reachability": service.check_reachability,
     "workers": service.check_workers,
-    "jobs": service.check_jobs,
-    "certificates": service.check_certificates,
+    "jobs": alerts.check_area("jobs", "no failed and no late jobs"),
+    "orders": alerts.check_area("orders", "no failed orders"),
+    "certificates": alerts.check_area("certificates", "every certificate in use is renewed in time"),
+    "deliveries": alerts.check_area("deliveries", "no failing deliveries"),
+    "endpoints": alerts.check_area("endpoints", "every endpoint serves its certificate"),
     "destinations": machine.check_destinations,
 }
 
 OF_A_DOMAIN: dict[str, Check] = {
-    "zone": account.check_zone,
+    "zone": dns.check_zone,
     "delegation": dns.check_delegation,
     "caa": dns.check_caa,
     "dnssec": dns.check_dnssec,

@@ -1,4 +1,4 @@
-"""Checks of a domain in the DNS, as Let's Encrypt will see it: delegation, CAA (RFC 8659) and DNSSEC."""
+"""Checks of a domain as Let's Encrypt will see it: zone, delegation, CAA (RFC 8659) and DNSSEC."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dns.exception import DNSException
 from dns.name import from_text
 from dns.resolver import NXDOMAIN, NoAnswer, NoNameservers, Resolver
 
-from app.doctor.findings import CheckContext, Finding, ok, problem, warning
+from app.dnsimple.errors import NotFoundError
+from app.doctor.findings import CheckContext, Finding, critical, ok, warning
 
 _AUTHORITY = "letsencrypt.org"
 _SECONDS = 5.0
@@ -26,45 +27,66 @@ _NAME_SERVERS = {
 }
 
 
-def check_delegation(examination: CheckContext) -> Iterable[Finding]:
-    """The proof is a record that DNSimple adds: all of the domain's name servers have to be DNSimple's."""
-    if examination.domain is None:
+def check_zone(context: CheckContext) -> Iterable[Finding]:
+    """DNSimple can validate only a domain whose zone it serves."""
+    domain = context.domain
+    if domain is None:
         return
-    domain = examination.domain
     try:
-        found = _resolver(examination).resolve(domain, "NS")
+        zone = context.dnsimple.zone(domain)
+    except NotFoundError:
+        yield critical(f"the account has no zone {domain}", "add the domain, or give the token access to it")
+        return
+    if not zone.active:
+        yield critical(f"the zone {domain} is not active", "enable its resolution on the domain's page at DNSimple")
+    if zone.secondary:
+        yield critical(
+            f"the zone {domain} is secondary: DNSimple cannot add the validation record",
+            "make DNSimple the primary",
+        )
+    if zone.active and not zone.secondary:
+        yield ok(f"the zone {domain} is active")
+
+
+def check_delegation(context: CheckContext) -> Iterable[Finding]:
+    """The domain is validated by a record that DNSimple adds: all its name servers have to be DNSimple's."""
+    if context.domain is None:
+        return
+    domain = context.domain
+    try:
+        found = _resolver(context).resolve(domain, "NS")
     except NXDOMAIN:
-        yield problem(f"{domain} does not exist in the DNS", "register it, or delegate it to DNSimple")
+        yield critical(f"{domain} does not exist in the DNS", "register it, or delegate it to DNSimple")
         return
     except (NoAnswer, DNSException) as error:
-        yield problem(f"the name servers of {domain} cannot be found ({_why(error)})", "see the check `dnssec`")
+        yield critical(f"the name servers of {domain} cannot be found ({_why(error)})", "see the check `dnssec`")
         return
     names = {str(record.target).rstrip(".").lower() for record in found}
     others = sorted(names - _NAME_SERVERS)
     if not others:
-        yield ok(f"{domain} is delegated to DNSimple alone")
+        yield ok(f"{domain} is delegated only to DNSimple")
     elif len(others) == len(names):
-        yield problem(
+        yield critical(
             f"{domain} is delegated to {', '.join(others)}: none of DNSimple's usual name servers",
-            "delegate it to DNSimple at its registrar (name servers of your own name at DNSimple are fine)",
+            "delegate it to DNSimple at its registrar (vanity name servers at DNSimple are fine)",
         )
     else:
-        yield problem(
-            f"{domain} is delegated to {', '.join(others)} too, where DNSimple's proof is not found",
-            "delegate it to DNSimple's name servers alone",
+        yield critical(
+            f"{domain} is also delegated to {', '.join(others)}, which do not serve DNSimple's validation record",
+            "delegate it only to DNSimple's name servers",
         )
 
 
-def check_caa(examination: CheckContext) -> Iterable[Finding]:
+def check_caa(context: CheckContext) -> Iterable[Finding]:
     """Let's Encrypt refuses a domain whose nearest CAA records do not name it."""
-    if examination.domain is None:
+    if context.domain is None:
         return
     try:
-        holder, records = _nearest_caa(_resolver(examination), examination.domain)
+        holder, records = _nearest_caa(_resolver(context), context.domain)
     except DNSException as error:
-        yield problem(
-            f"the CAA records of {examination.domain} cannot be asked for ({_why(error)}): Let's Encrypt refuses then",
-            "see that all of its name servers answer; see the check `dnssec`",
+        yield critical(
+            f"the CAA records of {context.domain} cannot be looked up ({_why(error)}): Let's Encrypt would refuse it",
+            "check that all of its name servers answer; see the check `dnssec`",
         )
         return
     if not records:
@@ -74,21 +96,21 @@ def check_caa(examination: CheckContext) -> Iterable[Finding]:
     issue, wild = _allowed(records, b"issue"), _allowed(records, b"issuewild")
     remedy = f'add a CAA record to {holder}: 0 issue "{_AUTHORITY}"'
     if unknown:
-        yield problem(f"CAA of {holder}: {', '.join(unknown)} is critical and unknown", "remove it")
+        yield critical(f"CAA of {holder}: {', '.join(unknown)} is critical and unknown", "remove it")
     if issue is not None and _AUTHORITY not in issue:
-        yield problem(f"CAA of {holder} allows {', '.join(sorted(issue)) or 'nobody'}, not {_AUTHORITY}", remedy)
+        yield critical(f"CAA of {holder} allows {', '.join(sorted(issue)) or 'no authority'}, not {_AUTHORITY}", remedy)
     elif wild is not None and _AUTHORITY not in wild:
         yield warning(f"CAA of {holder} allows no wildcard from {_AUTHORITY}", remedy.replace("issue", "issuewild"))
     elif not unknown:
         yield ok(f"CAA of {holder} allows {_AUTHORITY}")
 
 
-def check_dnssec(examination: CheckContext) -> Iterable[Finding]:
-    """A chain of trust that is broken looks like no answer at all to Let's Encrypt."""
-    if examination.domain is None:
+def check_dnssec(context: CheckContext) -> Iterable[Finding]:
+    """To Let's Encrypt, a broken chain of trust looks like no answer at all."""
+    if context.domain is None:
         return
-    domain = examination.domain
-    resolver = _resolver(examination)
+    domain = context.domain
+    resolver = _resolver(context)
     try:
         signed = _answers(resolver, domain, "DS")
         _answers(resolver, domain, "SOA")
@@ -97,22 +119,22 @@ def check_dnssec(examination: CheckContext) -> Iterable[Finding]:
         try:
             _answers(resolver, domain, "SOA")
         except DNSException as error:
-            yield problem(f"{domain} is not answered for ({_why(error)})", "see the check `delegation`")
+            yield critical(f"{domain} has no working name server ({_why(error)})", "see the check `delegation`")
         else:
-            yield problem(
-                f"DNSSEC of {domain} is broken: it is answered for only when signatures are not checked",
+            yield critical(
+                f"DNSSEC of {domain} is broken: it resolves only without validation",
                 "correct or remove the DS record at the registrar",
             )
     except DNSException as error:
-        yield problem(f"{domain} cannot be asked for ({_why(error)})", "see that the resolver is reached; --resolver")
+        yield critical(f"{domain} cannot be looked up ({_why(error)})", "check the resolver; see --resolver")
     else:
-        yield ok(f"{domain} is {'signed, and its signatures are good' if signed else 'not signed'}")
+        yield ok(f"{domain} is {'signed, and DNSSEC validates' if signed else 'not signed'}")
 
 
-def _resolver(examination: CheckContext) -> Resolver:
-    resolver = Resolver(configure=examination.resolver is None)
-    if examination.resolver is not None:
-        address, resolver.port = examination.resolver
+def _resolver(context: CheckContext) -> Resolver:
+    resolver = Resolver(configure=context.resolver is None)
+    if context.resolver is not None:
+        address, resolver.port = context.resolver
         resolver.nameservers = [address]
     resolver.lifetime = _SECONDS
     return resolver

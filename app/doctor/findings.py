@@ -1,4 +1,4 @@
-"""What a check finds, and how checks are run: each on its own, within a time limit."""
+"""The results of checks, and how checks are run: each on its own, within a time limit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from app.dnsimple.errors import AuthenticationError, UnreachableError
 from app.errors import CertcourierError, RetryableError
 from app.services import Services
 
-Level = Literal["ok", "warning", "problem"]
+Level = Literal["ok", "warning", "critical"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`meaning` is what was found and what it means, `remedy` what to do. Neither holds a secret."""
+    """One result of a check: what was found and what to do. Neither text holds a secret.
+
+    `alert` is the kind of the alert that it reports, if it reports one.
+    """
 
     level: Level
     meaning: str
     remedy: str = ""
     check: str = ""
+    alert: str = ""
 
 
 @dataclass(slots=True)
 class CheckContext:
-    """What the checks look at. `resolver` is the name server to ask, address and port, or None for the system's."""
+    """What the checks work on. `resolver` is the name server to query, address and port; None: the system's."""
 
     services: Services
     domain: str | None = None
@@ -40,7 +44,7 @@ class CheckContext:
 
     @property
     def dnsimple(self) -> DNSimple:
-        """The account; its answers are remembered for their dates, and a rejected token is no stop for others."""
+        """The account; its answers are kept for their dates, and a rejected token does not pause other calls."""
         return self.services.dnsimple.read_only().with_observer(self.answers.append)
 
 
@@ -48,55 +52,55 @@ type Check = Callable[[CheckContext], Iterable[Finding]]
 
 
 def ok(meaning: str) -> Finding:
-    """All is well."""
+    """It works."""
     return Finding("ok", meaning)
 
 
 def warning(meaning: str, remedy: str) -> Finding:
-    """It works, and should be looked at."""
+    """It works, but needs attention."""
     return Finding("warning", meaning, remedy)
 
 
-def problem(meaning: str, remedy: str) -> Finding:
-    """Something does not work, or will stop to."""
-    return Finding("problem", meaning, remedy)
+def critical(meaning: str, remedy: str) -> Finding:
+    """It does not work, or will soon stop working."""
+    return Finding("critical", meaning, remedy)
 
 
 def run_checks(
-    examination: CheckContext, checks: Mapping[str, Check], *, seconds: float, begin: Callable[[str], None]
+    context: CheckContext, checks: Mapping[str, Check], *, seconds: float, begin: Callable[[str], None]
 ) -> Iterator[Finding]:
-    """All findings, check by check; `begin` is told the name of each before it starts."""
+    """All findings, check by check; `begin` is called with the name of each before it starts."""
     for name, check in checks.items():
         begin(name)
-        for finding in _within(lambda check=check: check(examination), seconds):  # type: ignore[misc]
+        for finding in _run_within(seconds, lambda check=check: check(context)):  # type: ignore[misc]
             yield replace(finding, check=name)
 
 
-def _within(look: Callable[[], Iterable[Finding]], seconds: float) -> list[Finding]:
-    """A thread cannot be ended, only left behind: what hangs costs its check and no other."""
+def _run_within(seconds: float, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """A thread cannot be ended, only abandoned: a check that hangs does not keep the others from running."""
     found: list[Finding] = []
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=lambda: context.run(_careful, look, found), daemon=True)
+    variables = contextvars.copy_context()
+    thread = threading.Thread(target=lambda: variables.run(_collect, check, found), daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        late = problem(f"it did not end within {seconds:g} seconds", "see what it waits for; --seconds waits longer")
+        late = critical(f"the check did not end within {seconds:g} seconds", "find out why, or use --seconds")
         return [*found, late]
     return found
 
 
-def _careful(look: Callable[[], Iterable[Finding]], found: list[Finding]) -> None:
+def _collect(check: Callable[[], Iterable[Finding]], found: list[Finding]) -> None:
     try:
-        found.extend(look())
+        found.extend(check())
     except UnreachableError as error:
-        found.append(problem(str(error), "see that this machine reaches DNSIMPLE_BASE_URL, then try again"))
+        found.append(critical(str(error), "check that this machine can reach DNSIMPLE_BASE_URL, then try again"))
     except AuthenticationError as error:
-        found.append(problem(f"DNSimple rejects the token: {error}", "see what the check `token` says"))
+        found.append(critical(f"DNSimple rejects the token: {error}", "see the check `token`"))
     except RetryableError as error:
-        found.append(problem(str(error), "try again in a while"))
+        found.append(critical(str(error), "try again later"))
     except CertcourierError as error:
-        found.append(problem(str(error), "change what it names"))
+        found.append(critical(str(error), "change the setting that is named"))
     except SQLAlchemyError as error:
-        found.append(problem(*explain_failure(error)))
-    except Exception as error:  # noqa: BLE001, a check that breaks is a finding, and the others go on
-        found.append(problem(f"the check itself failed: {type(error).__name__}: {error}", "report this as a defect"))
+        found.append(critical(*explain_failure(error)))
+    except Exception as error:  # noqa: BLE001, a check that breaks is a finding, and the others still run
+        found.append(critical(f"the check failed: {type(error).__name__}: {error}", "report this as a bug"))

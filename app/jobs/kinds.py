@@ -125,7 +125,7 @@ class JobKind(StrEnum):
         "evaluate_alerts",
         JobDefinition(
             summary="Raises and resolves alerts and enqueues the notifications about them.",
-            handler="app.alerts.evaluation:alerts",
+            handler="app.alerts.evaluation:evaluate_alerts",
             period_seconds=60,
             priority=Priority.BACKGROUND,
         ),
@@ -134,7 +134,7 @@ class JobKind(StrEnum):
         "send_notification",
         JobDefinition(
             summary="Sends one notification to one of `NOTIFY_URLS`.",
-            handler="app.alerts.evaluation:send_notification",
+            handler="app.alerts.notifications:send_notification",
         ),
     )
     RENEW_DUE = (

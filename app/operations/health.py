@@ -1,61 +1,54 @@
-"""Can this installation do its work, and is it the one that its database belongs to?"""
+"""Whether this installation is ready to work, and whether the database belongs to it."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
-from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.clock import db_now
+from app.alerts.evaluation import active_alerts
 from app.db.errors import explain_failure
 from app.db.installation_state import ACCOUNT_ID, DNSIMPLE, ENCRYPTION_KEY_ID, RUNNING_VERSIONS
 from app.db.migrations import current_revision, head_revision
-from app.db.models import Worker
 from app.destinations.base import DestinationUnavailableError
 from app.errors import PermanentError
 from app.services import Services
 
 log = structlog.get_logger("certcourier")
 
-# A worker that has not been heard from for so long counts as none.
-WORKER_SILENT = timedelta(seconds=30)
 _SOURCE = Path(__file__).resolve().parents[1]
 
 
 def check_readiness(services: Services) -> dict[str, str]:
     """`{"database", "migrations", "worker"}`, each `ok` or what is wrong and what to do."""
-    unknown = "not known while the database is unavailable"
+    unknown = "unknown while the database is unavailable"
     try:
         revision = current_revision(services.database)
     except SQLAlchemyError:
         return {"database": "does not answer; check DATABASE_URL", "migrations": unknown, "worker": unknown}
     if revision != head_revision():
-        return {"database": "ok", "migrations": "not current; run `flask db upgrade`", "worker": "not known"}
-    with services.database.read() as session:
-        heard = session.scalar(
-            select(func.count())
-            .select_from(Worker)
-            .where(Worker.last_heartbeat_at > db_now(-WORKER_SILENT.total_seconds()))
-        )
-    silent = f"none heard from for {WORKER_SILENT.seconds} seconds; start `flask worker`"
-    return {"database": "ok", "migrations": "ok", "worker": "ok" if heard else silent}
+        return {"database": "ok", "migrations": "not current; run `flask db upgrade`", "worker": "unknown"}
+    worker = next((alert for alert in active_alerts(services, area="workers") if alert.kind == "no_worker"), None)
+    return {
+        "database": "ok",
+        "migrations": "ok",
+        "worker": f"{worker.detail}; {worker.remedy}" if worker else "ok",
+    }
 
 
 def note_version(services: Services, role: str) -> None:
-    """Note which code the web server or worker runs that was started last; `flask doctor` compares."""
+    """Record which code the web server or worker that was started last runs; `flask doctor` compares."""
     with services.database.write() as session:
         RUNNING_VERSIONS[role].set(session, code_version())
 
 
 @functools.cache
 def code_version() -> str:
-    """A digest of this program's own source files."""
+    """A digest of the application's source files."""
     digest = hashlib.sha256()
     for file in sorted(_SOURCE.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -63,7 +56,7 @@ def code_version() -> str:
 
 
 def check_destinations(services: Services) -> None:
-    """Raise `DestinationRefusedError` if one cannot work. One that hangs is no reason not to serve the others."""
+    """Raise `DestinationRefusedError` if one is misconfigured; the service starts although one is unavailable."""
     for destination in services.destinations.values():
         try:
             services.time_limits.run(destination, destination.check)
@@ -72,7 +65,7 @@ def check_destinations(services: Services) -> None:
 
 
 _OTHER_ACCOUNT = (
-    "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; take another DATABASE_URL and DATA_DIR, or remove them "
+    "DNSIMPLE_ACCOUNT_ID: this database belongs to account {}; use another DATABASE_URL and DATA_DIR, or delete them "
     "if they are the demo's"
 )
 _OTHER_DNSIMPLE = (
@@ -83,11 +76,11 @@ _SIMULATED = "a simulated DNSimple on this machine"
 
 
 def claim_installation(services: Services) -> None:
-    """Note whose database this is, or find that it is somebody else's.
+    """Record which account this database belongs to, and check that it is ours.
 
-    Raises `PermanentError` when the tables are not current, when the database belongs to another DNSimple or account
-    (IDs of two accounts would mix, and a simulator's account may have a real one's number), or when the
-    key-encryption key that its private keys are sealed under is not held.
+    Raises `PermanentError` when the tables are not current, when the database belongs to another account or another
+    DNSimple (IDs of two accounts would mix, and a simulator's account can have the ID of a real one), or when the
+    key-encryption key that its private keys are encrypted with is not held.
     """
     try:
         revision = current_revision(services.database)
@@ -95,7 +88,7 @@ def claim_installation(services: Services) -> None:
         meaning, remedy = explain_failure(error)
         raise PermanentError(f"DATABASE_URL: {meaning}; {remedy}") from None
     if revision != head_revision():
-        raise PermanentError("the database's tables are not current: run `flask db upgrade` first")
+        raise PermanentError("the database schema is not current: run `flask db upgrade` first")
     with services.database.write() as session:
         account_id = ACCOUNT_ID.set_once(session, services.account_id)
         if account_id != services.account_id:
@@ -109,13 +102,13 @@ def claim_installation(services: Services) -> None:
     services.webhook_secrets.settle()
     if services.webhook_secrets.is_outdated():
         log.warning(
-            "webhook secret configured is outdated",
-            remedy="leave WEBHOOK_SECRET and its file out: the newest one is in the database",
+            "webhook secret in the settings is outdated",
+            remedy="remove WEBHOOK_SECRET and its file: the current secret is in the database",
         )
 
 
 def _dnsimple(services: Services) -> str:
-    """Which DNSimple the IDs are of; a simulator may listen on another port the next time."""
+    """Which DNSimple the IDs belong to; a simulator can listen on another port next time."""
     base_url = services.settings.dnsimple_base_url
     return _SIMULATED if urlsplit(base_url).hostname in {"localhost", "127.0.0.1", "::1"} else base_url.lower()
 
@@ -129,6 +122,6 @@ def _lost_key(services: Services, sealing: str) -> str:
     )
     return (
         f"{where} holds key {held}, but this database's private keys are encrypted with key {sealing}; restore that "
-        "key from its backup. If it is lost for good: `flask keys replace --lost`, then "
+        "key from its backup. If it is lost: `flask keys replace --lost`, then "
         "`flask certificates refetch --all-unreadable` (docs/security.md)"
     )

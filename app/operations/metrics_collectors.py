@@ -1,7 +1,7 @@
-"""Figures for `GET /metrics` that are read from the database, so that every host gives the same answer.
+"""Metrics that are read from the database, so that every host reports the same.
 
-Each query is an index range, or one pass over a table of narrow rows; together they are read at most once in
-`METRICS_CACHE_SECONDS` by a process.
+Each query is an index range, or one pass over a table of narrow rows; a process reads them at
+most once in `METRICS_CACHE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import ColumnElement, Subquery, and_, func, literal, select
 from sqlalchemy.orm import Session
 
+from app.alerts.evaluation import active_alerts
+from app.alerts.rules import RULES
+from app.alerts.service_conditions import WORKER_SILENCE
 from app.certificates.lifetime import ABANDONED_AFTER
 from app.certificates.lineages import newest_of_lineage
 from app.db.clock import UTCDateTime, epoch, read_now
 from app.db.installation_state import WEBHOOK_ID
-from app.db.models import Certificate, Delivery, Event, Job, Lineage, Order, OrderState, Quota, Worker
+from app.db.models import Certificate, Delivery, Event, Job, Lineage, Order, OrderState, Worker
 from app.db.models.states import FINAL_ORDER_STATES
+from app.dnsimple.quota import quota_state
 from app.jobs.kinds import JobKind
 from app.metrics import event_label
-from app.operations.health import WORKER_SILENT
 from app.services import Services
 
-UNFINISHED = [state for state in OrderState if state not in FINAL_ORDER_STATES]
-_SECONDS_TO_INSTALLED = (5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
+_UNFINISHED = [state for state in OrderState if state not in FINAL_ORDER_STATES]
+_SECONDS_TO_FETCHED = (5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 _DAYS_LEFT = (0, 1, 3, 7, 14, 21, 30, 45, 60, 90)
 _LIFETIME_LEFT = (0, 5, 10, 20, 25, 30, 50, 75, 100)  # per cent
 _RECENT = timedelta(days=1)
@@ -39,7 +42,7 @@ _MOST_NAMES = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What every figure is read with. `now` is the database's, as a value: no index is used for its changing clock."""
+    """What metrics are read with. `now` is the database's time as a constant, so that indexes can be used."""
 
     session: Session
     services: Services
@@ -51,23 +54,23 @@ class _Context:
 
 
 class MetricsCollector:
-    """Read when they are asked for and older than the settings allow; one thread reads, the others wait for it."""
+    """Reads the metrics when they are older than the settings allow; one thread reads, the others wait for it."""
 
     def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
         self._services = services
         self._clock = clock
         self._lock = threading.Lock()
         self._read_at: float | None = None
-        self._found: list[Metric] = []
+        self._metrics: list[Metric] = []
 
     def collect(self) -> list[Metric]:
-        """All figures. Raises SQLAlchemy's errors when the database does not answer."""
+        """All metrics. Raises SQLAlchemy's errors when the database does not answer."""
         with self._lock:
-            now, most = self._clock(), self._services.settings.metrics_cache_seconds
-            if self._read_at is None or now - self._read_at >= most:
-                self._found = list(self._read())
+            now, max_age = self._clock(), self._services.settings.metrics_cache_seconds
+            if self._read_at is None or now - self._read_at >= max_age:
+                self._metrics = list(self._read())
                 self._read_at = now
-            return self._found
+            return self._metrics
 
     def _read(self) -> Iterator[Metric]:
         started = self._clock()
@@ -76,25 +79,27 @@ class MetricsCollector:
             for read in _COLLECTORS:
                 yield from read(context)
         yield _gauge(
-            "certcourier_collector_duration_seconds", "Time that reading these figures took.", self._clock() - started
+            "certcourier_collector_duration_seconds",
+            "Time that reading the metrics from the database took.",
+            self._clock() - started,
         )
 
 
 def _orders(context: _Context) -> Iterable[Metric]:
     counts: dict[str, int] = dict(_rows(context, select(Order.state, func.count()).group_by(Order.state)))
-    orders = _labelled("certcourier_orders", "Orders on record, by state.", "state")
+    orders = _labelled("certcourier_orders", "Orders, by state.", "state")
     for state in OrderState:
         orders.add_metric([state], counts.get(state, 0))
     yield orders
-    oldest = context.session.scalar(select(func.min(Order.created_at)).where(Order.state.in_(UNFINISHED)))
+    oldest = context.session.scalar(select(func.min(Order.created_at)).where(Order.state.in_(_UNFINISHED)))
     yield _gauge(
         "certcourier_order_oldest_waiting_seconds",
-        "Age of the oldest order that is neither installed nor failed; 0 when there is none.",
+        "Age of the oldest order that is neither fetched nor failed; 0 if there is none.",
         context.age(oldest) or 0.0,
     )
 
 
-def _installed_within(context: _Context) -> Iterable[Metric]:
+def _fetched_within(context: _Context) -> Iterable[Metric]:
     recent = (
         select(Order.created_at, Certificate.fetched_at)
         .join(Certificate, Certificate.id == Order.certificate_id)
@@ -102,15 +107,15 @@ def _installed_within(context: _Context) -> Iterable[Metric]:
         .order_by(Order.id.desc())
         .limit(_MOST_RECENT)
     )
-    taken = [(installed - ordered).total_seconds() for ordered, installed in _rows(context, recent)]
+    durations = [(fetched - ordered).total_seconds() for ordered, fetched in _rows(context, recent)]
     within = _labelled(
-        "certcourier_orders_installed_within_seconds",
-        "Orders installed in the last day (of the newest 5,000) within so many seconds; for histogram_quantile.",
-        "le",
+        "certcourier_orders_fetched_last_day",
+        "Orders fetched in the last day (of the newest 5,000) within so many seconds of the order; `any`: all of them.",
+        "within",
     )
-    for seconds in _SECONDS_TO_INSTALLED:
-        within.add_metric([str(seconds)], sum(1 for one in taken if one <= seconds))
-    within.add_metric(["+Inf"], len(taken))
+    for seconds in _SECONDS_TO_FETCHED:
+        within.add_metric([str(seconds)], sum(1 for duration in durations if duration <= seconds))
+    within.add_metric(["any"], len(durations))
     yield within
 
 
@@ -121,7 +126,7 @@ def _events(context: _Context) -> Iterable[Metric]:
         label = (event_label(name), outcome)
         counts[label] = counts.get(label, 0) + count
     events = _labelled(
-        "certcourier_events_last_hour", "Events received in the last hour, each once.", "name", "outcome"
+        "certcourier_events_last_hour", "Events received in the last hour, without duplicates.", "name", "outcome"
     )
     for label, count in sorted(counts.items()):
         events.add_metric(list(label), count)
@@ -129,29 +134,31 @@ def _events(context: _Context) -> Iterable[Metric]:
     newest = context.session.scalar(select(func.max(Event.received_at)))
     yield _gauge(
         "certcourier_event_newest_age_seconds",
-        "Time since the newest event on record; absent when there is none.",
+        "Time since the newest event was received; absent if there is none.",
         context.age(newest),
     )
 
 
 def _deliveries(context: _Context) -> Iterable[Metric]:
     counts = select(Delivery.destination, Delivery.state, func.count()).group_by(Delivery.destination, Delivery.state)
-    deliveries = _labelled("certcourier_deliveries", "Deliveries on record.", "destination", "state")
+    deliveries = _labelled("certcourier_deliveries", "Deliveries, by destination and state.", "destination", "state")
     for destination, state, count in _rows(context, counts):
         deliveries.add_metric([destination, state], count)
     yield deliveries
 
 
 def _jobs(context: _Context) -> Iterable[Metric]:
-    owed = select(Job.kind, Job.state, func.count()).where(Job.finished_at.is_(None)).group_by(Job.kind, Job.state)
+    unfinished = (
+        select(Job.kind, Job.state, func.count()).where(Job.finished_at.is_(None)).group_by(Job.kind, Job.state)
+    )
     dead = select(Job.kind, Job.state, func.count()).where(Job.state == "dead").group_by(Job.kind, Job.state)
-    jobs = _labelled("certcourier_jobs", "Jobs that are ready (due or later), running or dead.", "kind", "state")
-    for query in (owed, dead):
+    jobs = _labelled("certcourier_jobs", "Jobs that are ready (due now or later), running or dead.", "kind", "state")
+    for query in (unfinished, dead):
         for kind, state, count in _rows(context, query):
             jobs.add_metric([kind, state], count)
     yield jobs
     oldest = _labelled(
-        "certcourier_job_oldest_due_seconds", "For how long the oldest job of a kind has been due and waits.", "kind"
+        "certcourier_job_oldest_due_seconds", "How long the oldest ready job of a kind has been due.", "kind"
     )
     due = select(Job.kind, func.min(Job.run_at)).where(Job.state == "ready").group_by(Job.kind)
     for kind, since in _rows(context, due):
@@ -160,21 +167,35 @@ def _jobs(context: _Context) -> Iterable[Metric]:
 
 
 def _quota(context: _Context) -> Iterable[Metric]:
-    row = context.session.get(Quota, context.services.account_id)
-    until_reset = None if row is None else max(0.0, (row.reset_at - context.now).total_seconds())
-    # What the row says of a window that has ended is true no more.
-    remaining = None if row is None else row.remaining if until_reset else row.call_limit
-    limit = None if row is None else row.call_limit
-    ours = row is not None and row.blocked_token in {None, context.services.token_digest}
-    blocked = row is not None and ours and row.blocked_until is not None and row.blocked_until > context.now
-    yield _gauge("certcourier_quota_limit", "DNSimple's calls for a window.", limit)
-    yield _gauge("certcourier_quota_remaining", "DNSimple's calls that are left of the window.", remaining)
+    services = context.services
+    quota = quota_state(
+        context.session, account_id=services.account_id, token_digest=services.token_digest, now=context.now
+    )
+    until_reset = None if quota is None else max(0.0, -(context.age(quota.resets_at) or 0.0))
+    blocked = quota is not None and (quota.paused_until is not None or quota.token_rejected)
+    yield _gauge("certcourier_quota_limit", "API calls to DNSimple per window.", None if quota is None else quota.limit)
+    yield _gauge(
+        "certcourier_quota_remaining",
+        "API calls that are left in the window.",
+        None if quota is None else quota.remaining,
+    )
     yield _gauge("certcourier_quota_reset_seconds", "Time until the window ends.", until_reset)
-    yield _gauge("certcourier_quota_blocked", "1 while all calls with our token are stopped (429, 401).", int(blocked))
+    yield _gauge("certcourier_quota_blocked", "1 while calls with our token are stopped (401) or paused.", int(blocked))
+
+
+def _alerts(context: _Context) -> Iterable[Metric]:
+    alerts = _labelled("certcourier_alerts", "Active alerts, at most 1,000 of each kind.", "kind", "severity")
+    counts = dict.fromkeys(((rule.kind, rule.severity) for rule in RULES.values()), 0)
+    for alert in active_alerts(context.services, limit=_MOST_NAMES):
+        label = alert.kind, alert.severity
+        counts[label] = counts.get(label, 0) + 1
+    for (kind, severity), count in counts.items():
+        alerts.add_metric([kind, severity], count)
+    yield alerts
 
 
 def _lineages(context: _Context) -> Iterable[Metric]:
-    # By its epoch, not by itself: an index of `not_after` alone would lead to each row, which is wide.
+    # By its epoch: an index on `not_after` alone would lead to each row, which is wide.
     current = _newest_leaves(
         epoch(Certificate.not_after) > epoch(literal(context.now - ABANDONED_AFTER, UTCDateTime()))
     )
@@ -185,26 +206,32 @@ def _lineages(context: _Context) -> Iterable[Metric]:
     percent_left = (left * 100 // lifetime).label("percent_left")
     grouped = select(days_left, percent_left, func.count()).group_by(days_left, percent_left)
     counts = [(days, -1 if days < 0 else percent, count) for days, percent, count in _rows(context, grouped)]
-    by_days = _labelled("certcourier_lineages_days_left", "Lineages whose newest leaf has at most so many days.", "le")
+    by_days = _labelled(
+        "certcourier_lineages_days_left",
+        "Lineages whose newest certificate has fewer days left than `below`; `any`: all lineages in use.",
+        "below",
+    )
     by_share = _labelled(
         "certcourier_lineages_lifetime_left",
-        "Lineages whose newest leaf has at most so much of its lifetime left, from 0 to 1.",
-        "le",
+        "Lineages whose newest certificate has a smaller share of its lifetime left than `below`, from 0 to 1.",
+        "below",
     )
     for days in _DAYS_LEFT:
         by_days.add_metric([str(days)], sum(count for found, _, count in counts if found < days))
     for percent in _LIFETIME_LEFT:
         by_share.add_metric([f"{percent / 100:g}"], sum(count for _, found, count in counts if found < percent))
     for family in (by_days, by_share):
-        family.add_metric(["+Inf"], sum(count for *_, count in counts))
+        family.add_metric(["any"], sum(count for *_, count in counts))
         yield family
 
 
 def _soonest(context: _Context) -> Iterable[Metric]:
     current = _newest_leaves(Certificate.not_after > context.now - ABANDONED_AFTER)
-    days = _labelled("certcourier_lineage_days_left", "Days left, of the lineages soonest to expire.", "lineage")
+    days = _labelled("certcourier_lineage_days_left", "Days left, for the lineages that expire first.", "lineage")
     share = _labelled(
-        "certcourier_lineage_lifetime_left", "Share of the lifetime left, of the lineages soonest to expire.", "lineage"
+        "certcourier_lineage_lifetime_left",
+        "Share of the lifetime left, for the lineages that expire first.",
+        "lineage",
     )
     soonest = (
         select(Lineage.name, current.c.not_before, current.c.not_after)
@@ -225,31 +252,33 @@ def _newest_leaves(condition: ColumnElement[bool]) -> Subquery:
 
 
 def _workers(context: _Context) -> Iterable[Metric]:
-    heard = select(func.count()).select_from(Worker).where(Worker.last_heartbeat_at > context.now - WORKER_SILENT)
-    yield _gauge("certcourier_workers", "Workers heard from in the last 30 seconds.", context.session.scalar(heard))
+    running = select(func.count()).where(Worker.last_heartbeat_at > context.now - WORKER_SILENCE)
+    yield _gauge(
+        "certcourier_workers", "Workers with a heartbeat in the last 30 seconds.", context.session.scalar(running)
+    )
     newest = context.session.scalar(select(func.max(Worker.last_heartbeat_at)))
     yield _gauge(
         "certcourier_worker_heartbeat_age_seconds",
-        "Time since any worker was heard from; absent when none ever was.",
+        "Time since the newest heartbeat of a worker; absent if none has been started.",
         context.age(newest),
     )
 
 
 def _webhook(context: _Context) -> Iterable[Metric]:
     known = WEBHOOK_ID.get(context.session) is not None
-    yield _gauge("certcourier_webhook_registered", "1 when our webhook at DNSimple has been registered.", int(known))
+    yield _gauge("certcourier_webhook_registered", "1 once our webhook has been registered at DNSimple.", int(known))
     unannounced = and_(Job.kind == JobKind.FETCH_CERTIFICATE, Job.args["request_identifier"].as_string().is_(None))
     found = select(func.count()).select_from(Job).where(Job.finished_at > context.now - _RECENT, unannounced)
     yield _gauge(
         "certcourier_fetches_unannounced_last_day",
-        "Installations of the last day that no event had announced: found by looking.",
+        "Certificates fetched in the last day that no event announced: found by reconciliation.",
         context.session.scalar(found),
     )
 
 
 _COLLECTORS: tuple[Callable[[_Context], Iterable[Metric]], ...] = (
     _orders,
-    _installed_within,
+    _fetched_within,
     _events,
     _deliveries,
     _jobs,
@@ -258,6 +287,7 @@ _COLLECTORS: tuple[Callable[[_Context], Iterable[Metric]], ...] = (
     _soonest,
     _workers,
     _webhook,
+    _alerts,
 )
 
 

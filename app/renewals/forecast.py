@@ -26,11 +26,10 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class RenewalForecast:
-    """`days`: renewals by day (UTC). `late`: certificates whose successor is overdue."""
+    """Expected renewals by day (UTC)."""
 
     today: date
     days: dict[date, int]
-    late: int
 
 
 class ForecastCache:
@@ -72,13 +71,10 @@ def compute_forecast(services: Services, domains: Sequence[str] | None = None) -
         )
         groups = session.execute(query).all()
     days: Counter[date] = Counter()
-    late = 0
     for first, last, count in groups:
         times = renewal_times(_day(int(first)), _day(int(last)))
-        if times.overdue_at < now - timedelta(days=1):  # only the day is known, not the hour
-            late += count
         days[times.expected_at.date()] += count
-    return RenewalForecast(now.date(), dict(days), late)
+    return RenewalForecast(now.date(), dict(days))
 
 
 def _day(number: int) -> datetime:

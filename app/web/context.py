@@ -9,6 +9,7 @@ from flask import Flask, current_app
 
 from app.auth.rate_limits import RequestLimits
 from app.events.ingestion import EventIngestion
+from app.operations.metrics_collectors import MetricsCollector
 from app.renewals.forecast import ForecastCache
 from app.services import Services
 from app.web.read_audit import ReadAudit
@@ -24,6 +25,7 @@ class WebContext:
     limits: RequestLimits
     reads: ReadAudit
     outlooks: ForecastCache
+    metrics: MetricsCollector
 
 
 def bind(app: Flask, services: Services) -> None:
@@ -36,6 +38,7 @@ def bind(app: Flask, services: Services) -> None:
         RequestLimits(services.database),
         ReadAudit(),
         ForecastCache(services),
+        MetricsCollector(services),
     )
 
 

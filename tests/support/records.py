@@ -81,7 +81,13 @@ def add_certificate(services: Services, number: int, *, left: timedelta, lifetim
         values: dict[str, Any] = {"account_id": ACCOUNT, "domain": "a.example", "state": "issued", "names": []}
         session.add(
             Certificate(
-                id=number, common_name="a", lineage_id=lineage, not_before=end - lifetime, not_after=end, **values
+                id=number,
+                common_name="a",
+                lineage_id=lineage,
+                not_before=end - lifetime,
+                not_after=end,
+                fetched_at=end - lifetime,
+                **values,
             )
         )
 

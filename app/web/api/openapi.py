@@ -267,7 +267,7 @@ def _alerts() -> dict[str, Any]:
     return {
         "operationId": "listAlerts",
         "summary": "List open alerts",
-        "description": "Evaluated every minute. Empty if there are no open alerts.",
+        "description": "Critical alerts first, at most 1,000 of a kind. Empty if there are no open alerts.",
         "responses": {
             "200": {
                 "description": "The open alerts, each with its remedy.",

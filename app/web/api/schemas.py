@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.db.models import Alert, Certificate, DeliveryState, EndpointCheck, Order, OrderState, TimelineEntry
+from app.alerts.alert import ActiveAlert
+from app.db.models import Certificate, DeliveryState, EndpointCheck, Order, OrderState, TimelineEntry
 from app.domain_names import OrderRequest
 
 
@@ -145,18 +146,17 @@ class CertificateDetail(CertificateDocument):
 class AlertDocument(BaseModel):
     """An open alert."""
 
-    id: int | None = Field(description="Null for alerts that only the web server can detect: no worker is running.")
+    id: int | None = Field(description="For `flask alerts silence`; null until a worker has recorded the alert.")
     kind: str
-    subject: str = Field(
-        description="The certificate, endpoint, job or worker. `kind` and `subject` together identify the alert."
-    )
+    severity: Literal["critical", "warning"]
+    subject: str = Field(description="The certificate, endpoint, job or worker; identifies the alert with `kind`.")
     since: datetime
-    last_notified_at: datetime | None = Field(description="When the last notification was sent.")
+    last_notified_at: datetime | None = Field(description="When a notification about it was last enqueued.")
     detail: str
     remedy: str = Field(description="What to do about it.")
 
 
-def alert_document(alert: Alert) -> dict[str, Any]:
+def alert_document(alert: ActiveAlert) -> dict[str, Any]:
     """An alert as JSON."""
     return AlertDocument.model_validate(alert, from_attributes=True).model_dump(mode="json")
 

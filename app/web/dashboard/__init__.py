@@ -1,4 +1,4 @@
-"""The operator's pages under /dashboard: HTML from the server that needs no script, for people with a token."""
+"""The operator's pages under /dashboard: server-rendered HTML that needs no script, for people with a token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be done about a certificate: buttons that call the same use cases as the commands."""
+"""Actions on a certificate: buttons that call the same use cases as the commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.web.dashboard.login import page, who
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A button: where it posts to, what stands on it, and what a screen reader says besides."""
+    """A button: where it posts to, its label, and what a screen reader adds to it."""
 
     url: str
     label: str
@@ -27,21 +27,21 @@ class Action:
 
 
 def of(certificate: Certificate, *, has_successor: bool) -> list[Action]:
-    """Those that make sense for this one."""
+    """The actions that are possible for this certificate."""
     if certificate.fetched_at is None or has_successor:
         return []
     renewal = url_for("dashboard.renew", certificate_id=certificate.id)
-    refetching_key = url_for("dashboard.refetch", certificate_id=certificate.id)
+    refetch = url_for("dashboard.refetch", certificate_id=certificate.id)
     return [
         Action(renewal, "Renew now", certificate.common_name),
-        Action(refetching_key, "Fetch the key again", f"of {certificate.common_name} from DNSimple"),
+        Action(refetch, "Fetch the key again", f"of {certificate.common_name} from DNSimple"),
     ]
 
 
 @blueprint.post("/certificates/<int:certificate_id>/refetch")
 @page(scope="admin")
 def refetch(certificate_id: int) -> Any:
-    """Fetch the private key from DNSimple again; a job does it."""
+    """Queue a job that fetches the private key from DNSimple again."""
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
         key_refetch.enqueue_key_refetch(services(), session, [certificate_id], actor=who().actor)
@@ -51,7 +51,7 @@ def refetch(certificate_id: int) -> Any:
 @blueprint.post("/certificates/<int:certificate_id>/renew")
 @page(scope="admin")
 def renew(certificate_id: int) -> Any:
-    """Order its renewal now; a job does it, and nothing is ordered while one is in flight."""
+    """Order its renewal now, unless one is already in progress."""
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
         order_id = renewal.renew_now(services(), session, certificate_id, actor=who().actor, requested_by=who().name)
@@ -61,13 +61,13 @@ def renew(certificate_id: int) -> Any:
 @blueprint.post("/certificates/<int:certificate_id>/redeliver")
 @page(scope="admin")
 def redeliver(certificate_id: int) -> Any:
-    """Deliver it again to a destination, from what is on record."""
+    """Queue its delivery to a destination again."""
     with services().database.read() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
     wanted = redelivery.RedeliveryRequest(
         request.form.get("destination", ""), certificate_id=certificate_id, again=True
     )
-    redelivery.count_lineages(services(), wanted)  # refuses what cannot be done
+    redelivery.count_lineages(services(), wanted)  # raises if it is not possible
     for _ in redelivery.redeliver(services(), wanted, actor=who().actor):
         pass
     return _back(certificate_id, "redelivered")
@@ -75,7 +75,7 @@ def redeliver(certificate_id: int) -> Any:
 
 def _require(certificate: Certificate | None) -> Certificate:
     if certificate is None or certificate.fetched_at is None:
-        abort(404, "There is no installed certificate with this ID.")
+        abort(404, "No fetched certificate has this ID.")
     return certificate
 
 

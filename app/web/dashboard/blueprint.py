@@ -1,4 +1,4 @@
-"""What all pages share: their headers, their errors as pages, and how they are rendered."""
+"""What all pages share: headers, error pages and rendering."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ filters.register(blueprint)
 
 @blueprint.get("/static/<name>")
 def static_file(name: str) -> Response:
-    """The style, the script and the icon; they hold nothing secret, and the page to sign in needs them too."""
+    """The style, the script and the icon. They hold no secret, and the sign-in page needs them."""
     if name not in _FILES:
-        return message(404, "There is no such file", "")
+        return message(404, "Not found", "This file does not exist.")
     answer = Response((_STATIC / name).read_bytes(), content_type=_FILES[name])
     answer.headers["Cache-Control"] = "no-cache"
     answer.add_etag()
@@ -41,7 +41,7 @@ def static_file(name: str) -> Response:
 
 
 def render(template: str, status: int = 200, **values: Any) -> Response:
-    """A page, or for the script only what changes of it."""
+    """A page, or for the script only its changing part."""
     layout = "dashboard/fragment.html" if request.headers.get(FRAGMENT) else "dashboard/layout.html"
     html = render_template(
         f"dashboard/{template}",
@@ -54,7 +54,7 @@ def render(template: str, status: int = 200, **values: Any) -> Response:
 
 
 def message(status: int, title: str, detail: str, *, headers: dict[str, str] | None = None) -> Response:
-    """A page that says what is wrong and what to do."""
+    """A page that shows an error and what to do."""
     answer = render("message.html", status, title=title, detail=detail)
     answer.headers.update(headers or {})
     return answer
@@ -74,20 +74,20 @@ def _http(error: HTTPException) -> Response:
 
 @blueprint.errorhandler(ValidationError)
 def _validation(error: ValidationError) -> Response:
-    detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return message(400, "This cannot be looked for", detail)
+    detail = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    return message(400, "Invalid filter", detail)
 
 
 @blueprint.errorhandler(InvalidFieldError)
 def _invalid(error: InvalidFieldError) -> Response:
-    return message(400, "This cannot be looked for", f"{error.field}: {error.message}")
+    return message(400, "Invalid filter", f"{error.field}: {error.message}")
 
 
 @blueprint.errorhandler(CertcourierError)
 def _refused(error: CertcourierError) -> Response:
-    return message(409, "This cannot be done now", str(error))
+    return message(409, "Not possible", str(error))
 
 
 @blueprint.errorhandler(SQLAlchemyError)
 def _database(_: SQLAlchemyError) -> Response:
-    return message(503, "The database does not answer", "Nothing was done. Try again in a moment.")
+    return message(503, "The database does not answer", "Nothing was changed. Try again in a moment.")

@@ -1,4 +1,4 @@
-"""The list of certificates, one certificate with its story, and what can be done about it."""
+"""The list of certificates, and one certificate with its timeline and actions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CertificateQuery(BaseModel):
 @blueprint.get("/certificates")
 @page(by_domain=True)
 def certificates() -> Response:
-    """The certificates that are looked for; without a filter the newest first."""
+    """The certificates that match; without a filter the newest first."""
     names = CertificateQuery.model_fields
     query = CertificateQuery.model_validate({name: request.args.get(name, "").replace("\0", "") for name in names})
     found = search.search(services(), query.wanted(), cursor=cursor(), limit=LIMIT, domains=who().domains)
@@ -64,7 +64,7 @@ def certificates() -> Response:
 @blueprint.get("/certificates/<int:certificate_id>")
 @page(by_domain=True)
 def certificate(certificate_id: int) -> Response:
-    """One certificate with everything that happened to it."""
+    """One certificate with its deliveries, endpoints and timeline."""
     found, timeline, endpoints = _find(certificate_id)
     current().reads.note(services(), who().actor, certificate_id)
     events = queries.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS).rows
@@ -87,19 +87,19 @@ def _find(certificate_id: int) -> tuple[Certificate, list[TimelineEntry], list[E
     known = certificate_id <= LARGEST_ID
     found = queries.find_certificate(services(), certificate_id, domains=who().domains) if known else None
     if found is None:
-        abort(404, "There is no certificate with this ID.")
+        abort(404, "No certificate has this ID.")
     return found
 
 
 def _timeline(lines: list[TimelineEntry], events: list[Event]) -> list[dict[str, Any]]:
-    """Steps and events in the order of their times; an event that a step tells of is told once."""
-    told_by_step = {(line.at, line.detail) for line in lines if line.step == "event received"}
-    told: list[tuple[datetime, dict[str, Any]]] = [
+    """Steps and events by time; an event that a step already reports is left out."""
+    reported = {(line.at, line.detail) for line in lines if line.step == "event received"}
+    entries: list[tuple[datetime, dict[str, Any]]] = [
         (line.at, {"at": line.at, "step": line.step, "detail": line.detail}) for line in lines
     ]
-    told += [
+    entries += [
         (event.received_at, {"at": event.received_at, "step": "webhook", "detail": f"{event.name}: {event.outcome}"})
         for event in events
-        if (event.received_at, event.name) not in told_by_step
+        if (event.received_at, event.name) not in reported
     ]
-    return [line for _, line in sorted(told, key=lambda pair: pair[0])]
+    return [line for _, line in sorted(entries, key=lambda pair: pair[0])]

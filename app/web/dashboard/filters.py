@@ -1,4 +1,4 @@
-"""How values are shown: instants with their distance, states with a sign beside the colour."""
+"""Template filters: instants with their distance, states with a sign beside the colour."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 from flask import Blueprint
 from markupsafe import Markup
 
+from app.certificates.lifetime import renewal_times
 from app.db.models import Certificate
 from app.operations.job_retry import instead_of_retrying
 from app.web.dashboard.search import MOST
 
 _GOOD = {"ok", "issued", "fetched", "delivered", "served", "done", "queued", "succeeded"}
-_BAD = {"failed", "failing", "dead", "rejected", "stale", "unreachable", "cancelled by dnsimple", "refunded", "problem"}
+_BAD = {"failed", "failing", "suspended", "dead", "rejected", "stale", "unreachable", "refunded", "critical"}
 _BUSY = {"pending", "running", "ready", "requesting", "purchased", "purchasing", "accepted",
          "new", "submitting", "renewing", "warning"}  # fmt: skip
 _SIGNS = {"good": "✓", "bad": "✕", "busy": "◷", "quiet": "-"}
@@ -21,7 +22,7 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
 def register(blueprint: Blueprint) -> None:
-    """Make them known to the templates."""
+    """Add the filters to the templates."""
     for function in (instant, distance, tone, sign, many, lifetime, pairs, instead_of_retrying):
         blueprint.add_app_template_filter(function)
 
@@ -57,24 +58,25 @@ def tone(state: str | None) -> str:
 
 
 def sign(state: str | None) -> str:
-    """What tells states apart without colour."""
+    """A sign that distinguishes states without colour."""
     return _SIGNS[tone(state)]
 
 
 def many(count: int) -> str:
-    """A count that ended at its most."""
+    """A count that ends at its maximum: `1,000+`."""
     return f"{MOST:,}+" if count > MOST else f"{count:,}"
 
 
 def lifetime(certificate: Certificate, now: datetime) -> dict[str, Any] | None:
-    """How much of its life is left, for a bar: per cent, whole days, and whether that is little."""
+    """How much of its lifetime is left, for a bar: per cent, whole days, and whether its renewal is overdue."""
     if certificate.not_before is None or certificate.not_after is None:
         return None
     whole = (certificate.not_after - certificate.not_before).total_seconds()
     left = (certificate.not_after - now).total_seconds()
     share = max(0.0, min(1.0, left / whole)) if whole > 0 else 0.0
     days = int(left // 86400)
-    level = "bad" if share < 1 / 6 else "busy" if share < 1 / 3 else "good"
+    times = renewal_times(certificate.not_before, certificate.not_after)
+    level = "bad" if now >= times.critical_at else "busy" if now >= times.overdue_at else "good"
     text = "expired" if left <= 0 else f"{days} day{'' if days == 1 else 's'} left"
     return {"percent": round(share * 100, 1), "level": level, "text": text, "whole": round(whole / 86400)}
 

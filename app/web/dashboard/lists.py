@@ -27,21 +27,21 @@ _NEWEST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Dead ones with a page's end, then what runs, what comes next, and what has ended lately."""
+    """A page of dead jobs, then the running, queued and recently finished ones."""
 
     dead: Page[Job]
     running: Sequence[Job]
-    waiting: Sequence[Job]
-    ended: Sequence[Job]
+    queued: Sequence[Job]
+    finished: Sequence[Job]
 
 
 @dataclass(frozen=True, slots=True)
 class DestinationHealth:
-    """`last_delivered_at` among the newest deliveries; counts end at 1,001."""
+    """`last_delivered_at` is of the newest deliveries; counts end at 1,001."""
 
     name: str
     kind: str
-    waiting: int
+    pending: int
     failing: int
     last_delivered_at: datetime | None
     newest_failure: Delivery | None
@@ -59,18 +59,18 @@ def list_jobs(services: Services, *, cursor: str | None, limit: int) -> Jobs:
     """`cursor` is that of a page of dead jobs."""
     dead = select(Job).where(Job.state == "dead")
     ready = select(Job).where(Job.state == "ready").order_by(Job.priority, Job.run_at)
-    ended = select(Job).where(Job.finished_at.is_not(None), Job.state != "dead").order_by(Job.finished_at.desc())
+    finished = select(Job).where(Job.finished_at.is_not(None), Job.state != "dead").order_by(Job.finished_at.desc())
     with services.database.read() as session:
         return Jobs(
             dead=paginate(session, dead, {"id": Job.id}, cursor=cursor, limit=limit, descending=True),
             running=session.scalars(select(Job).where(Job.state == "running").order_by(Job.id).limit(limit)).all(),
-            waiting=session.scalars(ready.limit(limit)).all(),
-            ended=session.scalars(ended.limit(limit)).all(),
+            queued=session.scalars(ready.limit(limit)).all(),
+            finished=session.scalars(finished.limit(limit)).all(),
         )
 
 
 def newest_steps(services: Services, limit: int) -> Sequence[TimelineEntry]:
-    """What happened last, whatever it happened to."""
+    """The most recent timeline entries of all certificates and orders."""
     with services.database.read() as session:
         return session.scalars(select(TimelineEntry).order_by(TimelineEntry.id.desc()).limit(limit)).all()
 
@@ -89,7 +89,7 @@ def failing_deliveries(services: Services, limit: int) -> Sequence[tuple[Deliver
 
 
 def destinations_health(services: Services) -> list[DestinationHealth]:
-    """All that are configured, in their order."""
+    """Every configured destination, in the order of the file."""
     newest = select(Delivery.destination, Delivery.delivered_at).order_by(Delivery.id.desc()).limit(_NEWEST).subquery()
     with services.database.read() as session:
         suspended = {row.destination: row for row in session.scalars(select(SuspendedDestination))}
@@ -99,7 +99,7 @@ def destinations_health(services: Services) -> list[DestinationHealth]:
             DestinationHealth(
                 name=name,
                 kind=str(getattr(destination.config, "kind", "")),
-                waiting=at_most(
+                pending=at_most(
                     session,
                     _of(name).where(Delivery.is_unfinished(), Delivery.state == DeliveryState.PENDING),
                 ),

@@ -1,4 +1,4 @@
-"""Who may see the pages: a session in a cookie, made from a token, and a secret in each form against forged ones."""
+"""Access to the pages: a session cookie, created from a token, and a secret in each form against forgery."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _LONGEST_TOKEN = 200
 
 
 def page[**P](*, scope: str = "read", by_domain: bool = False) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
-    """Let only those in who are signed in with this scope; others are sent to sign in.
+    """Require a session with this scope; anonymous visitors are redirected to sign in.
 
-    A token that is limited to domains comes in only where `by_domain` promises that the view looks at its domains.
+    A domain-restricted token is let in only where `by_domain` promises that the view honours its domains.
     """
 
     def decorate(view: Callable[P, Any]) -> Callable[P, Any]:
@@ -46,25 +46,25 @@ def page[**P](*, scope: str = "read", by_domain: bool = False) -> Callable[[Call
 @blueprint.get("/sign-in")
 def sign_in() -> Response:
     """The form."""
-    return _form(next=_safe(request.args.get("next", "")), problem="")
+    return _form(next=_safe(request.args.get("next", "")), error="")
 
 
 @blueprint.post("/sign-in")
 def begin_session() -> Any:
-    """A token for a session. Failures are limited by address; a valid token is let in all the same."""
+    """Exchange a token for a session. Failures are limited by address; a valid token is always accepted."""
     if _is_foreign():
         return _forged()
     token, wanted = request.form.get("token", ""), _safe(request.form.get("next", ""))
     try:
         session_id = sessions.sign_in(services(), token) if len(token) <= _LONGEST_TOKEN else None
     except MissingReadScopeError as error:
-        problem = f"{error} Sign in with one that was made with `--scope read` or `--scope admin`."
-        return _form(403, next=wanted, problem=problem)
+        reason = f"{error} Sign in with a token that has the scope read or admin."
+        return _form(403, next=wanted, error=reason)
     if session_id is None:
         wait = count_failure()
         if wait:
             return _too_many(wait, "Too many attempts without a valid token from this address.")
-        return _form(401, next=wanted, problem="Invalid token (mistyped, revoked or expired).")
+        return _form(401, next=wanted, error="Invalid token (mistyped, revoked or expired).")
     answer = redirect(wanted or url_for("dashboard.overview"), 303)
     answer.set_cookie(
         _cookie(),
@@ -81,7 +81,7 @@ def begin_session() -> Any:
 @blueprint.post("/sign-out")
 @page(by_domain=True)
 def end_session() -> Any:
-    """The session is over at once, not only forgotten by this browser."""
+    """End the session on the server, not only in this browser."""
     sessions.sign_out(services(), request.cookies.get(_cookie(), ""))
     answer = redirect(url_for("dashboard.sign_in"), 303)
     answer.delete_cookie(_cookie(), path="/", secure=_is_secure(), httponly=True, samesite="Strict")
@@ -93,7 +93,7 @@ def _form(status: int = 200, **values: Any) -> Response:
 
 
 def _demo_token() -> Path | None:
-    """Where `make run` has put a token, as long as DNSimple is simulated on this machine."""
+    """The file in which `make run` stores a token, while DNSimple is simulated on this machine."""
     settings = services().settings
     file = settings.data_dir / "demo.token"
     simulated = urlsplit(settings.dnsimple_base_url).hostname in {"localhost", "127.0.0.1", "::1"}
@@ -115,13 +115,13 @@ def _refusal(signed_in: SignedIn, scope: str, *, by_domain: bool) -> Response | 
 
 
 def who() -> Client:
-    """Who is signed in."""
+    """The client that is signed in."""
     return client()
 
 
 def _forged() -> Response:
-    detail = "The form did not come from a page of this session. Nothing was done; go back, reload and try again."
-    return message(403, "The form is not valid", detail)
+    detail = "The form was not sent from a page of this session. Nothing was changed; go back, reload and try again."
+    return message(403, "Invalid form", detail)
 
 
 def _too_many(wait: float, reason: str) -> Response:
@@ -131,7 +131,7 @@ def _too_many(wait: float, reason: str) -> Response:
 
 
 def _is_foreign() -> bool:
-    """Whether the browser says that another site's page sent the form."""
+    """Whether the browser reports that another site's page sent the form."""
     return request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}
 
 
@@ -140,7 +140,7 @@ def _is_secure() -> bool:
 
 
 def _cookie() -> str:
-    """With the prefix, browsers take it from this host alone, for all of it, and over TLS (RFC 6265bis)."""
+    """With the prefix, browsers accept it only from this host, for all its paths, and over TLS (RFC 6265bis)."""
     return "__Host-certcourier" if _is_secure() else "certcourier"
 
 
@@ -149,6 +149,6 @@ def _wanted() -> str:
 
 
 def _safe(path: str) -> str:
-    """A page of ours to go to after signing in, or nothing."""
+    """A path of the dashboard to go to after signing in, or nothing."""
     ours = path == "/dashboard" or path.startswith(("/dashboard/", "/dashboard?"))
     return path if ours and path.isprintable() and "\\" not in path else ""

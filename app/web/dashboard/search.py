@@ -1,4 +1,4 @@
-"""The certificates that somebody at the dashboard looks for: every query follows an index and reads one page of it."""
+"""The certificate search: every query follows an index and reads one page of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FINGERPRINT = 64
 
 @dataclass(frozen=True, slots=True)
 class CertificateFilter:
-    """What is looked for. `text`: the beginning of a domain, a name, a certificate's ID or its fingerprint."""
+    """What to search for. `text`: the beginning of a domain, a name, a certificate's ID or its fingerprint."""
 
     text: str = ""
     state: str = ""
@@ -110,7 +110,7 @@ def _identified(text: str) -> list[ColumnElement[bool]]:
 
 
 def _hex(text: str) -> str:
-    """A fingerprint as we keep it, however it was copied: `AB:CD:...` or `ab cd`."""
+    """A fingerprint as it is stored, however it was copied: `AB:CD:...` or `ab cd`."""
     digits = text.replace(":", "").replace(" ", "").lower()
     return digits if all(letter in "0123456789abcdef" for letter in digits) else ""
 

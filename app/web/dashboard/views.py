@@ -9,50 +9,48 @@ from urllib.parse import urlencode
 
 from flask import Response, abort, redirect, request, url_for
 
+from app.alerts.service_conditions import WORKER_SILENCE
 from app.certificates import queries
 from app.db.clock import read_now
+from app.db.models import OrderState
 from app.deliveries import suspension
 from app.identifiers import LARGEST_ID
 from app.operations import job_retry
-from app.operations.health import WORKER_SILENT
 from app.renewals.forecast import WEEKS, RenewalForecast
 from app.web.api.certificates import ListQuery
 from app.web.context import current, services
 from app.web.dashboard import lists
 from app.web.dashboard.blueprint import blueprint, render
 from app.web.dashboard.login import page, who
-from app.web.dashboard.overview import concerns as concerns_of
 from app.web.dashboard.overview import load_overview
 
 LIMIT = 50
 _SHORT = 20
-# What a redirect after a form may say; nothing of a URL is ever repeated on a page.
+# The notices that a redirect after a form can show; nothing from a URL is ever repeated on a page.
 DONE = {
-    "retried": "The job starts again.",
-    "gone": "There is no such dead job any more.",
-    "enabled": "The destination is enabled; what failed there starts again.",
+    "retried": "The job is queued again.",
+    "gone": "This job is no longer dead.",
+    "enabled": "Deliveries are resumed; failed ones are queued again.",
     "refetched": "The private key is being fetched again.",
-    "renewed": "The renewal is ordered.",
-    "renewing": "A renewal is on its way already.",
-    "redelivered": "The delivery begins anew.",
+    "renewed": "The renewal has been ordered.",
+    "renewing": "A renewal is already in progress.",
+    "redelivered": "The delivery is queued again.",
 }
 
 
 @blueprint.get("")
 @page(by_domain=True)
 def overview() -> Response:
-    """What needs attention first, then how things stand and what is to come."""
+    """Alerts first, then counts, upcoming renewals and recent activity."""
     domains = who().domains
     overview = load_overview(services(), domains)
-    outlook = current().outlooks.get(domains)
+    forecast = current().outlooks.get(domains)
     return render(
         "overview.html",
         overview=overview,
         now=overview.now,
-        concerns=concerns_of(overview, outlook.late),
-        weeks=_weeks(outlook),
-        most=max(outlook.days.values(), default=0),
-        failing=lists.failing_deliveries(services(), 5) if domains is None else (),
+        weeks=_weeks(forecast),
+        most=max(forecast.days.values(), default=0),
         steps=lists.newest_steps(services(), 8) if domains is None else (),
     )
 
@@ -61,9 +59,9 @@ def overview() -> Response:
 @blueprint.get("/<path:unknown>")
 @page(by_domain=True)
 def elsewhere(unknown: str = "") -> Any:
-    """What is no page of ours is told by one, for people."""
+    """The overview for `/`, and an error page for an unknown path."""
     if unknown:
-        abort(404, "There is no such page.")
+        abort(404, "This page does not exist.")
     return redirect(url_for("dashboard.overview"), 303)
 
 
@@ -75,16 +73,23 @@ def orders() -> Response:
     found = queries.list_orders(
         services(), domain=query.domain, state=query.state, cursor=cursor(), limit=LIMIT, domains=who().domains
     )
-    return render("orders.html", page=found, query=query, next_page=next_page(found.next_cursor), now=_now())
+    return render(
+        "orders.html",
+        page=found,
+        states=list(OrderState),
+        query=query,
+        next_page=next_page(found.next_cursor),
+        now=_now(),
+    )
 
 
 @blueprint.get("/orders/<order_id>")
 @page(by_domain=True)
 def order(order_id: str) -> Response:
-    """One order with its story."""
+    """One order with its timeline."""
     found = queries.find_order(services(), order_id[:40], domains=who().domains)
     if found is None:
-        abort(404, "There is no order with this ID.")
+        abort(404, "No order has this ID.")
     return render("order.html", order=found[0], certificate=found[1], timeline=found[2], now=_now())
 
 
@@ -107,16 +112,16 @@ def jobs() -> Response:
 @blueprint.post("/jobs/<int:job_id>/retry")
 @page(scope="admin")
 def retry_job(job_id: int) -> Any:
-    """Let a dead job start afresh."""
+    """Queue a dead job again."""
     with services().database.write() as session:
-        revived = job_id <= LARGEST_ID and job_retry.retry_job(services(), session, job_id, actor=who().actor)
-    return redirect(url_for("dashboard.jobs", done="retried" if revived else "gone"), 303)
+        retried = job_id <= LARGEST_ID and job_retry.retry_job(services(), session, job_id, actor=who().actor)
+    return redirect(url_for("dashboard.jobs", done="retried" if retried else "gone"), 303)
 
 
 @blueprint.get("/destinations")
 @page()
 def destinations() -> Response:
-    """Where certificates go, and whether they get there."""
+    """The destinations and their health."""
     found = lists.destinations_health(services())
     failing = lists.failing_deliveries(services(), LIMIT)
     return render("destinations.html", destinations=found, failing=failing, now=_now(), done=done())
@@ -125,9 +130,9 @@ def destinations() -> Response:
 @blueprint.post("/destinations/<name>/enable")
 @page(scope="admin")
 def enable_destination(name: str) -> Any:
-    """Deliver again to one that wanted no deliveries."""
+    """Resume deliveries to a suspended destination."""
     if suspension.resume(services(), name, actor=who().actor) is None:
-        abort(404, "No destination of this name is disabled.")
+        abort(404, "No suspended destination has this name.")
     return redirect(url_for("dashboard.destinations", done="enabled"), 303)
 
 
@@ -136,14 +141,13 @@ def enable_destination(name: str) -> Any:
 def dnsimple() -> Response:
     """The quota, the webhook and the workers."""
     overview = load_overview(services())
-    silent = WORKER_SILENT
-    return render("dnsimple.html", overview=overview, now=overview.now, silent=silent)
+    return render("dnsimple.html", overview=overview, now=overview.now, silence=WORKER_SILENCE)
 
 
 @blueprint.get("/audit")
 @page()
 def audit() -> Response:
-    """Who did what, newest first."""
+    """The audit trail, newest first."""
     found = lists.list_audit(services(), cursor=cursor(), limit=LIMIT)
     details = {entry.id: json.loads(entry.detail) for entry in found.rows}
     return render("audit.html", page=found, details=details, next_page=next_page(found.next_cursor), now=_now())
@@ -164,7 +168,7 @@ def cursor() -> str | None:
 
 
 def done() -> str:
-    """What a form has done just now."""
+    """The notice about the form that was just sent."""
     return DONE.get(request.args.get("done", ""), "")
 
 
@@ -178,9 +182,9 @@ def _now() -> Any:
         return read_now(session)
 
 
-def _weeks(outlook: RenewalForecast) -> list[list[dict[str, Any]]]:
-    """Calendar weeks from Monday on, today's first; what is late counts for no day."""
-    monday = outlook.today - timedelta(days=outlook.today.weekday())
+def _weeks(forecast: RenewalForecast) -> list[list[dict[str, Any]]]:
+    """Calendar weeks from Monday, beginning with the present one."""
+    monday = forecast.today - timedelta(days=forecast.today.weekday())
     days = [monday + timedelta(days=at) for at in range(7 * WEEKS)]
-    cells = [{"day": day, "count": outlook.days.get(day, 0), "past": day < outlook.today} for day in days]
+    cells = [{"day": day, "count": forecast.days.get(day, 0), "past": day < forecast.today} for day in days]
     return [cells[at : at + 7] for at in range(0, len(cells), 7)]

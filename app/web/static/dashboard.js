@@ -1,5 +1,5 @@
-// Live updates, and nothing that a page needs: the same page is fetched again and its content is put in.
-// Never while somebody is in it with the keyboard, has text selected, has opened something, or has paused it.
+// Live updates, which no page depends on: the same page is fetched again and its content is replaced, except while
+// it has the keyboard focus, selected text or an open section, or updates are paused.
 "use strict";
 (() => {
   const page = document.getElementById("page");

@@ -38,7 +38,7 @@ from tests.support.stack import free_port
 
 pytestmark = pytest.mark.both_databases
 
-DOCS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "reference" / "commands.md"
 OURS = ["ns1.dnsimple-edge.com.", "ns2.dnsimple-edge.net."]
 SOA = ["ns1.dnsimple-edge.com. admin.example. 1 2 3 4 5"]
 
@@ -78,7 +78,7 @@ def doctor(app: Flask, *arguments: str, status: int = 0) -> list[dict[str, Any]]
 
 def levels(findings: list[dict[str, Any]]) -> dict[str, str]:
     """The worst of each check."""
-    ranks = ["ok", "warning", "problem"]
+    ranks = ["ok", "warning", "critical"]
     found: dict[str, str] = {}
     for one in findings:
         found[one["check"]] = max(found.get(one["check"], "ok"), one["level"], key=ranks.index)
@@ -127,7 +127,7 @@ def test_a_database_that_is_away_is_a_problem_and_the_other_checks_go_on(simulat
     url = "postgresql://postgres@127.0.0.1:1/none"
     app = create_app(make_settings(url, simulator.url, tmp_path / "var"))
     findings = doctor(app, "--only", "database", "--only", "files", status=1)
-    assert levels(findings) == {"database": "problem", "files": "ok"}
+    assert levels(findings) == {"database": "critical", "files": "ok"}
     assert "DATABASE_URL" in findings[0]["remedy"]
 
 
@@ -139,20 +139,22 @@ def test_tables_that_are_not_current(app: Flask, services: Services) -> None:
 def test_a_token_that_is_rejected(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
     settings = make_settings(database_url, simulator.url, tmp_path / "var", dnsimple_api_token="wrong-token")
     said = only(create_app(settings), "token")
-    assert "problem: DNSimple rejects the token" in said
+    assert "critical: DNSimple rejects the token" in said
     assert "wrong-token" not in said
 
 
 def test_a_token_of_another_account(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
     settings = make_settings(database_url, simulator.url, tmp_path / "var", dnsimple_account_id=2020)
-    assert f"the token is of account {ACCOUNT}, DNSIMPLE_ACCOUNT_ID is 2020" in only(create_app(settings), "token")
+    assert f"the token belongs to account {ACCOUNT}, but DNSIMPLE_ACCOUNT_ID is 2020" in only(
+        create_app(settings), "token"
+    )
 
 
 def test_a_missing_scope_is_named(app: Flask, simulator: Simulator, domain: str) -> None:
     refusal = {"message": "Permission Denied. Required Scope: webhooks:*:read"}
     simulator.fault(method="GET", path_template="/{account}/webhooks", action="status", status=403, json=refusal)
     said = only(app, "permissions", "--domain", domain)
-    assert "ok: the token may list domains" in said
+    assert "ok: the token can list domains" in said
     assert "Required Scope: webhooks:*:read" in said
 
 
@@ -186,19 +188,19 @@ def test_no_worker_and_old_code(app: Flask, services: Services) -> None:
         RUNNING_VERSIONS["worker"].set(session, "0123456789ab")
     said = only(app, "workers")
     assert "start `flask worker`" in said
-    assert "worker run other code" in said
+    assert "worker run different code" in said
     assert len(code_version()) == 12
 
 
-def test_jobs_that_were_given_up_or_are_late(app: Flask, services: Services) -> None:
+def test_failed_and_late_jobs(app: Flask, services: Services) -> None:
     now = datetime.now(UTC)
     with services.database.write() as session:
-        session.add(Job(kind="prune", args={}, state="dead", finished_at=now))
+        session.add(Job(kind="refetch_key", args={}, state="dead", finished_at=now, last_error="no such key"))
         session.add(Job(kind="prune", args={}, run_at=now - timedelta(hours=1)))
-    said = only(app, "jobs")
-    assert "warning: jobs that were given up: 1" in said
-    assert "`flask jobs retry --all-dead`" in said
-    assert "problem: jobs that have been due for ten minutes: 1" in said
+    output = only(app, "jobs")
+    assert "critical: A job failed permanently: refetch_key: no such key" in output
+    assert "`flask jobs retry 1`" in output
+    assert "warning: Jobs are late: prune: 1 job is due and not started" in output
 
 
 def test_calls_that_are_stopped(app: Flask, services: Services) -> None:
@@ -208,17 +210,17 @@ def test_calls_that_are_stopped(app: Flask, services: Services) -> None:
         session.add(
             Quota(account_id=ACCOUNT, reset_at=until, blocked_until=until, blocked_reason="token rejected", **values)
         )
-    assert "token rejected" in only(app, "quota")
+    assert "token rejected; calls resume automatically" in only(app, "quota", status=0)
     with services.database.write() as session:
         session.get_one(Quota, ACCOUNT).blocked_token = digest_token("another's")
-    assert "all calls are stopped" not in only(app, "quota", status=0), "our calls go through"
+    assert "paused" not in only(app, "quota", status=0), "our calls go through"
 
 
 def test_looking_with_a_rejected_token_stops_nobody(services: Services, settings: Settings) -> None:
     wrong = create_app(settings.model_copy(update={"dnsimple_api_token": SecretStr("wrong")}))
     said = only(wrong, "token")
     assert "DNSimple rejects the token" in said
-    assert "see what the check `token` says" in only(wrong, "webhook")
+    assert "see the check `token`" in only(wrong, "webhook")
     assert "calls are left" in only(wrong, "quota", status=0)
     with services.database.read() as session:
         assert session.get_one(Quota, ACCOUNT).blocked_until is None
@@ -230,7 +232,7 @@ def test_a_destination_that_cannot_be_written(database_url: str, simulator: Simu
     file = tmp_path / "destinations.toml"
     file.write_text(f'[[destination]]\nname = "web"\nkind = "files"\npath = "{tmp_path}/file/below"\n')
     settings = make_settings(database_url, simulator.url, tmp_path / "var", destinations_file=file)
-    assert "problem: web:" in only(create_app(settings), "destinations")
+    assert "critical: web:" in only(create_app(settings), "destinations")
 
 
 def test_a_secret_that_others_can_read(app: Flask, settings: Settings) -> None:
@@ -248,13 +250,13 @@ def test_a_secret_that_others_can_read(app: Flask, settings: Settings) -> None:
 def test_a_secret_that_docker_hands_out_to_everybody_is_no_concern(
     app: Flask, settings: Settings, database_url: str, simulator: Simulator, tmp_path: Path
 ) -> None:
-    assert "by their owner alone" in only(app, "files", status=0)
+    assert "only by their owner" in only(app, "files", status=0)
     with folder_in("/run/secrets") as place:
         shutil.copy(settings.kek_file, place / "kek")
         (place / "kek").chmod(0o444)
         more = {"key_encryption_key_file": place / "kek"}
         other = create_app(make_settings(database_url, simulator.url, tmp_path / "var", **more))
-        assert "by their owner alone" in only(other, "files", status=0)
+        assert "only by their owner" in only(other, "files", status=0)
         other.extensions["certcourier"].services.database.close()
 
 
@@ -285,7 +287,7 @@ def test_a_clock_that_is_far_off_dnsimples(database_url: str, tmp_path: Path) ->
         said = only(create_app(make_settings(database_url, url, tmp_path / "var")), "clock")
         thread.join()
     assert "ok: this machine's clock and the database's" in said
-    assert "problem: this machine's clock and DNSimple's differ by" in said
+    assert "critical: this machine's clock and DNSimple's differ by" in said
     assert "NTP" in said
 
 
@@ -293,24 +295,29 @@ def test_certificates_that_were_not_renewed_in_time(app: Flask, services: Servic
     day = timedelta(days=1)
     assert "ok" in only(app, "certificates", status=0)
     add_certificate(services, 1, left=20 * day, lifetime=90 * day)
-    assert "warning: should have been renewed" in only(app, "certificates", status=0)
+    assert "warning: A renewal is overdue: l1:" in only(app, "certificates", status=0)
     add_certificate(services, 2, left=-day, lifetime=6 * day)
-    assert "or expired: a;" in only(app, "certificates")
+    assert "critical: A renewal is overdue: l2: certificate 2 expired" in only(app, "certificates")
     add_certificate(services, 3, left=5 * day, lifetime=6 * day, lineage=2)
-    assert "problem" not in only(app, "certificates", status=0)
+    assert "critical" not in only(app, "certificates", status=0)
 
 
 @pytest.mark.parametrize(
     ("records", "check", "level", "says"),
     [
-        ({"NS": ["ns1.elsewhere.example."]}, "delegation", "problem", "none of DNSimple's"),
-        ({"NS": [*OURS, "ns1.elsewhere.example."]}, "delegation", "problem", "ns1.elsewhere.example too"),
-        ({}, "delegation", "problem", "does not exist"),
-        ({"CAA": ['0 issue "other.example"']}, "caa", "problem", "allows other.example, not letsencrypt.org"),
-        ({"CAA": ['0 issue ";"']}, "caa", "problem", "allows nobody"),
+        ({"NS": ["ns1.elsewhere.example."]}, "delegation", "critical", "none of DNSimple's"),
+        (
+            {"NS": [*OURS, "ns1.elsewhere.example."]},
+            "delegation",
+            "critical",
+            "also delegated to ns1.elsewhere.example",
+        ),
+        ({}, "delegation", "critical", "does not exist"),
+        ({"CAA": ['0 issue "other.example"']}, "caa", "critical", "allows other.example, not letsencrypt.org"),
+        ({"CAA": ['0 issue ";"']}, "caa", "critical", "allows no authority"),
         ({"CAA": ['0 issue "letsencrypt.org; validationmethods=dns-01"']}, "caa", "ok", "allows letsencrypt.org"),
         ({"CAA": ['0 issue "letsencrypt.org"', '0 issuewild ";"']}, "caa", "warning", "no wildcard"),
-        ({"CAA": ['128 future "x"']}, "caa", "problem", "critical and unknown"),
+        ({"CAA": ['128 future "x"']}, "caa", "critical", "critical and unknown"),
         ({"CAA": ['0 iodef "mailto:a@example.com"']}, "caa", "ok", "allows letsencrypt.org"),
         ({"SOA": SOA, "DS": ["1 13 2 " + "AB" * 32]}, "dnssec", "ok", "is signed"),
         ({"SOA": SOA}, "dnssec", "ok", "is not signed"),
@@ -322,7 +329,7 @@ def test_what_the_dns_says_of_a_domain(
     known = {("a.example.", kind): texts for kind, texts in records.items()}
     with NameServer(known) as server:
         arguments = ("--domain", "a.example", "--resolver", server.address)
-        said = only(dns_app, check, *arguments, status=1 if level == "problem" else 0)
+        said = only(dns_app, check, *arguments, status=1 if level == "critical" else 0)
     assert said.startswith(level)
     assert says in said
 
@@ -346,7 +353,7 @@ def test_a_name_server_that_says_nothing_costs_its_checks_only(dns_app: Flask) -
     with NameServer({}, silent={"a.example."}) as server:
         arguments = ("--domain", "a.example", "--resolver", server.address, "--only", "files", "--seconds", "0.2")
         findings = doctor(dns_app, *arguments, "--only", "caa", status=1)
-    assert levels(findings) == {"files": "ok", "caa": "problem"}
+    assert levels(findings) == {"files": "ok", "caa": "critical"}
 
 
 @pytest.fixture
@@ -365,7 +372,7 @@ def test_a_check_that_hangs_or_breaks_is_a_finding_beside_the_others(services: S
     begun: list[str] = []
     found = list(run_checks(CheckContext(services), checks, seconds=0.05, begin=begun.append))
     hanging.set()
-    assert [(one.check, one.level) for one in found] == [("hangs", "problem"), ("breaks", "problem"), ("works", "ok")]
+    assert [(one.check, one.level) for one in found] == [("hangs", "critical"), ("breaks", "critical"), ("works", "ok")]
     assert begun == list(checks)
 
 

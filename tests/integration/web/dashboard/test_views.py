@@ -1,4 +1,4 @@
-"""The dashboard: who is let in, what the pages show, and that nothing of a stranger's words becomes markup."""
+"""The dashboard: access, what the pages show, and that foreign input never becomes markup."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from app import create_app
 from app.auth.tokens import create_token, revoke_token
 from app.db.clock import db_now
 from app.db.models import (
-    Alert,
     AuditEntry,
     Base,
     Certificate,
@@ -50,13 +49,13 @@ SCRIPT = "<script>alert(1)</script>"
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """Nobody to call: the dashboard itself never asks DNSimple."""
+    """Without a DNSimple: the dashboard never calls it."""
     return make_settings(database_url, "http://127.0.0.1:9", tmp_path / "var", failed_logins_per_minute=3)
 
 
 @pytest.fixture
 def browser(app: Flask, services: Services) -> FlaskClient:
-    """Somebody who is signed in and may press buttons."""
+    """A browser signed in with the scope admin."""
     return signed_in(app, services, "admin")
 
 
@@ -82,7 +81,7 @@ def add(services: Services, *rows: Base) -> None:
 
 
 def certificate(services: Services, number: int, domain: str, *, days: float = 60, **more: Any) -> None:
-    """An installed one with a lifetime of 90 days, so many of which are left."""
+    """A fetched certificate with a lifetime of 90 days, `days` of which are left."""
     now = datetime.now(UTC)
     lineage = {"names_digest": f"{number:064x}", "name": f"{domain}-{number}"}
     add(
@@ -114,16 +113,16 @@ def dead_job(services: Services, **more: Any) -> int:
     return job.id
 
 
-def test_a_stranger_sees_nothing_but_the_form_to_sign_in(app: Flask, services: Services) -> None:
+def test_an_anonymous_visitor_sees_only_the_sign_in_form(app: Flask, services: Services) -> None:
     certificate(services, 1, "a.example")
-    stranger = app.test_client()
+    visitor = app.test_client()
     for page in (*PAGES, "/certificates/1", "/orders/ord_1"):
-        answer = stranger.get(f"/dashboard{page}")
+        answer = visitor.get(f"/dashboard{page}")
         assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (303, "/dashboard/sign-in"), page
-    assert stranger.get("/dashboard/sign-in").status_code == 200
+    assert visitor.get("/dashboard/sign-in").status_code == 200
 
 
-def test_every_page_can_be_seen_by_a_token_that_reads(app: Flask, services: Services) -> None:
+def test_every_page_is_visible_to_a_token_with_the_scope_read(app: Flask, services: Services) -> None:
     certificate(services, 1, "a.example")
     browser = signed_in(app, services, "read")
     for page in (*PAGES, "/certificates/1"):
@@ -133,7 +132,7 @@ def test_every_page_can_be_seen_by_a_token_that_reads(app: Flask, services: Serv
         assert "<main" in answer.text
 
 
-def test_signing_in_leads_to_the_page_that_was_wanted(app: Flask, services: Services) -> None:
+def test_signing_in_leads_to_the_requested_page(app: Flask, services: Services) -> None:
     browser = app.test_client()
     asked = browser.get("/dashboard/certificates?q=a.example")
     page = browser.get(asked.headers["Location"]).text
@@ -150,7 +149,7 @@ def test_signing_in_never_leads_away(app: Flask, services: Services, wanted: str
     assert answer.headers["Location"] == "/dashboard"
 
 
-def test_the_cookie_is_for_this_site_alone_and_is_not_the_token(app: Flask, services: Services) -> None:
+def test_the_cookie_is_limited_to_this_site_and_is_not_the_token(app: Flask, services: Services) -> None:
     _, token = create_token(services, "Ann", ("read",))
     cookie = app.test_client().post("/dashboard/sign-in", data={"token": token}).headers["Set-Cookie"]
     assert cookie.startswith("certcourier=")
@@ -175,7 +174,7 @@ def test_over_https_the_cookie_is_secure_and_bound_to_the_host(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("services")
-def test_what_is_no_token_gets_no_session(app: Flask) -> None:
+def test_an_invalid_token_gets_no_session(app: Flask) -> None:
     browser = app.test_client()
     for token in ("", "certcourier_" + "A" * 43):
         answer = browser.post("/dashboard/sign-in", data={"token": token})
@@ -183,7 +182,7 @@ def test_what_is_no_token_gets_no_session(app: Flask) -> None:
         assert 'role="alert"' in answer.text
 
 
-def test_a_token_that_may_not_look_is_told_so_and_is_no_failed_try(app: Flask, services: Services) -> None:
+def test_a_token_without_the_scope_read_is_refused_but_is_no_failed_attempt(app: Flask, services: Services) -> None:
     browser = app.test_client()
     _, issuer = create_token(services, "issuer", ("issue",))
     for _ in range(5):
@@ -192,15 +191,15 @@ def test_a_token_that_may_not_look_is_told_so_and_is_no_failed_try(app: Flask, s
     assert "The token issuer is valid but lacks the scope `read`." in answer.text
 
 
-def test_an_address_that_is_no_page_is_told_by_a_page(app: Flask, browser: FlaskClient) -> None:
+def test_an_unknown_path_gets_an_error_page(app: Flask, browser: FlaskClient) -> None:
     answer = browser.get("/dashboard/xyz")
     assert (answer.status_code, answer.mimetype) == (404, "text/html")
-    assert "There is no such page." in answer.text
+    assert "This page does not exist." in answer.text
     assert browser.get("/dashboard/").headers["Location"] == "/dashboard"
-    assert app.test_client().get("/dashboard/xyz").headers["Location"].startswith("/dashboard/sign-in"), "for strangers"
+    assert app.test_client().get("/dashboard/xyz").headers["Location"].startswith("/dashboard/sign-in"), "for visitors"
 
 
-def test_every_page_leads_to_the_documentation_of_the_api(browser: FlaskClient) -> None:
+def test_every_page_links_to_the_api_reference(browser: FlaskClient) -> None:
     assert '<a href="/docs">' in browser.get("/dashboard").text
 
 
@@ -237,7 +236,7 @@ def test_signing_out_ends_the_session_itself(app: Flask, browser: FlaskClient) -
     assert thief.get("/dashboard").status_code == 303
 
 
-def test_sessions_that_are_over_are_deleted(browser: FlaskClient, services: Services) -> None:
+def test_expired_sessions_are_deleted(browser: FlaskClient, services: Services) -> None:
     assert browser.get("/dashboard").status_code == 200
     with services.database.write() as session:
         session.execute(update(DashboardSession).values(expires_at=db_now(-1)))
@@ -279,7 +278,7 @@ def test_a_form_from_another_site_cannot_even_sign_in(app: Flask, services: Serv
     assert (answer.status_code, "Set-Cookie" in answer.headers) == (403, False)
 
 
-def test_a_token_of_the_api_is_not_taken_for_a_session(client: FlaskClient) -> None:
+def test_an_api_token_is_not_accepted_as_a_session(client: FlaskClient) -> None:
     assert client.get("/dashboard").status_code == 303
 
 
@@ -288,16 +287,14 @@ def test_a_dead_job_is_retried_in_the_name_of_the_token(browser: FlaskClient, se
     page = browser.get("/dashboard/jobs").text
     assert "the disk is full" in page
     answer = post(browser, f"/dashboard/jobs/{job}/retry")
-    assert "The job starts again." in browser.get(answer.headers["Location"]).text
+    assert "The job is queued again." in browser.get(answer.headers["Location"]).text
     assert [one.state for one in jobs(services)] == ["ready"]
     with services.database.read() as session:
         entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "job.retried")).one()
     assert (entry.actor.endswith(" Ann"), entry.subject) == (True, str(job))
 
 
-def test_a_dead_job_whose_purpose_has_ended_says_what_to_do_instead_of_a_button(
-    browser: FlaskClient, services: Services
-) -> None:
+def test_a_dead_job_that_cannot_be_retried_shows_what_to_do_instead(browser: FlaskClient, services: Services) -> None:
     job = dead_job(services, kind="poll_issuance")
     page = browser.get("/dashboard/jobs").text
     assert f"/dashboard/jobs/{job}/retry" not in page
@@ -309,13 +306,13 @@ def test_a_job_that_is_not_dead_is_left_alone(browser: FlaskClient, services: Se
     with services.database.write() as session:
         session.execute(update(Job).values(state="done"))
     answer = post(browser, f"/dashboard/jobs/{job}/retry")
-    assert "There is no such dead job any more." in browser.get(answer.headers["Location"]).text
+    assert "This job is no longer dead." in browser.get(answer.headers["Location"]).text
     assert [one.state for one in jobs(services)] == ["done"]
     with services.database.read() as session:
         assert session.scalars(select(AuditEntry).where(AuditEntry.action == "job.retried")).all() == []
 
 
-def test_who_may_only_read_sees_no_button_and_cannot_press_it(app: Flask, services: Services) -> None:
+def test_a_read_only_token_sees_no_button_and_cannot_act(app: Flask, services: Services) -> None:
     job = dead_job(services)
     certificate(services, 1, "a.example")
     reader = signed_in(app, services, "read")
@@ -344,11 +341,11 @@ def test_every_button_needs_the_scope_admin_and_the_sessions_secret(app: Flask, 
         assert admin.post(path).status_code == 403, path
 
 
-def test_a_disabled_destination_is_enabled(browser: FlaskClient, services: Services) -> None:
+def test_a_suspended_destination_is_enabled(browser: FlaskClient, services: Services) -> None:
     (name,) = services.destinations
     add(services, SuspendedDestination(destination=name, reason="410 Gone"))
     assert "410 Gone" in browser.get("/dashboard/destinations").text
-    assert f"{name} wants no deliveries" in browser.get("/dashboard").text
+    assert f"{name}: deliveries are suspended: 410 Gone" in browser.get("/dashboard").text
     assert post(browser, f"/dashboard/destinations/{name}/enable").status_code == 303
     assert "410 Gone" not in browser.get("/dashboard/destinations").text
     assert post(browser, f"/dashboard/destinations/{name}/enable").status_code == 404
@@ -359,7 +356,7 @@ def test_a_certificate_is_delivered_again(browser: FlaskClient, services: Servic
     certificate(services, 1, "a.example", encrypted_key=b"sealed")
     add(services, Delivery(certificate_id=1, destination=name, state="delivered"))
     answer = post(browser, "/dashboard/certificates/1/redeliver", destination=name)
-    assert "The delivery begins anew." in browser.get(answer.headers["Location"]).text
+    assert "The delivery is queued again." in browser.get(answer.headers["Location"]).text
     assert [(job.kind, job.args["certificate_id"]) for job in jobs(services)] == [("deliver", 1)]
     assert post(browser, "/dashboard/certificates/1/redeliver", destination="nowhere").status_code == 409
 
@@ -367,9 +364,9 @@ def test_a_certificate_is_delivered_again(browser: FlaskClient, services: Servic
 def test_a_renewal_is_ordered_once_in_the_name_of_the_token(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example")
     answer = post(browser, "/dashboard/certificates/1/renew")
-    assert "The renewal is ordered." in browser.get(answer.headers["Location"]).text
+    assert "The renewal has been ordered." in browser.get(answer.headers["Location"]).text
     answer = post(browser, "/dashboard/certificates/1/renew")
-    assert "A renewal is on its way already." in browser.get(answer.headers["Location"]).text
+    assert "A renewal is already in progress." in browser.get(answer.headers["Location"]).text
     with services.database.read() as session:
         order = session.scalars(select(Order)).one()
         entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "renewal.ordered")).one()
@@ -382,7 +379,7 @@ def test_the_bare_address_leads_to_the_dashboard(anonymous: FlaskClient) -> None
     assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard")
 
 
-def test_what_was_replaced_is_not_renewed(browser: FlaskClient, services: Services) -> None:
+def test_a_replaced_certificate_is_not_renewed(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example", days=20)
     certificate(services, 2, "a.example", lineage_id=1)
     assert "/renew" not in browser.get("/dashboard/certificates/1").text
@@ -398,22 +395,17 @@ def test_an_older_certificate_is_not_delivered_over_a_newer_one(browser: FlaskCl
     assert jobs(services) == []
 
 
-def test_alarms_are_told_once_by_kind_with_what_they_are_about(browser: FlaskClient, services: Services) -> None:
-    dead_job(services)
-    alert = {"since": datetime.now(UTC), "detail": "port 443 is closed", "remedy": "see that it runs"}
-    add(
-        services,
-        Worker(id="w", host="host", pid=1),
-        *(Alert(kind="endpoint_unreachable", subject=f"a.example at web{n}", **alert) for n in range(4)),
-        Alert(kind="job_dead", subject="deliver certificate_id=1", **alert),
-        Alert(kind="quota_low", subject="over", resolved_at=datetime.now(UTC), **alert),
-    )
+def test_alerts_are_grouped_by_kind_with_examples(browser: FlaskClient, services: Services) -> None:
+    add(services, Worker(id="w", host="host", pid=1))
+    for number in range(1, 5):
+        certificate(services, number, f"a{number}.example")
+        add(services, Delivery(certificate_id=number, destination="files", state="failed", detail="disk full"))
+    dead_job(services, kind="refetch_key")
     page = browser.get("/dashboard").text
-    assert "<strong>4</strong> endpoints cannot be reached" in page
-    assert page.count("a.example at web") == 3
-    assert "A job was given up" in page
-    assert "jobs were given up" not in page
-    assert "quota" not in page[: page.index("How things stand")]
+    assert "4 deliveries are failing" in page
+    assert page.count("failed permanently: disk full") == 3
+    assert "A job failed permanently" in page
+    assert "quota" not in page[: page.index('id="status"')]
 
 
 def test_a_private_key_is_fetched_again(browser: FlaskClient, services: Services) -> None:
@@ -424,42 +416,38 @@ def test_a_private_key_is_fetched_again(browser: FlaskClient, services: Services
     assert post(browser, "/dashboard/certificates/99/refetch").status_code == 404
 
 
-def test_the_overview_is_calm_when_all_is_well(browser: FlaskClient, services: Services) -> None:
+def test_the_overview_without_alerts(browser: FlaskClient, services: Services) -> None:
     add(services, Worker(id="w", host="host", pid=1))
     certificate(services, 1, "a.example")
-    assert "Nothing needs attention." in browser.get("/dashboard").text
+    assert "No open alerts." in browser.get("/dashboard").text
 
 
-def test_the_overview_names_what_is_wrong_the_problems_first(browser: FlaskClient, services: Services) -> None:
+def test_the_overview_shows_critical_alerts_first(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example", days=5)
-    dead_job(services)
+    dead_job(services, kind="refetch_key", last_error="no such key")
     add(
         services,
-        Delivery(certificate_id=1, destination="certificates", state="failed", detail="no such folder"),
-        Job(kind="register_webhook", args={}, key="register_webhook", last_error="DNSimple: 503"),
+        Delivery(certificate_id=1, destination="files", state="failed", detail="no such folder"),
         Quota(
-            account_id=ACCOUNT, call_limit=2400, remaining=100, unknown_left=1, window_seconds=3600,
+            account_id=ACCOUNT, call_limit=2400, remaining=40, unknown_left=1, window_seconds=3600,
             reset_at=datetime.now(UTC) + timedelta(hours=1),
         ),
     )  # fmt: skip
     page = browser.get("/dashboard").text
     for words in (
-        "renewal is overdue",
-        "delivery was given up",
-        "job was given up",
-        "no worker is at work",
-        "the webhook cannot be checked",
-        "DNSimple: 503",
-        "the quota is nearly spent",
-        "100 of 2400 calls are left",
+        "A renewal is overdue",
+        "A delivery is failing",
+        "A job failed permanently",
+        "No worker is running",
+        "DNSimple&#39;s API quota is nearly used up",
+        "40 of 2400 API calls are left",
     ):
         assert words in page, words
-    levels = re.findall(r'<span class="hear">(problem|warning): ', page)
-    assert levels == sorted(levels)
-    assert len(levels) == 6
+    severities = re.findall(r'<span class="hear">(critical|warning): ', page)
+    assert severities == ["critical"] * 4 + ["warning"]
 
 
-def test_a_rejected_token_is_told(browser: FlaskClient, services: Services) -> None:
+def test_a_rejected_token_is_reported(browser: FlaskClient, services: Services) -> None:
     end = datetime.now(UTC) + timedelta(minutes=10)
     add(
         services,
@@ -468,11 +456,11 @@ def test_a_rejected_token_is_told(browser: FlaskClient, services: Services) -> N
             blocked_until=end, blocked_reason="401", blocked_token=services.token_digest,
         ),
     )  # fmt: skip
-    assert "DNSimple rejects our token" in browser.get("/dashboard").text
+    assert "DNSimple rejects the API token" in browser.get("/dashboard").text
     assert "stopped: DNSimple rejects our token" in browser.get("/dashboard/dnsimple").text
     with services.database.write() as session:
         session.execute(update(Quota).values(blocked_token="0" * 16))
-    assert "DNSimple rejects our token" not in browser.get("/dashboard").text, "another's token is not ours"
+    assert "DNSimple rejects the API token" not in browser.get("/dashboard").text, "another token is not ours"
     page = browser.get("/dashboard/dnsimple").text
     assert "rejects our token" not in page
     assert "paused" not in page
@@ -481,19 +469,18 @@ def test_a_rejected_token_is_told(browser: FlaskClient, services: Services) -> N
 def test_renewals_are_expected_thirty_days_before_expiry_and_not_of_what_was_replaced(services: Services) -> None:
     certificate(services, 1, "a.example", days=40)
     certificate(services, 2, "b.example", days=40, lineage_id=1, not_before=datetime.now(UTC) - timedelta(days=80))
-    outlook = compute_forecast(services)
-    assert outlook.days == {outlook.today + timedelta(days=10): 1}
-    assert outlook.late == 0
+    forecast = compute_forecast(services)
+    assert forecast.days == {forecast.today + timedelta(days=10): 1}
 
 
-def test_certificates_of_a_few_days_are_expected_at_half_their_life(services: Services) -> None:
+def test_short_lived_certificates_are_expected_at_half_their_lifetime(services: Services) -> None:
     now = datetime.now(UTC)
     certificate(services, 1, "a.example", not_before=now, not_after=now + timedelta(days=6))
-    outlook = compute_forecast(services)
-    assert outlook.days == {outlook.today + timedelta(days=3): 1}
+    forecast = compute_forecast(services)
+    assert forecast.days == {forecast.today + timedelta(days=3): 1}
 
 
-def test_a_certificate_tells_its_story_in_order(browser: FlaskClient, services: Services) -> None:
+def test_a_certificate_shows_its_timeline_in_order(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example")
     now = datetime.now(UTC)
     add(
@@ -507,14 +494,14 @@ def test_a_certificate_tells_its_story_in_order(browser: FlaskClient, services: 
         Delivery(certificate_id=1, destination="certificates", state="delivered", detail="here", delivered_at=now),
     )  # fmt: skip
     page = browser.get("/dashboard/certificates/1").text
-    timeline = page[page.index('id="story"') :]
+    timeline = page[page.index('id="timeline"') :]
     places = [timeline.index(words) for words in ("at DNSimple", "certificate.issue: queued", "to the files")]
     assert places == sorted(places)
     assert f"{1:064x}" in page
     assert "www.a.example" in page
 
 
-def test_an_event_that_a_step_tells_of_is_told_once(browser: FlaskClient, services: Services) -> None:
+def test_an_event_that_a_step_reports_is_shown_once(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example")
     at = datetime.now(UTC)
     about: dict[str, Any] = {"name": "certificate.issue", "certificate_id": 1}
@@ -526,7 +513,7 @@ def test_an_event_that_a_step_tells_of_is_told_once(browser: FlaskClient, servic
     )
     page = browser.get("/dashboard/certificates/1").text
     assert page.count("event received") == 1
-    assert page.count("certificate.issue: queued") == 1, "the one that no step tells of"
+    assert page.count("certificate.issue: queued") == 1, "the one that no step reports"
 
 
 def names(answer: TestResponse) -> list[str]:
@@ -593,7 +580,7 @@ def test_pages_follow_each_other_without_gap_or_double(browser: FlaskClient, ser
 
 @pytest.mark.parametrize("cursor", ["x", "bnVsbA==", "WyJhIl0=", "WzEsMiwzXQ==", "LTE="])
 @pytest.mark.parametrize("page", ["certificates", "certificates?q=a", "certificates?expiring=3", "events", "audit"])
-def test_a_cursor_that_is_none_of_ours_is_refused(browser: FlaskClient, page: str, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(browser: FlaskClient, page: str, cursor: str) -> None:
     answer = browser.get(f"/dashboard/{page}{'&' if '?' in page else '?'}cursor={cursor}")
     assert answer.status_code == 400
     assert "cursor" in answer.text
@@ -606,7 +593,7 @@ def test_a_link_to_the_next_page_stays_on_this_host(browser: FlaskClient, servic
     assert re.findall(r'href="([^"?]+)[^"]*" rel="next"', page) == ["/dashboard/certificates"]
 
 
-def test_a_limited_token_sees_its_domains_alone(app: Flask, many: Services) -> None:
+def test_a_domain_restricted_token_sees_only_its_domains(app: Flask, many: Services) -> None:
     browser = signed_in(app, many, "read", domains=["alpha.example"])
     assert names(browser.get("/dashboard/certificates")) == ["www.alpha.example"]
     assert names(browser.get("/dashboard/certificates?q=alp")) == ["www.alpha.example"]
@@ -621,7 +608,7 @@ def test_a_limited_token_sees_its_domains_alone(app: Flask, many: Services) -> N
         assert f'href="/dashboard{page}"' not in overview
 
 
-def test_what_strangers_write_never_becomes_markup(browser: FlaskClient, services: Services) -> None:
+def test_foreign_input_never_becomes_markup(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example", common_name=SCRIPT, names=[SCRIPT], serial='"><img src=x>', leaf_pem=SCRIPT)
     failure = {"type": "refused", "title": "", "detail": SCRIPT}
     add(
@@ -662,27 +649,27 @@ def test_every_page_forbids_foreign_and_inline_code(browser: FlaskClient) -> Non
 
 
 @pytest.mark.parametrize("page", ["orders", "certificates"])
-def test_a_mistyped_state_is_no_empty_list(browser: FlaskClient, page: str) -> None:
+def test_an_unknown_state_is_an_error(browser: FlaskClient, page: str) -> None:
     answer = browser.get(f"/dashboard/{page}?state=isued")
     assert answer.status_code == 400
     assert "must be one of" in answer.text
 
 
-def test_the_script_gets_a_fragment_and_people_a_page(browser: FlaskClient) -> None:
+def test_the_script_gets_a_fragment_and_a_browser_a_page(browser: FlaskClient) -> None:
     fragment = browser.get("/dashboard/jobs", headers={"X-Certcourier-Fragment": "1"}).text
-    assert "Given up" in fragment
+    assert "Failed: will not run again until retried" in fragment
     assert "<html" not in fragment
     assert "<html" in browser.get("/dashboard/jobs").text
 
 
-def test_static_files_need_no_session_and_there_are_no_others(app: Flask) -> None:
-    stranger = app.test_client()
+def test_only_the_static_files_need_no_session(app: Flask) -> None:
+    visitor = app.test_client()
     for name in ("dashboard.css", "dashboard.js", "dashboard.svg"):
-        answer = stranger.get(f"/dashboard/static/{name}")
+        answer = visitor.get(f"/dashboard/static/{name}")
         assert answer.status_code == 200
-        again = stranger.get(f"/dashboard/static/{name}", headers={"If-None-Match": answer.headers["ETag"]})
+        again = visitor.get(f"/dashboard/static/{name}", headers={"If-None-Match": answer.headers["ETag"]})
         assert again.status_code == 304
-    assert stranger.get("/dashboard/static/docs.css").status_code == 404
+    assert visitor.get("/dashboard/static/docs.css").status_code == 404
 
 
 def test_counts_end_at_a_thousand(browser: FlaskClient, services: Services) -> None:
@@ -692,6 +679,6 @@ def test_counts_end_at_a_thousand(browser: FlaskClient, services: Services) -> N
 
 
 @pytest.mark.parametrize("path", ["/certificates/99999999999999999999", "/certificates/7", "/orders/ord_7"])
-def test_what_is_not_there_is_told_as_a_page(browser: FlaskClient, path: str) -> None:
+def test_a_missing_record_gets_an_error_page(browser: FlaskClient, path: str) -> None:
     answer = browser.get(f"/dashboard{path}")
     assert (answer.status_code, answer.content_type) == (404, "text/html; charset=utf-8")
