@@ -37,7 +37,7 @@ def resume(services: Services, destination: str, *, actor: str) -> int | None:
         if suspended is None:
             return None
         session.delete(suspended)
-        record(session, actor=actor, action="destination.enabled", subject=destination)
+        record(session, actor=actor, action="destination.resumed", subject=destination)
         failed = select(Delivery).filter_by(destination=destination, state=DeliveryState.FAILED)
         owed = {row.certificate_id: row for row in session.scalars(failed.with_for_update())}
         given_up = select(Job).where(

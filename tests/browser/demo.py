@@ -44,7 +44,7 @@ def start(database_url: str, folder: Path, simulator: Simulator) -> Stack:
 
 
 def populate(stack: Stack, customers: tuple[str, ...] = CUSTOMERS, names: tuple[str, ...] = ("www",)) -> int:
-    """Order these names for all, let one fail and one delivery be given up; the ID of a certificate with a story."""
+    """Order these names, let one order and one delivery fail; the ID of a certificate with a timeline."""
     (stack.folder / "archive" / f"www.{BLOCKED}").write_text("a file where a folder should be")
     stack.simulator.outcome(FAILED, "failed")
     for domain in (FAILED, BLOCKED):
@@ -55,8 +55,8 @@ def populate(stack: Stack, customers: tuple[str, ...] = CUSTOMERS, names: tuple[
     return int(ids[0])
 
 
-def give_up(database: Database) -> int:
-    """A delivery that fails is tried for hours: let it have been given up. The job's ID."""
+def fail_delivery(database: Database) -> int:
+    """Let the failing delivery fail permanently, which would take days. The job's ID."""
 
     def failing() -> int | None:
         with database.read() as session:
@@ -66,14 +66,14 @@ def give_up(database: Database) -> int:
     number = wait_until(failing, "a delivery that fails", 60)
     assert number is not None
     with database.write() as session:
-        given_up = update(Job).where(Job.id == number)
-        session.execute(given_up.values(state="dead", finished_at=datetime.now(UTC), attempts=20, key=None))
+        dead = update(Job).where(Job.id == number)
+        session.execute(dead.values(state="dead", finished_at=datetime.now(UTC), attempts=20, key=None))
         session.execute(update(Delivery).where(Delivery.state == "failing").values(state="failed"))
     return number
 
 
 def spread_lifetimes(database: Database) -> None:
-    """As if the certificates had been issued over two months, so that renewals are to come every few days."""
+    """As if the certificates had been issued over two months, so that a renewal is expected every few days."""
     with database.write() as session:
         rows = session.scalars(select(Certificate).where(Certificate.fetched_at.is_not(None)).order_by(Certificate.id))
         for at, row in enumerate(rows):

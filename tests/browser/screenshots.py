@@ -50,7 +50,7 @@ def _make(program: str, folder: Path) -> None:
 def _take_all(browser: Browser, stack: Stack) -> None:
     number = demo.populate(stack, names=("www", "shop", "api"))
     database = Database(stack.environment["DATABASE_URL"])
-    demo.give_up(database)
+    demo.fail_delivery(database)
     demo.spread_lifetimes(database)
     database.close()
     token = stack.flask("tokens", "create", "Ann", "--scope", "admin").strip()

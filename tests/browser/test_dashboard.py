@@ -55,7 +55,7 @@ def database(stack: Stack) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def certificate_id(stack: Stack, database: Database) -> int:
     number = demo.populate(stack, demo.CUSTOMERS[:2])
-    demo.give_up(database)
+    demo.fail_delivery(database)
     return number
 
 
@@ -86,7 +86,7 @@ def sign_in(page: Page, stack: Stack, token: str) -> None:
 
 def violations(page: Page) -> list[str]:
     found: Any = Axe().run(page, options=_RULES).response
-    assert found["passes"], "axe has looked at nothing"
+    assert found["passes"], "axe checked nothing"
     return [f"{one['id']}: {node['html']}" for one in found["violations"] for node in one["nodes"]]
 
 
@@ -115,7 +115,7 @@ def test_a_narrow_page_does_not_scroll_sideways(page: Page, stack: Stack, token:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
 
 
-def test_signing_in_and_retrying_a_job_take_nothing_but_the_keyboard(
+def test_signing_in_and_retrying_a_job_need_only_the_keyboard(
     page: Page, stack: Stack, database: Database, token: str, certificate_id: int
 ) -> None:
     assert certificate_id
@@ -129,7 +129,7 @@ def test_signing_in_and_retrying_a_job_take_nothing_but_the_keyboard(
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     for _ in range(200):
         page.keyboard.press("Tab")
@@ -138,16 +138,16 @@ def test_signing_in_and_retrying_a_job_take_nothing_but_the_keyboard(
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
     page.keyboard.press("Enter")
-    expect(page.get_by_role("status")).to_contain_text("The job starts again.")
+    expect(page.get_by_role("status")).to_contain_text("The job is queued again.")
 
 
-def test_the_api_documentation_opens_with_any_user_and_the_token_as_the_password(
+def test_the_api_reference_opens_with_any_user_and_the_token_as_the_password(
     browser: Browser, stack: Stack, token: str
 ) -> None:
     context = browser.new_context(http_credentials={"username": "anybody", "password": token})
     page = context.new_page()
     sign_in(page, stack, token)
-    page.get_by_role("link", name="API documentation").click()
+    page.get_by_role("link", name="API reference").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Certcourier")
     assert page.url == f"{stack.url}/docs"
     context.close()
@@ -184,11 +184,11 @@ def test_everything_works_without_script(browser: Browser, stack: Stack, token: 
     sign_in(page, stack, token)
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Certificates").click()
     page.get_by_label("Name, ID or fingerprint").fill(demo.CUSTOMERS[0][:6])
-    page.get_by_role("button", name="Show").click()
+    page.get_by_role("button", name="Search").click()
     page.get_by_role("link", name=f"www.{demo.CUSTOMERS[0]}").click()
-    expect(page.get_by_role("heading", name="Story")).to_be_visible()
+    expect(page.get_by_role("heading", name="Timeline")).to_be_visible()
     page.get_by_role("button", name="Redeliver to edge").click()
-    expect(page.get_by_role("status")).to_contain_text("The delivery begins anew.")
+    expect(page.get_by_role("status")).to_contain_text("The delivery is queued again.")
     assert page.url.startswith(f"{stack.url}/dashboard/certificates/{certificate_id}")
     expect(page.get_by_role("button", name="Pause updates")).to_be_hidden()
     page.get_by_role("button", name="Sign out").click()
@@ -196,7 +196,7 @@ def test_everything_works_without_script(browser: Browser, stack: Stack, token: 
     context.close()
 
 
-def test_a_page_renews_itself_unless_it_is_paused(
+def test_a_page_updates_itself_unless_it_is_paused(
     page: Page, stack: Stack, database: Database, token: str, certificate_id: int
 ) -> None:
     assert certificate_id
@@ -228,8 +228,8 @@ def test_a_failing_delivery_is_on_the_overview_with_its_reason(
 ) -> None:
     assert certificate_id
     sign_in(page, stack, token)
-    attention = page.get_by_role("region", name="Needs attention")
-    expect(attention.get_by_text("given up").first).to_be_visible()
+    alerts = page.get_by_role("region", name="Alerts")
+    expect(alerts.get_by_text("failed permanently").first).to_be_visible()
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Destinations").click()
     expect(page.get_by_role("region", name="Failing deliveries").first).to_contain_text(f"www.{demo.BLOCKED}")
 

@@ -30,7 +30,7 @@ _SHORT = 20
 DONE = {
     "retried": "The job is queued again.",
     "gone": "This job is no longer dead.",
-    "enabled": "Deliveries are resumed; failed ones are queued again.",
+    "resumed": "Deliveries are resumed; failed ones are queued again.",
     "refetched": "The private key is being fetched again.",
     "renewed": "The renewal has been ordered.",
     "renewing": "A renewal is already in progress.",
@@ -127,13 +127,13 @@ def destinations() -> Response:
     return render("destinations.html", destinations=found, failing=failing, now=_now(), done=done())
 
 
-@blueprint.post("/destinations/<name>/enable")
+@blueprint.post("/destinations/<name>/resume")
 @page(scope="admin")
-def enable_destination(name: str) -> Any:
+def resume_destination(name: str) -> Any:
     """Resume deliveries to a suspended destination."""
     if suspension.resume(services(), name, actor=who().actor) is None:
         abort(404, "No suspended destination has this name.")
-    return redirect(url_for("dashboard.destinations", done="enabled"), 303)
+    return redirect(url_for("dashboard.destinations", done="resumed"), 303)
 
 
 @blueprint.get("/dnsimple")

@@ -322,7 +322,7 @@ def test_a_read_only_token_sees_no_button_and_cannot_act(app: Flask, services: S
         f"/jobs/{job}/retry",
         "/certificates/1/refetch",
         "/certificates/1/redeliver",
-        "/destinations/x/enable",
+        "/destinations/x/resume",
     ):
         assert post(reader, f"/dashboard{path}").status_code == 403, path
     assert [one.state for one in jobs(services)] == ["dead"]
@@ -341,14 +341,14 @@ def test_every_button_needs_the_scope_admin_and_the_sessions_secret(app: Flask, 
         assert admin.post(path).status_code == 403, path
 
 
-def test_a_suspended_destination_is_enabled(browser: FlaskClient, services: Services) -> None:
+def test_a_suspended_destination_is_resumed(browser: FlaskClient, services: Services) -> None:
     (name,) = services.destinations
     add(services, SuspendedDestination(destination=name, reason="410 Gone"))
     assert "410 Gone" in browser.get("/dashboard/destinations").text
     assert f"{name}: deliveries are suspended: 410 Gone" in browser.get("/dashboard").text
-    assert post(browser, f"/dashboard/destinations/{name}/enable").status_code == 303
+    assert post(browser, f"/dashboard/destinations/{name}/resume").status_code == 303
     assert "410 Gone" not in browser.get("/dashboard/destinations").text
-    assert post(browser, f"/dashboard/destinations/{name}/enable").status_code == 404
+    assert post(browser, f"/dashboard/destinations/{name}/resume").status_code == 404
 
 
 def test_a_certificate_is_delivered_again(browser: FlaskClient, services: Services) -> None:
