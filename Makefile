@@ -11,7 +11,7 @@ PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal $(PYTEST_OPTIONS
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help run test test-fast test-all check lint types imports security audit fuzz format docs reference lock chaos simulation bench screenshots clean
+.PHONY: help run test test-fast test-all check lint types imports security audit fuzz format docs reference lock chaos mutants simulation bench screenshots clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ lock: $(VENV)/.dev ## Compile requirements*.in into requirements*.txt with pinne
 
 chaos: $(VENV)/.dev ## Kill processes at 1,000 random instants under injected faults (half an hour)
 	$(BIN)/python -m tests.chaos --write docs/chaos.md
+
+mutants: $(VENV)/.dev ## Plant a bug for each invariant; the tests must find all of them
+	$(BIN)/python -m tests.mutants
 
 simulation: $(VENV)/.dev ## Simulate a year of 1,000 certificates with injected faults
 	nice $(BIN)/python -m tests.simulation
