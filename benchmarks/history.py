@@ -49,7 +49,7 @@ type MetricsCollector = dict[tuple[str, str], list[float]]
 
 
 def measure(kind: str) -> MetricsCollector:
-    """p99 in milliseconds by what was done and on which database, taken in turns."""
+    """p99 in milliseconds by operation and database, measured alternately."""
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
         simulator = stack.enter_context(Simulator(token=TOKEN, any_domain=True, rate_limit=10**9))
@@ -81,7 +81,7 @@ def measure(kind: str) -> MetricsCollector:
 
 
 def _signed_in(server: Servers) -> str:
-    """The cookie of somebody who looks at the dashboard."""
+    """The session cookie of a dashboard user."""
     answer = requests.post(
         server.url + "/dashboard/sign-in", data={"token": server.token}, allow_redirects=False, timeout=60
     )
@@ -91,7 +91,7 @@ def _signed_in(server: Servers) -> str:
 
 
 def _figures(server: Servers) -> float:
-    """Milliseconds that all figures of the database took when they were read last, cached by none."""
+    """Milliseconds that the last uncached collection of all database metrics took."""
     page = requests.get(server.url + "/metrics", headers=server.headers(), timeout=60).text
     (line,) = [line for line in page.splitlines() if line.startswith("certcourier_collector_duration_seconds ")]
     return float(line.split()[1]) * 1000

@@ -1,4 +1,4 @@
-"""Durable intake of webhooks, beside doing nothing, beside the tutorial, and beside bare commits."""
+"""Durable intake of webhooks, compared with a no-op, the tutorial, and bare commits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVENTS = f"/dnsimple/events/{WEBHOOK_SECRET}"
 
 @dataclass
 class EventIngestion:
-    """By server and number of connections, a run for each round."""
+    """Results by server and number of connections, one run per round."""
 
     database: str
     runs: defaultdict[tuple[str, int], list[Load]] = field(default_factory=lambda: defaultdict(list))
@@ -40,7 +40,7 @@ class EventIngestion:
 
 @contextmanager
 def new_database(kind: str, folder: Path) -> Iterator[str]:
-    """URL of a fresh one, dropped at the end."""
+    """URL of a new database, released at the end."""
     if kind == "SQLite":
         yield databases.new_sqlite_database(folder)
         return
@@ -50,7 +50,7 @@ def new_database(kind: str, folder: Path) -> Iterator[str]:
 
 
 def measure(kind: str) -> EventIngestion:
-    """Interleaved: in each round each server has its turn. No worker runs: what is measured is the intake."""
+    """Measure the servers in turn in each round. No worker runs: only intake is measured."""
     result = EventIngestion(kind)
     options = {"any_domain": True, "issue_delay": 0.0, "rate_limit": 10**9}
     with (

@@ -1,4 +1,4 @@
-"""Load by wrk, and the web servers that ours is compared with."""
+"""Load from wrk, and the web servers that Certcourier's is compared with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Load:
 
 
 def load(url: str, connections: int, seconds: float, *about: int, method: str = "POST", **headers: str) -> Load:
-    """As many requests as `connections` can carry. `about`: the certificate and domain that all events name."""
+    """Send as many requests as `connections` can carry. `about`: the certificate and domain that all events name."""
     if shutil.which("wrk") is None:
         sys.exit("the benchmarks need wrk: install Debian's package `wrk`")
     command = ["wrk", "-t", str(min(2, connections)), "-c", str(connections), "-d", f"{seconds:g}s", "--timeout", "30s"]
@@ -51,7 +51,7 @@ def load(url: str, connections: int, seconds: float, *about: int, method: str = 
 
 
 class Servers(Stack):
-    """Ours, and others under the same gunicorn with the same settings."""
+    """Certcourier's web server, and others under the same gunicorn with the same settings."""
 
     def start_other(self, name: str, application: str) -> str:
         """Its URL. `application` is `module:variable`."""
@@ -60,7 +60,7 @@ class Servers(Stack):
         return self.url_of(name)
 
     def wait_for(self, name: str) -> None:
-        """Until it answers at all."""
+        """Wait until the server responds."""
 
         def answers() -> bool:
             try:
@@ -72,5 +72,5 @@ class Servers(Stack):
 
 
 def spread(values: list[float]) -> str:
-    """Median, and from where to where."""
+    """Median and range."""
     return f"{median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"

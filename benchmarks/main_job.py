@@ -1,4 +1,4 @@
-"""The main job: calls per certificate, time from event to installed, memory."""
+"""The main job: calls per certificate, time from event to fetched, memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CERTIFICATES = 20
 
 @dataclass(frozen=True, slots=True)
 class MainJob:
-    """Figures of one database. Times in milliseconds, memory in MiB (proportional set size)."""
+    """Results for one database. Times in milliseconds, memory in MiB (proportional set size)."""
 
     database: str
     calls_per_certificate: list[int]

@@ -1,4 +1,4 @@
-"""A Flask application that does nothing: what gunicorn, Flask and the interpreter cost by themselves."""
+"""A Flask application that does nothing: the cost of gunicorn, Flask and the interpreter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ app = Flask(__name__)
 
 @app.post("/dnsimple/events/<secret>")
 def receive(secret: str) -> Response:
-    """Say that all is well, having done nothing."""
+    """Return 200 without doing anything."""
     return jsonify({"data": {"outcome": secret[:0]}})
 
 

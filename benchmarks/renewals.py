@@ -1,4 +1,4 @@
-"""Renewals while clients go on connecting, on real nginx, HAProxy and Caddy: handshakes that failed, time to served."""
+"""Renewals under load on real nginx, HAProxy and Caddy: failed handshakes, time to served."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RENEWALS = 10
 
 
 def measure(kind: str) -> Renewals:
-    """Ten renewals, one after the other, with four clients that make a new connection as soon as one has ended."""
+    """Ten renewals, one after the other, with four clients that reconnect continuously."""
     options = {"any_domain": True, "issue_delay": 0.1, "allow_http_webhooks": True}
     with tempfile.TemporaryDirectory() as name, Simulator(token=TOKEN, **options) as simulator:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Acknowledging webhooks while DNSimple takes its time, and while it does not."""
+"""Acknowledging webhooks while DNSimple is slow, and while it is not."""
 
 from __future__ import annotations
 

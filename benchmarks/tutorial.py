@@ -1,4 +1,4 @@
-"""The baseline: what DNSimple's tutorial does. The webhook's handler downloads the certificate itself, on no record."""
+"""The baseline: what DNSimple's tutorial does. The webhook's handler downloads the certificate and stores nothing."""
 
 from __future__ import annotations
 

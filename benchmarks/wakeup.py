@@ -1,4 +1,4 @@
-"""How soon an idle worker hears of a commit, and what listening costs."""
+"""How soon an idle worker is notified of a commit, and what listening costs."""
 
 from __future__ import annotations
 

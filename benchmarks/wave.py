@@ -20,7 +20,7 @@ _INSTALLS = ("/download", "/private_key")
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """What became of the quota. `share` is of the windows that were full of work."""
+    """How the quota was used. `share` covers the windows that were full of work."""
 
     database: str
     certificates: int
@@ -32,7 +32,7 @@ class Wave:
 
 
 def measure(kind: str, certificates: int) -> Wave:
-    """Install so many certificates, then have all of them renewed at once under a small quota."""
+    """Fetch this number of certificates, then have all of them renewed at once under a small quota."""
     options = {
         "any_domain": True,
         "issue_delay": 0.0,
@@ -45,7 +45,7 @@ def measure(kind: str, certificates: int) -> Wave:
         new_database(kind, Path(name)) as url,
         Simulator(token=TOKEN, **options) as simulator,
     ):
-        # Looking for lost events is left out: its share is fixed, and of an hour that is not compressed.
+        # Reconciliation is left out: its share is fixed, and of an hour that is not compressed.
         stack = Stack(url, Path(name), simulator, reconcile_percent=0)
         try:
             stack.start()
@@ -87,7 +87,7 @@ def _wait_delivered(stack: Stack, simulator: Simulator, certificates: int) -> No
 
 
 def _per_window(calls: list[dict[str, object]]) -> list[int]:
-    """Calls that installed something, by window; DNSimple's windows begin with their first call."""
+    """Calls that fetched something, by window; DNSimple's windows begin with their first call."""
     begun, counts = -1e18, list[int]()
     for call in sorted(calls, key=lambda call: float(str(call["at"]))):
         at = float(str(call["at"]))

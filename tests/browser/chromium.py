@@ -24,7 +24,7 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def chromium(program: str) -> Iterator[Browser]:
-    """A browser that asks nobody but the pages' own host."""
+    """A browser that connects only to the pages' own host."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(_ARGUMENTS))
         yield browser

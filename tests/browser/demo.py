@@ -1,4 +1,4 @@
-"""A platform with customers, as a demonstration: real orders through the simulator, some of which go wrong."""
+"""A platform with customers, for demonstration: real orders through the simulator, some of which fail."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def token(stack: Stack) -> str:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A fresh profile whose console stays silent: no script error, nothing that the policy had to block."""
+    """A fresh profile whose console stays silent: no script error, nothing blocked by the policy."""
     context = browser.new_context()
     page = context.new_page()
     said: list[str] = []

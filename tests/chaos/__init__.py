@@ -1,1 +1,1 @@
-"""Programs that attack the promises: processes killed at every instant, answers lost, webhooks dropped and forged."""
+"""Attacks on the guarantees: processes killed at every instant, answers lost, webhooks dropped and forged."""

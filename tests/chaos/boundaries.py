@@ -1,4 +1,4 @@
-"""A certificate's life, killed before and after every one of its commits, and taken up again."""
+"""A certificate's lifecycle, killed before and after each of its commits, and resumed."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ type When = Literal["before", "after"]
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """An order, its event, a renewal, its event: everything that happens to one domain."""
+class Lifecycle:
+    """An order, its event, a renewal and its event for one domain."""
 
     settings: Settings
     simulator_url: str
     domain: str
 
-    def lives_until(self, commit: int, when: When, plant: Callable[[], None] = lambda: None) -> bool:
-        """Live it in a child process that is killed at this commit. False if there are not that many.
+    def run_until(self, commit: int, when: When, plant: Callable[[], None] = lambda: None) -> bool:
+        """Run the lifecycle in a child process that is killed at this commit. False if there are fewer commits.
 
         `plant` may break the code in the child.
         """
@@ -45,7 +45,7 @@ class Life:
                 plant()
                 services, client = self._open()
                 die_at(services.database, commit, when)
-                self._live(services, client)
+                self._run(services, client)
                 status = 0
             finally:
                 os._exit(status)
@@ -53,16 +53,16 @@ class Life:
         assert status in {0, -signal.SIGKILL}, f"the child ended with status {status}"
         return status != 0
 
-    def goes_on(self) -> list[str]:
-        """What a client, DNSimple and the workers do anyway; then every violation that can be seen."""
+    def resume(self) -> list[str]:
+        """Resume as clients, DNSimple and the workers would. Returns the violations."""
         services, client = self._open()
         try:
             let_leases_end(services)
             drain(services, ahead=True)
             states = [certificate["state"] for certificate in self._simulator().certificates(self.domain)]
             if len(states) > 1 and "new" in states:
-                return ["bought once"]  # one of them for nothing
-            self._live(services, client)
+                return ["purchased once"]  # one of them needlessly
+            self._run(services, client)
             drain(services, ahead=True)
             return self._violations(services)
         finally:
@@ -82,12 +82,12 @@ class Life:
         return services, client
 
     def _simulator(self) -> Simulator:
-        """A handle of this process's own on the simulator that runs already."""
+        """A handle of this process for the running simulator."""
         simulator = Simulator()
         simulator.url = self.simulator_url
         return simulator
 
-    def _live(self, services: Services, client: FlaskClient) -> None:
+    def _run(self, services: Services, client: FlaskClient) -> None:
         simulator = self._simulator()
         if not self._was_acknowledged("order"):
             headers = {"Idempotency-Key": self.domain}
@@ -96,46 +96,46 @@ class Life:
             self._acknowledged("order").touch()
         drain(services)
         first = min(simulator.certificates(self.domain), key=_by_id)["id"]
-        self._hear(services, client, simulator, first)
+        self._post_event(services, client, simulator, first)
         if len(simulator.certificates(self.domain)) == 1:
             simulator.renew(first)
-        self._hear(services, client, simulator, max(simulator.certificates(self.domain), key=_by_id)["id"])
+        self._post_event(services, client, simulator, max(simulator.certificates(self.domain), key=_by_id)["id"])
 
-    def _hear(self, services: Services, client: FlaskClient, simulator: Simulator, certificate_id: int) -> None:
-        """DNSimple posts the event until it is acknowledged; then the workers do what there is to do."""
+    def _post_event(self, services: Services, client: FlaskClient, simulator: Simulator, certificate_id: int) -> None:
+        """Post the event until it is acknowledged, then run the jobs."""
         simulator.wait_until_issued(self.domain, certificate_id)
         identifier = f"event-{certificate_id}"
         if not self._was_acknowledged(identifier):
-            told = event(certificate_id, simulator.domain_id(self.domain), request_identifier=identifier)
-            assert client.post(f"/dnsimple/events/{WEBHOOK_SECRET}", json=told).status_code == 200
+            posted = event(certificate_id, simulator.domain_id(self.domain), request_identifier=identifier)
+            assert client.post(f"/dnsimple/events/{WEBHOOK_SECRET}", json=posted).status_code == 200
             self._acknowledged(identifier).touch()
         drain(services)
 
     def _acknowledged(self, what: str) -> Path:
-        """Exists once the client, or DNSimple, has heard that it need not ask again."""
+        """A file that exists once the client, or DNSimple, was acknowledged."""
         return self.settings.data_dir / f"{self.domain}.{what}"
 
     def _was_acknowledged(self, what: str) -> bool:
         return self._acknowledged(what).exists()
 
     def _violations(self, services: Services) -> list[str]:
-        bought = sorted(certificate["id"] for certificate in self._simulator().certificates(self.domain))
+        purchased = sorted(certificate["id"] for certificate in self._simulator().certificates(self.domain))
         with services.database.read() as session:
             installed = session.scalars(select(Certificate).where(Certificate.domain == self.domain)).all()
             deliveries = session.scalars(
                 select(Delivery).join(Certificate).where(Certificate.domain == self.domain).order_by(Delivery.id)
             ).all()
-            events = session.scalars(select(Event.certificate_id).where(Event.certificate_id.in_(bought))).all()
-            owed = session.scalars(select(Job).where(Job.finished_at.is_(None))).all()
-        newest = next((one.leaf_pem for one in installed if bought and one.id == bought[-1]), None)
+            events = session.scalars(select(Event.certificate_id).where(Event.certificate_id.in_(purchased))).all()
+            unfinished = session.scalars(select(Job).where(Job.finished_at.is_(None))).all()
+        newest = next((one.leaf_pem for one in installed if purchased and one.id == purchased[-1]), None)
         served = Path(self.settings.data_dir) / "certificates" / f"www.{self.domain}" / "cert.pem"
         checks = {
-            "bought once": len(bought) == 2,
-            "all installed": sorted(one.id for one in installed if one.fetched_at) == bought,
+            "purchased once": len(purchased) == 2,
+            "all fetched": sorted(one.id for one in installed if one.fetched_at) == purchased,
             "one lineage": len({one.lineage_id for one in installed}) == 1,
-            "each delivered once": [one.certificate_id for one in deliveries if one.state == "delivered"] == bought,
-            "each event on record once": sorted(number or 0 for number in events) == bought,
-            "nothing owed": not owed,
+            "each delivered once": [one.certificate_id for one in deliveries if one.state == "delivered"] == purchased,
+            "each event on record once": sorted(number or 0 for number in events) == purchased,
+            "nothing unfinished": not unfinished,
             "the newest is in place": served.exists() and served.read_text() == newest,
         }
         return [name for name, holds in checks.items() if not holds]

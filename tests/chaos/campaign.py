@@ -22,7 +22,7 @@ from app.db.models import Domain, Job
 from app.jobs.kinds import PERIODS, JobKind
 from app.jobs.queue import Queue
 from tests.chaos.checks import Evidence, find_violations
-from tests.chaos.crowd import Crowd
+from tests.chaos.clients import Clients
 from tests.chaos.reader import Reader
 from tests.support import databases
 from tests.support.harness import TOKEN
@@ -39,7 +39,7 @@ RATES = {
     "certificate-refunded": 0.01, "key-removed": 0.01, "chain-reversed": 0.03, "wrong-key": 0.02,
 }  # fmt: skip
 _SETTLE_SECONDS = 240
-# Two or three processes are killed in turn, and take a second to start: most get to do something before they die.
+# Two or three processes are killed in turn, and take a second to start: most do some work before they die.
 _PAUSES_SECONDS = (0.05, 2.5)
 
 
@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """What was done to it, and what it did wrong."""
+    """What was done, and the violations."""
 
     plan: Plan
     seconds: float = 0.0
@@ -67,7 +67,7 @@ class Report:
 
 
 def run(plan: Plan) -> Report:
-    """Torture it, let it come to rest, and look at everything it promised."""
+    """Run the campaign, wait until all work is done, and check every guarantee."""
     report, started = Report(plan), time.monotonic()
     with (
         tempfile.TemporaryDirectory() as name,
@@ -81,14 +81,14 @@ def run(plan: Plan) -> Report:
             stack.start()
             _start_more(plan, stack)
             with Reader(folder / "var" / "certificates") as reader:
-                crowd = _torture(plan, stack, simulator, database, report)
+                clients = _attack(plan, stack, simulator, database, report)
                 report.faults.update(simulator.thrown())
-                _let_it_rest(stack, simulator, database, crowd)
+                _settle(stack, simulator, database, clients)
                 reader.look()
             metrics = requests.get(f"{stack.url}/metrics", headers=stack.headers(), timeout=30)
             ends = stack.stop()
             stack.processes.clear()
-            evidence = Evidence(folder, database, simulator, crowd, reader, metrics.content, report.killed_at, ends)
+            evidence = Evidence(folder, database, simulator, clients, reader, metrics.content, report.killed_at, ends)
             report.violations = find_violations(evidence)
             report.done.update(evidence.counts())
         finally:
@@ -139,7 +139,7 @@ def _stack(plan: Plan, url: str, folder: Path, simulator: Simulator) -> Stack:
 
 
 def _webs(plan: Plan) -> list[str]:
-    """SQLite has one web process; PostgreSQL as many as wanted."""
+    """SQLite has one web process; PostgreSQL may have several."""
     return ["web"] if plan.database == "sqlite" else ["web", "second web"]
 
 
@@ -149,21 +149,21 @@ def _start_more(plan: Plan, stack: Stack) -> None:
         stack.start_web(web)
 
 
-def _torture(plan: Plan, stack: Stack, simulator: Simulator, database: Database, report: Report) -> Crowd:
+def _attack(plan: Plan, stack: Stack, simulator: Simulator, database: Database, report: Report) -> Clients:
     rng, pause = random.Random(plan.seed), threading.Event()
-    with Crowd(stack, simulator, database, _webs(plan), rng) as crowd:
+    with Clients(stack, simulator, database, _webs(plan), rng) as clients:
         for number in range(1, plan.kills + 1):
             pause.wait(rng.uniform(*_PAUSES_SECONDS))
             victim = rng.choice(sorted(stack.processes))
             report.killed_at.append(time.time())
             report.faults[f"kill -9 of {_kill(stack, victim, rng)}"] += 1
             if number % 25 == 0:
-                plan.progress(f"{plan.database}: {number} of {plan.kills} kills, {len(crowd.accepted)} orders")
-    return crowd
+                plan.progress(f"{plan.database}: {number} of {plan.kills} kills, {len(clients.accepted)} orders")
+    return clients
 
 
 def _kill(stack: Stack, victim: str, rng: random.Random) -> str:
-    """A worker, a web server with its processes, or one of its processes alone, which it starts again itself."""
+    """A worker, a web server with its processes, or one of its processes alone, which gunicorn restarts."""
     if "worker" in victim:
         stack.kill(victim)
         stack.start_worker(victim)
@@ -177,39 +177,41 @@ def _kill(stack: Stack, victim: str, rng: random.Random) -> str:
     return "a web server"
 
 
-def _let_it_rest(stack: Stack, simulator: Simulator, database: Database, crowd: Crowd) -> None:
-    """No more faults, and time goes fast; then every domain is looked at once, as happens in the course of days."""
+def _settle(stack: Stack, simulator: Simulator, database: Database, clients: Clients) -> None:
+    """Stop the faults and expedite jobs; then reconcile every domain once, as happens in the course of days."""
     simulator.clear_faults()
     simulator.control("POST", "/settings", {"rate_limit": 1_000_000})
     wait_until(stack.is_ready, "ready again", 60)
-    _wait_for_rest(simulator, database, crowd)
+    _wait_until_idle(simulator, database, clients)
     queue = Queue(database)
     with database.write() as session:
         session.execute(update(Domain).values(last_checked_at=None))
 
-    def looked_at_all() -> bool:
+    def all_checked() -> bool:
         with database.write() as session:
             queue.enqueue(session, JobKind.RECONCILE)
-        _wait_for_rest(simulator, database, crowd)
+        _wait_until_idle(simulator, database, clients)
         with database.read() as session:
             return not session.scalar(select(func.count()).select_from(Domain).where(Domain.last_checked_at.is_(None)))
 
-    wait_until(looked_at_all, "every domain looked at", _SETTLE_SECONDS)
-    _wait_for_rest(simulator, database, crowd)
+    wait_until(all_checked, "every domain checked", _SETTLE_SECONDS)
+    _wait_until_idle(simulator, database, clients)
 
 
-def _wait_for_rest(simulator: Simulator, database: Database, crowd: Crowd) -> None:
+def _wait_until_idle(simulator: Simulator, database: Database, clients: Clients) -> None:
     periodic = PERIODS.keys() - {JobKind.RECONCILE}
 
-    def resting() -> bool:
-        crowd.hurry()
+    def is_idle() -> bool:
+        clients.hurry()
         state = simulator.state()
         with database.read() as session:
-            owed = select(func.count()).select_from(Job).where(Job.finished_at.is_(None), Job.kind.not_in(periodic))
+            unfinished = (
+                select(func.count()).select_from(Job).where(Job.finished_at.is_(None), Job.kind.not_in(periodic))
+            )
             return (
-                not session.scalar(owed)
+                not session.scalar(unfinished)
                 and not state["outstanding_deliveries"]
                 and not state["certificates"].get("requesting")
             )
 
-    wait_until(resting, "nothing owed any more", _SETTLE_SECONDS)
+    wait_until(is_idle, "all work done", _SETTLE_SECONDS)

@@ -1,4 +1,4 @@
-"""What was promised, compared with what is there when everything has come to rest."""
+"""The guarantees, compared with the state after all work is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy import inspect, select, text
 from app.db.database import Database
 from app.db.models import Certificate, Delivery, Event, Job, Order, TimelineEntry
 from app.jobs.kinds import PERIODS, JobKind
-from tests.chaos.crowd import Crowd
+from tests.chaos.clients import Clients
 from tests.chaos.reader import Reader
 from tests.support.simulator_process import Simulator
 
@@ -31,14 +31,14 @@ _ENCODED = (b"UFJJVkFURSBLRV", b"BSSVZBVEUgS0VZ", b"QUklWQVRFIEtFW")
 
 @dataclass
 class Evidence:
-    """Everything that remembers something."""
+    """All sources of evidence."""
 
     folder: Path
     database: Database
     simulator: Simulator
-    crowd: Crowd
+    clients: Clients
     reader: Reader
-    # What `GET /metrics` said of it all.
+    # The response of `GET /metrics`.
     metrics: bytes
     # Seconds since the epoch.
     killed_at: list[float]
@@ -57,7 +57,7 @@ class Evidence:
 
     @cached_property
     def at_dnsimple(self) -> dict[str, list[dict[str, Any]]]:
-        """By domain, oldest first, each with `usable`: it is issued, and its key is there and fits."""
+        """By domain, oldest first, each with `usable`: it is issued, and its key exists and matches."""
         found = {}
         for domain in self.orders:
             documents = sorted(self.simulator.certificates(domain), key=lambda document: int(document["id"]))
@@ -76,17 +76,17 @@ class Evidence:
         )
 
     def newest_usable(self, domain: str) -> int | None:
-        """The ID of the newest certificate that is any good."""
+        """The ID of the newest usable certificate."""
         return next((int(one["id"]) for one in reversed(self.at_dnsimple[domain]) if one["usable"]), None)
 
     def counts(self) -> dict[str, int]:
-        """How much was going on."""
-        bought = sum(len(documents) for documents in self.at_dnsimple.values())
+        """How much work was done."""
+        purchased = sum(len(documents) for documents in self.at_dnsimple.values())
         return {
-            "orders acknowledged": len(self.crowd.accepted),
-            "orders refused": len(self.crowd.refused),
-            "events acknowledged": len(self.crowd.heard),
-            "certificates at DNSimple": bought,
+            "orders acknowledged": len(self.clients.accepted),
+            "orders refused": len(self.clients.refused),
+            "events acknowledged": len(self.clients.acknowledged),
+            "certificates at DNSimple": purchased,
             "certificates fetched": sum(one.fetched_at is not None for one in self.certificates.values()),
             "calls to DNSimple": len(self.simulator.calls()),
             "reads of published pairs": self.reader.looks,
@@ -95,7 +95,7 @@ class Evidence:
 
 
 def find_violations(evidence: Evidence) -> dict[str, list[str]]:
-    """For each promise that was broken, what shows it. Empty is what we want."""
+    """For each guarantee that was violated, the evidence."""
     found = {name: [f"{count} times"] for name, count in evidence.reader.violations.items()}
     for name, look in PROMISES.items():
         broken = list(look(evidence))
@@ -106,7 +106,7 @@ def find_violations(evidence: Evidence) -> dict[str, list[str]]:
 
 def _lost_orders(evidence: Evidence) -> Iterator[str]:
     known = {order.id: order for order in evidence.orders.values()}
-    yield from (number for number in evidence.crowd.accepted.values() if number not in known)
+    yield from (number for number in evidence.clients.accepted.values() if number not in known)
     yield from (f"{order.id} {order.state}" for order in known.values() if order.state not in {"fetched", "failed"})
 
 
@@ -117,12 +117,12 @@ def _failed_for_nothing(evidence: Evidence) -> Iterator[str]:
             yield f"{order.id} {order.failure}"
 
 
-def _bought_twice(evidence: Evidence) -> Iterator[str]:
+def _purchased_twice(evidence: Evidence) -> Iterator[str]:
     for domain, documents in evidence.at_dnsimple.items():
-        bought = [document["id"] for document in documents if document["id"] not in evidence.crowd.renewed]
-        was_accepted = domain in evidence.crowd.accepted and evidence.orders[domain].state != "failed"
-        if len(bought) > 1 or (was_accepted and not bought):
-            yield f"{domain} {bought}"
+        purchased = [document["id"] for document in documents if document["id"] not in evidence.clients.renewed]
+        was_accepted = domain in evidence.clients.accepted and evidence.orders[domain].state != "failed"
+        if len(purchased) > 1 or (was_accepted and not purchased):
+            yield f"{domain} {purchased}"
 
 
 def _not_in_place(evidence: Evidence) -> Iterator[str]:
@@ -135,22 +135,22 @@ def _not_in_place(evidence: Evidence) -> Iterator[str]:
             yield f"{domain} {newest} of {[(one['id'], one['state'], one['usable']) for one in documents]}"
 
 
-def _unusable_installed(evidence: Evidence) -> Iterator[str]:
+def _unusable_fetched(evidence: Evidence) -> Iterator[str]:
     unusable = {one["id"] for documents in evidence.at_dnsimple.values() for one in documents if not one["usable"]}
     yield from (str(number) for number, one in evidence.certificates.items() if one.fetched_at and number in unusable)
 
 
 def _done_twice(evidence: Evidence) -> Iterator[str]:
     with evidence.database.read() as session:
-        told = session.execute(select(TimelineEntry.certificate_id, TimelineEntry.step)).all()
+        recorded = session.execute(select(TimelineEntry.certificate_id, TimelineEntry.step)).all()
         delivered = session.execute(select(Delivery.certificate_id, Delivery.destination)).all()
-    steps = Counter((number, step) for number, step in told)
+    steps = Counter((number, step) for number, step in recorded)
     deliveries = Counter((number, name) for number, name in delivered)
-    told_once = {"purchased", "fetched", "verified"}
-    yield from (f"{number} {step}" for (number, step), count in steps.items() if count > 1 and step in told_once)
+    recorded_once = {"purchased", "fetched", "verified"}
+    yield from (f"{number} {step}" for (number, step), count in steps.items() if count > 1 and step in recorded_once)
     yield from (f"{number} at {name}" for (number, name), count in deliveries.items() if count > 1)
     for number, certificate in evidence.certificates.items():
-        # Once, and again for each older one of its lineage that may have come to its end behind it.
+        # Once, and again for each older one of its lineage whose delivery may have finished after it.
         older = (one for one, other in evidence.certificates.items() if other.lineage_id == certificate.lineage_id)
         most = 1 + sum(steps[one, "delivered"] for one in older if one < number)
         if steps[number, "delivered"] > most:
@@ -160,21 +160,21 @@ def _done_twice(evidence: Evidence) -> Iterator[str]:
 def _lost_events(evidence: Evidence) -> Iterator[str]:
     with evidence.database.read() as session:
         recorded = Counter(session.scalars(select(Event.request_identifier)))
-    yield from evidence.crowd.heard - recorded.keys()
+    yield from evidence.clients.acknowledged - recorded.keys()
     yield from (identifier for identifier, count in recorded.items() if count > 1)
 
 
 def _undelivered(evidence: Evidence) -> Iterator[str]:
     with evidence.database.read() as session:
-        owed = session.scalars(select(Delivery).where(Delivery.state.not_in(["delivered", "superseded"]))).all()
-    yield from (f"{delivery.certificate_id} {delivery.destination} {delivery.state}" for delivery in owed)
+        unfinished = session.scalars(select(Delivery).where(Delivery.state.not_in(["delivered", "superseded"]))).all()
+    yield from (f"{delivery.certificate_id} {delivery.destination} {delivery.state}" for delivery in unfinished)
 
 
 def _died_for_nothing(evidence: Evidence) -> Iterator[str]:
     with evidence.database.read() as session:
         dead = session.scalars(select(Job).where(Job.state == "dead")).all()
-    # An installation is given up after "some hours" of a minute. That is no loss if a newer certificate has come since,
-    # or if it was found again by looking.
+    # A fetch fails permanently after some accelerated hours. Nothing is lost if a newer certificate exists since,
+    # or if reconciliation found it again.
     lost = {evidence.newest_usable(domain) for domain in evidence.orders}
     lost -= {one.id for one in evidence.certificates.values() if one.fetched_at}
     for job in dead:
@@ -183,8 +183,8 @@ def _died_for_nothing(evidence: Evidence) -> Iterator[str]:
 
 
 def _quota_exceeded(evidence: Evidence) -> Iterator[str]:
-    """Somebody else spends the quota, so one call may find it spent, with those on their way; then all must stop,
-    unless the process that heard it died before it could tell the others.
+    """Another program spends the quota, so one call, and those in flight, may exceed it; then all must stop, unless
+    the process that received the 429 died before it could record it.
     """
     first = -1e9
     for call in sorted(evidence.simulator.calls(), key=lambda call: float(call["at"])):
@@ -202,13 +202,13 @@ def _unexpected_errors(evidence: Evidence) -> Iterator[str]:
         for line in path.read_text().splitlines():
             if "job failed unexpectedly" in line or "unexpected error" in line:
                 yield f"{path.name}: {line}"
-    if evidence.crowd.statuses[500]:
-        yield f"{evidence.crowd.statuses[500]} answers with status 500"
+    if evidence.clients.statuses[500]:
+        yield f"{evidence.clients.statuses[500]} answers with status 500"
 
 
 def _keys_in_clear(evidence: Evidence) -> Iterator[str]:
-    """In any column of any row, in the metrics, or in any file that a process has left behind outside of its
-    destination: the database's own, what it has said, its last words too.
+    """In any column of any row, in the metrics, or in any file that a process has written outside of its
+    destination: the database, logs, core dumps.
     """
     yield from files_with_keys(evidence.folder, but=evidence.folder / "var" / "certificates")
     yield from tables_with_keys(evidence.database)
@@ -255,9 +255,9 @@ def _bad_ends(evidence: Evidence) -> Iterator[str]:
 PROMISES: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "an acknowledged order was lost or never completed": _lost_orders,
     "an order failed although its certificate is usable": _failed_for_nothing,
-    "a certificate was purchased twice or not at all": _bought_twice,
+    "a certificate was purchased twice or not at all": _purchased_twice,
     "the newest certificate is not delivered": _not_in_place,
-    "an unusable certificate was delivered": _unusable_installed,
+    "an unusable certificate was delivered": _unusable_fetched,
     "work was done twice": _done_twice,
     "an acknowledged event is missing or stored twice": _lost_events,
     "a certificate was not delivered": _undelivered,

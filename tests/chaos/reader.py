@@ -1,4 +1,4 @@
-"""A program that serves what is published, and looks at it all the while."""
+"""A program that reads the published files continuously, as a server would."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PAUSE_SECONDS = 0.005
 
 
 class Reader:
-    """Reads every published pair again and again. `violations` tells what was wrong, `looks` how often it looked."""
+    """Reads every published pair again and again. `violations` counts what was wrong, `looks` the reads."""
 
     def __init__(self, folder: Path) -> None:
         self.violations: Counter[str] = Counter()
@@ -38,7 +38,7 @@ class Reader:
             self.look()
 
     def look(self) -> None:
-        """Once at each lineage."""
+        """Read each lineage once."""
         for lineage in sorted(self._folder.glob("*.*")):
             current = lineage / "current"
             if current.exists():

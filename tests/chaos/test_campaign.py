@@ -1,4 +1,4 @@
-"""The short form of `make torture`."""
+"""The short form of `make chaos`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLANTED = Path(__file__).with_name("acknowledging_first.py")
 
 
 @pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def test_a_short_campaign_breaks_no_promise(database: str) -> None:
+def test_a_short_campaign_violates_no_guarantee(database: str) -> None:
     report = run(Plan(database, kills=15, seed=42))
     assert not report.violations, table([report])
     assert report.done["orders acknowledged"] > 0

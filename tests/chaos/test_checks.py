@@ -39,7 +39,7 @@ def test_a_private_key_in_any_column_is_found(database: Database, table: str, ro
     assert list(tables_with_keys(database)) == [f"table {table}"]
 
 
-def test_a_private_key_in_a_file_is_found_unless_it_is_where_keys_belong(tmp_path: Path) -> None:
+def test_a_private_key_in_a_file_is_found_unless_it_is_a_delivered_one(tmp_path: Path) -> None:
     for name in ("web.log", "var/metrics/counter.db", "var/certificates/www.customer.example/privkey.pem"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"\0" + KEY.encode())
@@ -48,5 +48,5 @@ def test_a_private_key_in_a_file_is_found_unless_it_is_where_keys_belong(tmp_pat
 
 
 @pytest.mark.parametrize("shift", [0, 1, 2])
-def test_a_private_key_in_base64_is_found_wherever_it_begins(shift: int) -> None:
+def test_a_private_key_in_base64_is_found_at_any_offset(shift: int) -> None:
     assert holds_key(base64.b64encode(b"x" * shift + KEY.encode()))

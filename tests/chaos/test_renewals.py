@@ -1,4 +1,4 @@
-"""`kill -9` at every commit of a renewal that we make: it still completes, and is bought once."""
+"""`kill -9` at every commit of a renewal ordered by Certcourier: it still completes, and is purchased once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_renewal_survives_a_kill_at_every_commit(
         services.database.close()
         was_killed = _renew_in_a_child(settings, commit, when)
         killed += was_killed
-        violations = _goes_on(settings, simulator, domain, old)
+        violations = _resume(settings, simulator, domain, old)
         if violations:
             found[commit] = violations
         if not was_killed:
@@ -78,11 +78,11 @@ def _renew_in_a_child(settings: Settings, commit: int, when: When) -> bool:
     return status != 0
 
 
-def _goes_on(settings: Settings, simulator: Simulator, domain: str, old: int) -> list[str]:
-    """What the workers do anyway; then every violation that can be seen."""
+def _resume(settings: Settings, simulator: Simulator, domain: str, old: int) -> list[str]:
+    """Resume as the workers would. Returns the violations."""
     services, _ = _open(settings)
     let_leases_end(services)
-    renew(services)  # as the next slot of time does
+    renew(services)  # as the next period does
     drain(services, ahead=True)
     finish(services, simulator, domain)
     order = renewal_of(services, old)
@@ -90,14 +90,14 @@ def _goes_on(settings: Settings, simulator: Simulator, domain: str, old: int) ->
         placed = session.scalars(select(Order).where(Order.renews_certificate_id == old)).all()
         certificates = session.scalars(select(Certificate).where(Certificate.domain == domain)).all()
         deliveries = session.scalars(select(Delivery.state).join(Certificate).where(Certificate.domain == domain)).all()
-        owed = session.scalars(select(Job.kind).where(Job.finished_at.is_(None))).all()
+        unfinished = session.scalars(select(Job.kind).where(Job.finished_at.is_(None))).all()
     services.database.close()
     checks = {
         "one order": len(placed) == 1,
         "fetched": order.state == "fetched",
-        "bought once": [one["state"] for one in simulator.certificates(domain)] == ["issued", "issued"],
+        "purchased once": [one["state"] for one in simulator.certificates(domain)] == ["issued", "issued"],
         "one lineage": len({one.lineage_id for one in certificates}) == 1,
         "both delivered": deliveries == ["delivered", "delivered"],
-        "nothing owed": not owed,
+        "nothing unfinished": not unfinished,
     }
     return [name for name, holds in checks.items() if not holds]

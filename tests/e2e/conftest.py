@@ -23,7 +23,7 @@ def simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def insistent_simulator() -> Iterator[Simulator]:
+def retrying_simulator() -> Iterator[Simulator]:
     """One that delivers every event twice, and soon again what was not acknowledged."""
     options = {"webhook_retry_base": 0.2, "suppress_after": 1000, "deliver_times": 2, "allow_http_webhooks": True}
     with Simulator(token=TOKEN, any_domain=True, issue_delay=0.2, **options) as simulator:

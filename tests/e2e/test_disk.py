@@ -31,8 +31,8 @@ AT_ONCE = 4
 
 
 @pytest.fixture
-def simulator(insistent_simulator: Simulator) -> Simulator:
-    return insistent_simulator
+def simulator(retrying_simulator: Simulator) -> Simulator:
+    return retrying_simulator
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def running(stack: Stack) -> Iterator[Stack]:
         stack.kill_all()
 
 
-def test_a_full_database_disk_is_answered_503_and_nothing_is_lost(simulator: Simulator, tmp_path: Path) -> None:
+def test_a_full_database_disk_returns_503_and_loses_nothing(simulator: Simulator, tmp_path: Path) -> None:
     with small_disk(tmp_path / "database", 4) as disk:
         url = databases.new_sqlite_database(disk)
         with running(make_stack(url, tmp_path, simulator)) as stack:
@@ -182,7 +182,7 @@ def hanging(stack: Stack) -> int:
     return sum(pid in words for words in waiting)
 
 
-def test_a_destination_that_hangs_delays_no_other_and_piles_up_no_threads(simulator: Simulator, tmp_path: Path) -> None:
+def test_a_destination_that_hangs_delays_no_other_and_leaks_no_threads(simulator: Simulator, tmp_path: Path) -> None:
     """It hangs for real, in the kernel: somebody else holds the locks of its slots."""
     domains = ["customer.example", *(f"other{number}.example" for number in range(6))]
     stack = make_stack(databases.new_sqlite_database(tmp_path), tmp_path, simulator, timeout_seconds=0.5)

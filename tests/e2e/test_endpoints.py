@@ -56,7 +56,7 @@ def endpoint(stack: Stack, certificate_id: int) -> dict[str, Any]:
     return found[0] if found else {"state": None}
 
 
-def test_a_stale_server_is_told_and_its_recovery_too(
+def test_a_stale_server_is_an_alert_that_resolves(
     database_url: str, tmp_path: Path, simulator: Simulator, receiver: Receiver
 ) -> None:
     nginx = Nginx(tmp_path / "nginx", tmp_path / "web" / "www.customer.example")

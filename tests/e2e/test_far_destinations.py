@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support.fakes.deliveries import write_destination
-from tests.support.fakes.gate import Gate
+from tests.support.fakes.fault_proxy import FaultProxy
 from tests.support.fakes.vault import root_client, vault_server
 from tests.support.simulator_process import Simulator
 from tests.support.stack import Stack, wait_until
@@ -14,18 +14,18 @@ from tests.support.stack import Stack, wait_until
 def test_a_certificate_and_its_renewal_reach_vault_although_it_was_down(
     database_url: str, tmp_path: Path, simulator: Simulator
 ) -> None:
-    with vault_server(tmp_path) as (address, token), Gate(address) as gate:
+    with vault_server(tmp_path) as (address, token), FaultProxy(address) as proxy:
         root = root_client(address, token)
         root.sys.enable_secrets_engine("kv", path="e2e", options={"version": "2"})
         (tmp_path / "token").touch(mode=0o600)
         (tmp_path / "token").write_text(token)
         file = write_destination(
-            tmp_path, kind="vault", address=gate.url, token_file=str(tmp_path / "token"), mount="e2e"
+            tmp_path, kind="vault", address=proxy.url, token_file=str(tmp_path / "token"), mount="e2e"
         )
         stack = Stack(database_url, tmp_path, simulator, destinations_file=file)
         try:
             stack.start()
-            gate.shut()
+            proxy.close()
             order = stack.order("customer.example")
 
             def waits() -> bool:
@@ -33,7 +33,7 @@ def test_a_certificate_and_its_renewal_reach_vault_although_it_was_down(
                 return bool(found) and "does not answer" in str(found["deliveries"])
 
             wait_until(waits, "the delivery waits for the server")
-            gate.open()
+            proxy.open()
             delivered = stack.wait_delivered(order["certificate_id"], 60)
             renewed = stack.wait_delivered(simulator.renew(order["certificate_id"]), 60)
 

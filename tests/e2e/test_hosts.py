@@ -27,8 +27,8 @@ PRIVATE_KEY = "/{account}/domains/{domain}/certificates/{certificate}/private_ke
 
 
 @pytest.fixture
-def simulator(insistent_simulator: Simulator) -> Simulator:
-    return insistent_simulator
+def simulator(retrying_simulator: Simulator) -> Simulator:
+    return retrying_simulator
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def order_without_waiting(stack: Stack, domain: str) -> dict[str, object]:
     return order
 
 
-def test_a_rolling_restart_loses_and_doubles_nothing(stack: Stack, simulator: Simulator) -> None:
+def test_a_rolling_restart_loses_and_repeats_nothing(stack: Stack, simulator: Simulator) -> None:
     """Both web processes hear all events; each is stopped and started again while orders keep coming."""
     webs, workers = ("web", "second web"), ("worker", "second worker")
     stack.start_web("second web")
@@ -102,7 +102,7 @@ def test_a_rolling_restart_loses_and_doubles_nothing(stack: Stack, simulator: Si
     [("advance_order", "POST", PURCHASE), ("fetch_certificate", "GET", PRIVATE_KEY)],
     ids=["advance_order", "fetch_certificate"],
 )
-def test_a_worker_that_was_frozen_past_its_lease_doubles_nothing(
+def test_a_worker_that_was_frozen_past_its_lease_repeats_nothing(
     stack: Stack, simulator: Simulator, kind: str, method: str, path: str
 ) -> None:
     """It is frozen while it waits for DNSimple; when it wakes, the answer is there and its job is another's."""

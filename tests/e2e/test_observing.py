@@ -84,7 +84,7 @@ def lines(stack: Stack, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stack.log(name).splitlines() if line.startswith("{")]
 
 
-def test_one_story_can_be_followed_by_its_ids_through_web_and_worker(stack: Stack, simulator: Simulator) -> None:
+def test_one_order_can_be_followed_by_its_ids_through_web_and_worker(stack: Stack, simulator: Simulator) -> None:
     simulator.clear_faults()
     simulator.wait_for_webhooks(1)
     order = stack.order("customer.example")

@@ -24,8 +24,8 @@ from tests.support.traffic import Traffic, check_done_once, make_stack
 
 
 @pytest.fixture
-def simulator(insistent_simulator: Simulator) -> Simulator:
-    return insistent_simulator
+def simulator(retrying_simulator: Simulator) -> Simulator:
+    return retrying_simulator
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def connect(stack: Stack, stay: ExitStack, text: str) -> socket.socket:
     return connection
 
 
-def test_connections_that_say_nothing_hold_no_thread(web: Stack) -> None:
+def test_silent_connections_hold_no_thread(web: Stack) -> None:
     with ExitStack() as stay:
         for _ in range(THREADS * 10):
             connect(web, stay, "")
@@ -66,7 +66,7 @@ def test_a_request_that_never_ends_is_cut_off_and_others_are_served(web: Stack, 
                 pass
 
 
-def test_a_request_that_trickles_is_cut_off_too(web: Stack) -> None:
+def test_a_request_that_trickles_in_is_cut_off(web: Stack) -> None:
     with ExitStack() as stay:
         slow = connect(web, stay, HEAD)
         slow.settimeout(0.05)
@@ -82,7 +82,7 @@ def test_a_request_that_trickles_is_cut_off_too(web: Stack) -> None:
         pytest.fail("still open after a thousand pieces")
 
 
-def test_what_follows_on_a_cut_off_connection_is_no_request(web: Stack) -> None:
+def test_bytes_after_a_cut_off_request_are_not_parsed_as_a_request(web: Stack) -> None:
     """The rest of a body that was given up must not be read as the next request (request smuggling)."""
     with ExitStack() as stay:
         slow = connect(web, stay, f"{HEAD}Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{{")
@@ -98,7 +98,7 @@ def test_what_follows_on_a_cut_off_connection_is_no_request(web: Stack) -> None:
         assert b" 200 " not in received
 
 
-def test_clients_that_do_not_close_an_answered_connection_hold_nobody_up(web: Stack) -> None:
+def test_idle_keep_alive_connections_block_no_other_client(web: Stack) -> None:
     with ExitStack() as stay:
         for _ in range(20):
             connect(web, stay, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.mutants.mutants import MUTANTS, copy_code, passes, survives
+from tests.mutants.mutants import MUTANTS, copy_code, run_tests, survives
 
 
 def main() -> int:
@@ -18,7 +18,8 @@ def main() -> int:
         folder = Path(name)
         copy_code(folder)
         tests = tuple(sorted({test for mutant in chosen for test in mutant.tests}))
-        assert passes(tests, folder), "the tests fail without a bug"
+        without_bug = run_tests(tests, folder)
+        assert without_bug.returncode == 0, f"the tests fail without a bug:\n{without_bug.stdout}"
         survivors = 0
         for mutant in chosen:
             survived = survives(mutant, folder)

@@ -138,22 +138,22 @@ def copy_code(folder: Path) -> None:
 
 
 def survives(mutant: Mutant, folder: Path) -> bool:
-    """Whether the tests pass with this bug in the copy of the code, which is clean again afterwards."""
+    """Whether the tests pass with this bug in the copy of the code, which is restored afterwards."""
     file = folder / mutant.file
     clean = file.read_text()
     assert mutant.text in clean, f"{mutant.name}: {mutant.file} does not have the text to replace"
     file.write_text(clean.replace(mutant.text, mutant.replacement))
     try:
-        return passes(mutant.tests, folder)
+        return run_tests(mutant.tests, folder).returncode == 0
     finally:
         file.write_text(clean)
 
 
-def passes(tests: tuple[str, ...], folder: Path) -> bool:
-    """Whether all these tests pass with the code in the folder, on SQLite. Raises AssertionError if they do not run."""
+def run_tests(tests: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run these tests on SQLite with the code in the folder. Raises AssertionError if they cannot be run."""
     # Without bytecode: a bug and its correction within the same second may have files of the same size.
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
     command += ["-m", "not postgresql", "--timeout", "60", *tests]
     run = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert run.returncode in {0, 1}, run.stdout
-    return run.returncode == 0
+    return run

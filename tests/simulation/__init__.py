@@ -1,1 +1,1 @@
-"""A year of renewals in some minutes: the clocks of simulator and application are moved ahead together."""
+"""Simulates a year of renewals in minutes: the clocks of simulator and application are advanced together."""

@@ -13,7 +13,7 @@ from app.destinations.base import Bundle, DeliveryResult, Destination, Destinati
 
 @dataclass(slots=True)
 class Slot:
-    """What it holds. `lowest` is the least share of a lifetime that was left when its successor arrived."""
+    """The slot's certificate. `lowest` is the smallest share of a lifetime that was left when its successor arrived."""
 
     version: Version
     not_before: datetime
@@ -26,7 +26,7 @@ class Slot:
 
 @dataclass(slots=True)
 class Ledger:
-    """A destination that writes down what the real one behind it took."""
+    """A destination that records what the real one accepted."""
 
     real: Destination
     now: datetime

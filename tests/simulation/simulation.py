@@ -1,4 +1,4 @@
-"""A year of an account: taken over on its fourth day, then renewed, while much goes wrong.
+"""A year of an account: imported on its fourth day, then renewed, with injected faults.
 
 Real are the database, the queue, the jobs, the files and the HTTP between application and simulator. Moved ahead are
 the clocks of both: some hours at a time, in three strides, after each of which all work that is due is done. That is
@@ -37,7 +37,7 @@ from tests.support.stack import free_port
 
 DAY = 86_400.0
 FIRST_STRIDES = (150.0, 1800.0)
-# What the worker does every few minutes is done once a step; its windows of time are those hours, too.
+# What the worker does every few minutes is done once per step; its periods are the step's hours, too.
 PERIODS = {
     JobKind.REGISTER_WEBHOOK: 3600,
     JobKind.RENEW_DUE: 3600,
@@ -82,7 +82,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Row:
-    """A line of the report."""
+    """A row of the report."""
 
     lifetime: float
     certificates: int = 0
@@ -95,7 +95,7 @@ class Row:
 
 @dataclass(slots=True)
 class Report:
-    """What came of it. `thrown`: all faults by kind; `delivered`: whether every certificate ever was."""
+    """The results. `thrown`: the injected faults by kind."""
 
     rows: list[Row] = field(default_factory=list)
     thrown: dict[str, int] = field(default_factory=dict)
@@ -123,10 +123,10 @@ class _Quiet(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-class Year:
+class Simulation:
     """`run()` once."""
 
     def __init__(self, plan: Plan, folder: Path, say: Callable[[str], None] = print) -> None:
@@ -141,7 +141,7 @@ class Year:
         self._web_is_down = False
 
     def run(self) -> Report:
-        """Live it."""
+        """Run the simulation and return the report."""
         options = {"any_domain": True, "issue_delay": 60.0, "allow_http_webhooks": True, "webhook_attempts": 1}
         with Simulator(token=TOKEN, **options) as self._simulator:
             settings = self._settings()
@@ -240,7 +240,7 @@ class Year:
             return read_now(session)
 
     def _settle(self, *, periodic: bool) -> None:
-        """Do all work that is due by now, and what comes of it."""
+        """Run all due jobs, and the jobs they enqueue."""
         self._wait_for_simulator()
         if periodic:
             with self._services.database.write() as session:
@@ -295,7 +295,7 @@ class Year:
 
 @contextmanager
 def quick_folder() -> Iterator[Path]:
-    """In memory where there is such a place: a year's commits would wait for the disk most of the time."""
+    """A folder in memory where possible: the commits of a year would mostly wait for the disk."""
     memory = Path("/dev/shm")  # noqa: S108, the folder in it is ours alone
     with tempfile.TemporaryDirectory(prefix="certcourier-year-", dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.simulation import Plan, Year, quick_folder
+from tests.simulation.simulation import Plan, Simulation, quick_folder
 
 
 @pytest.mark.timeout(600)
@@ -12,7 +12,7 @@ def test_weeks_of_renewals_leave_no_certificate_expired_and_none_out_of_order() 
     certificates: dict[float, int] = {90: 10, 64: 10, 45: 10, 6: 10}
     plan = Plan(certificates, 70, no_worker=(20, 21), no_web=(40, 41), steps_of_a_day=2, reconcile_percent=0.5)
     with quick_folder() as folder:
-        report = Year(plan, folder).run()
+        report = Simulation(plan, folder).run()
     print(report.table())
     assert [row.certificates for row in report.rows] == [10, 10, 10, 10]
     assert [(row.expired, row.out_of_order) for row in report.rows] == [(0, 0)] * 4

@@ -1,4 +1,4 @@
-"""A simulator for each test, and somebody who hears its webhooks."""
+"""A simulator for each test, and a receiver of its webhooks."""
 
 from __future__ import annotations
 

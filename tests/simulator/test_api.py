@@ -23,7 +23,7 @@ def names(certificate: x509.Certificate) -> set[str]:
     return set(extension.value.get_values_for_type(x509.DNSName))
 
 
-def test_a_certificates_life(simulator: Simulator) -> None:
+def test_a_certificates_lifecycle(simulator: Simulator) -> None:
     bought = order(simulator)
     assert bought.status_code == 201
     purchase = bought.json()["data"]
@@ -81,7 +81,7 @@ def test_the_certificate_is_real(simulator: Simulator) -> None:
         ("*", {"*.example.com"}),
     ],
 )
-def test_a_name_covers_what_dnsimple_says(simulator: Simulator, name: str, covered: set[str]) -> None:
+def test_a_name_covers_what_dnsimple_documents(simulator: Simulator, name: str, covered: set[str]) -> None:
     assert names(leaf(simulator, issued(simulator, name=name))) == covered
 
 
@@ -139,7 +139,7 @@ def test_without_a_plan_there_is_no_lets_encrypt(simulator: Simulator) -> None:
         ("GET", "/nothing", 404, "Not Found"),
     ],
 )
-def test_what_is_not_there_is_named_as_dnsimple_names_it(
+def test_a_missing_resource_is_reported_as_dnsimple_reports_it(
     simulator: Simulator, method: str, path: str, status: int, message: str
 ) -> None:
     answer = call(simulator, method, path)
@@ -200,7 +200,7 @@ def test_a_renewal_by_hand_is_a_new_certificate(simulator: Simulator) -> None:
     assert leaf(simulator, old + 1).public_key() != leaf(simulator, old).public_key()
 
 
-def test_a_certificate_is_renewed_by_itself_thirty_days_before_it_expires(simulator: Simulator) -> None:
+def test_a_certificate_is_renewed_automatically_thirty_days_before_it_expires(simulator: Simulator) -> None:
     issued(simulator, auto_renew=True)
     issued(simulator, name="api", auto_renew=False)
     simulator.control("POST", "/clock", {"advance_seconds": 59 * 86400})
@@ -240,7 +240,7 @@ def test_the_quota_is_counted_and_shown_in_every_answer(simulator: Simulator) ->
 
 
 @pytest.mark.parametrize("simulator", [{"rate_limit": 10}], indirect=True)
-def test_somebody_else_can_spend_the_quota(simulator: Simulator) -> None:
+def test_another_program_can_spend_the_quota(simulator: Simulator) -> None:
     simulator.control("POST", "/spend", {"calls": 8})
     assert call(simulator, "GET", "/domains").headers["X-RateLimit-Remaining"] == "1"
     simulator.control("POST", "/spend", {"calls": 8})
@@ -256,7 +256,7 @@ def test_a_purchase_can_have_an_id_of_its_own(simulator: Simulator) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_scripted_fault_befalls_the_call_and_no_other(simulator: Simulator, when: str) -> None:
+def test_a_scripted_fault_affects_its_call_and_no_other(simulator: Simulator, when: str) -> None:
     template = "/{account}/domains/{domain}/certificates/letsencrypt"
     simulator.fault(method="POST", path_template=template, when=when, action="reset")
     assert call(simulator, "GET", "/domains").status_code == 200
@@ -266,7 +266,7 @@ def test_a_scripted_fault_befalls_the_call_and_no_other(simulator: Simulator, wh
     assert order(simulator).status_code == 201
 
 
-def test_a_fault_can_answer_in_dnsimples_place(simulator: Simulator) -> None:
+def test_a_fault_can_replace_the_answer(simulator: Simulator) -> None:
     simulator.fault(
         method="GET",
         path_template="/{account}/domains",
@@ -296,7 +296,7 @@ def test_settings_can_change_while_it_runs(simulator: Simulator) -> None:
         assert requests.post(f"{simulator.url}/_simulator/settings", json=wrong, timeout=10).status_code == 400
 
 
-def test_what_happened_can_be_asked(simulator: Simulator) -> None:
+def test_past_calls_can_be_listed(simulator: Simulator) -> None:
     order(simulator)
     (seen,) = simulator.calls()
     assert (seen["method"], seen["path_template"], seen["status"]) == (
@@ -308,14 +308,14 @@ def test_what_happened_can_be_asked(simulator: Simulator) -> None:
     assert simulator.calls() == []
 
 
-def test_a_busy_port_is_one_line(simulator: Simulator) -> None:
+def test_a_busy_port_is_reported_in_one_line(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "simulator", "--port", str(simulator.options["port"])]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr == f"cannot listen on 127.0.0.1 port {simulator.options['port']}: Address already in use\n"
 
 
-def test_it_explains_itself() -> None:
+def test_it_documents_its_control_interface() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "simulator", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""`python -m simulator`: what is wrong is said in a line."""
+"""`python -m simulator`: an error is reported in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simulator.__main__ import parse
         (["--fault", "nonsense=1"], "argument --fault: "),
     ],
 )
-def test_a_wrong_option_is_told_without_all_the_others(
+def test_a_wrong_option_is_reported_without_the_usage_of_all_others(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -28,9 +28,7 @@ def test_a_wrong_option_is_told_without_all_the_others(
     assert second == "Run python -m simulator --help for all options."
 
 
-def test_a_scenario_that_cannot_be_read_is_told_the_same_way(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_an_unreadable_scenario_is_reported_in_the_same_way(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         parse(["--scenario", str(tmp_path / "missing.toml")])
     assert len(capsys.readouterr().err.splitlines()) == 2

@@ -1,4 +1,4 @@
-"""The simulator's faults by chance: each does what its line in the catalogue says, and can be replayed."""
+"""The simulator's random faults: each does what the catalogue describes, and a seed reproduces them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_an_answer_can_be_replaced(simulator: Simulator, fault: str) -> None:
     assert order(simulator).status_code == 201
 
 
-def test_a_fault_befalls_only_the_calls_it_is_for(simulator: Simulator) -> None:
+def test_a_fault_affects_only_the_calls_it_applies_to(simulator: Simulator) -> None:
     simulator.rates(**{"plan-limit": 1, "not-issued": 1})
     assert call(simulator, "GET", "/domains/example.com/certificates").status_code == 200
     assert order(simulator).status_code == 412
@@ -142,7 +142,7 @@ def test_the_quotas_headers_can_be_missing_or_nonsense(simulator: Simulator, fau
 
 
 def received(simulator: Simulator, receiver: EventReceiver) -> list[dict[str, Any]]:
-    """All events about certificates that came, in the order in which they came."""
+    """The certificate events received, in order."""
     simulator.wait_until_delivered()
     events = []
     while not receiver.events.empty():
@@ -186,7 +186,7 @@ def test_an_event_can_be_overtaken_by_the_next(simulator: Simulator, receiver: E
 
 
 @pytest.mark.parametrize("simulator", [{"issue_delay": 60.0}], indirect=True)
-def test_an_event_can_come_before_the_answer_of_the_call_that_causes_it(
+def test_an_event_can_precede_the_answer_to_the_call_that_causes_it(
     simulator: Simulator, receiver: EventReceiver
 ) -> None:
     register(simulator, receiver)
@@ -224,7 +224,7 @@ def test_a_forged_event_is_sent_beside_the_real_one(simulator: Simulator, receiv
         assert (account, certificate, domain) == (1010, number, domains["other.example"])
 
 
-def test_an_old_event_can_come_again(simulator: Simulator, receiver: EventReceiver) -> None:
+def test_an_old_event_can_be_replayed(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     first = issue(simulator)
     simulator.wait_until_issued("example.com", first)
@@ -237,12 +237,12 @@ def test_an_old_event_can_come_again(simulator: Simulator, receiver: EventReceiv
 
 
 @pytest.mark.parametrize("state", ["failed", "rejected", "cancelled", "refunded"])
-def test_a_certificate_can_come_to_a_bad_end(simulator: Simulator, state: str) -> None:
+def test_a_certificate_can_end_in_any_failed_state(simulator: Simulator, state: str) -> None:
     simulator.rates(**{f"certificate-{state}": 1})
     simulator.wait_for_state("example.com", issue(simulator), state)
 
 
-def test_a_key_can_be_gone_already(simulator: Simulator) -> None:
+def test_a_key_can_be_removed_already(simulator: Simulator) -> None:
     simulator.rates(**{"key-removed": 1})
     number = issued(simulator)
     answer = call(simulator, "GET", f"/domains/example.com/certificates/{number}/private_key")
@@ -266,7 +266,7 @@ def test_a_key_can_belong_to_another_certificate(simulator: Simulator) -> None:
     assert key.public_key() != leaf(simulator, number).public_key()
 
 
-def test_what_was_thrown_can_be_asked(simulator: Simulator) -> None:
+def test_injected_faults_can_be_listed(simulator: Simulator) -> None:
     simulator.rates(**{"error-json": 1})
     order(simulator)
     simulator.rates(**{"error-json": 0, "unpaid": 1})
@@ -285,7 +285,7 @@ def test_a_wrong_rate_is_refused(simulator: Simulator, body: dict[str, Any], mes
     assert message in answer.json()["message"]
 
 
-def test_half_an_answer_needs_an_answer(simulator: Simulator) -> None:
+def test_a_truncated_answer_needs_an_answer_to_truncate(simulator: Simulator) -> None:
     fault = {"method": "GET", "path_template": "/whoami", "action": "half"}
     answer = requests.post(f"{simulator.url}/_simulator/faults", json=fault, timeout=10)
     assert answer.status_code == 400
@@ -319,7 +319,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--scenario", "/nowhere.toml"], "/nowhere.toml: No such file or directory"),
     ],
 )
-def test_a_wrong_option_is_one_line(arguments: list[str], message: str) -> None:
+def test_a_wrong_option_is_reported_in_one_line(arguments: list[str], message: str) -> None:
     said = run(*arguments)
     assert said.returncode == 2
     assert message in said.stderr

@@ -1,4 +1,4 @@
-"""What the simulator does about renewals: failed ones, their events, lifetimes, and what its authority tells."""
+"""The simulator's renewals: failures, their events, lifetimes, and renewal information."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def states(simulator: Simulator) -> list[str]:
     return [certificate["state"] for certificate in simulator.certificates("a.example")]
 
 
-def test_an_auto_renewal_that_failed_is_tried_again_a_day_later(simulator: Simulator) -> None:
+def test_a_failed_auto_renewal_is_retried_a_day_later(simulator: Simulator) -> None:
     issued(simulator, auto_renew=True)
     simulator.outcome("a.example", "failed")
     advance(simulator, 60)
@@ -93,7 +93,7 @@ def window(answer: requests.Response) -> list[datetime]:
     return [datetime.fromisoformat(answer.json()["suggestedWindow"][name]) for name in ("start", "end")]
 
 
-def test_the_authority_wants_it_renewed_a_third_of_the_lifetime_before_expiry(simulator: Simulator) -> None:
+def test_the_suggested_window_is_a_third_of_the_lifetime_before_expiry(simulator: Simulator) -> None:
     certificate = leaf(simulator, issued(simulator))
     answer = ask(simulator, certificate)
     start, end = window(answer)
@@ -101,7 +101,7 @@ def test_the_authority_wants_it_renewed_a_third_of_the_lifetime_before_expiry(si
     assert answer.headers["Retry-After"] == "21600"
 
 
-def test_an_incident_is_scripted_for_one_or_for_all(simulator: Simulator) -> None:
+def test_an_incident_can_be_scripted_for_one_certificate_or_for_all(simulator: Simulator) -> None:
     one, other = issued(simulator), issued(simulator, name="b")
     script = {"start_in": -60, "end_in": 60, "certificate_id": one, "explanation_url": "https://ca.example/why"}
     simulator.control("POST", "/windows", script)
@@ -117,5 +117,5 @@ def test_an_incident_is_scripted_for_one_or_for_all(simulator: Simulator) -> Non
 
 
 @pytest.mark.parametrize("name", ["AAAA.AAAA", "no-dot", "!.!", "."])
-def test_a_certificate_of_nobody_is_not_found(simulator: Simulator, name: str) -> None:
+def test_an_unknown_certificate_has_no_renewal_information(simulator: Simulator, name: str) -> None:
     assert requests.get(f"{simulator.url}/renewal-info/{name}", timeout=10).status_code == 404

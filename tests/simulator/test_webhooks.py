@@ -1,4 +1,4 @@
-"""The simulator's events: DNSimple's envelope and headers, its retries, its suppression; and what survives a stop."""
+"""The simulator's events: DNSimple's envelope and headers, its retries, its suppression; and restarts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_endpoint_that_keeps_failing_is_suppressed(simulator: Simulator, rece
     issue(simulator, "api")
     simulator.wait_until_delivered()
     assert receiver.events.qsize() == attempts
-    # Made anew, it hears again.
+    # A new registration receives events again.
     simulator.api("DELETE", f"/webhooks/{hook}")
     receiver.statuses = [200]
     register(simulator, receiver)
@@ -69,7 +69,7 @@ def test_an_endpoint_that_keeps_failing_is_suppressed(simulator: Simulator, rece
 
 
 @pytest.mark.parametrize("simulator", [{"webhook_retry_base": 0.001, "webhook_attempts": 3}], indirect=True)
-def test_an_event_is_given_up_after_the_last_attempt(simulator: Simulator, receiver: EventReceiver) -> None:
+def test_an_event_is_dropped_after_the_last_attempt(simulator: Simulator, receiver: EventReceiver) -> None:
     hook = register(simulator, receiver)
     receiver.next("webhook.create")
     receiver.statuses = [500]
@@ -80,7 +80,7 @@ def test_an_event_is_given_up_after_the_last_attempt(simulator: Simulator, recei
 
 
 @pytest.mark.parametrize("simulator", [{"deliver_times": 3}], indirect=True)
-def test_every_event_can_come_several_times(simulator: Simulator, receiver: EventReceiver) -> None:
+def test_every_event_can_be_delivered_several_times(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     issue(simulator)
     assert len({receiver.next()["request_identifier"] for _ in range(3)}) == 1
@@ -113,7 +113,7 @@ def test_events_can_be_forged_and_replayed(simulator: Simulator, receiver: Event
     assert [receiver.next(), receiver.next()] == [forged, forged]
 
 
-def test_everybody_hears_of_a_new_webhook(simulator: Simulator, receiver: EventReceiver) -> None:
+def test_all_webhooks_are_notified_of_a_new_webhook(simulator: Simulator, receiver: EventReceiver) -> None:
     register(simulator, receiver)
     receiver.next("webhook.create")
     simulator.api("POST", "/webhooks", {"url": "https://other.example/secret"})

@@ -1,4 +1,4 @@
-"""Pages of the documentation, done as a reader would: files written, commands typed, what they print compared."""
+"""Runs the documentation's pages as a reader does: writes files, runs commands, compares their output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILES = {"toml", "ini", "python", "yaml"}
 _TAKE_UP = "[ ! -f .terminal ] || . ./.terminal"
 NOT_RUN = "*Not run by our tests"
-# What goes on in a terminal of its own until the page starts it again.
+# These run in a terminal of their own until the page starts them again.
 _SERVICES = {"make run": "-m launcher", ".venv/bin/python -m simulator": "-m simulator"}
 
 
@@ -32,7 +32,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """Whether the page does not say that it cannot."""
+        """False if the page states that the block is not run by the tests."""
         return not self.said.lstrip().startswith(NOT_RUN)
 
     @property
@@ -80,7 +80,7 @@ def _plain(text: str) -> str:
 
 
 class Checkout:
-    """A folder that looks like a checkout; what commands write stays in it. Close it with `stop`."""
+    """A folder that looks like a checkout; commands write only into it. Close it with `stop`."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
@@ -93,7 +93,7 @@ class Checkout:
         self._services: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, page: str) -> None:
-        """Everything of the page that runs, from top to bottom. Raises AssertionError with what differs."""
+        """Run all blocks of the page in order. Raises AssertionError with the first difference."""
         for block in blocks(page):
             if not block.runs:
                 continue
@@ -107,14 +107,14 @@ class Checkout:
                     )
 
     def stop(self) -> None:
-        """End what runs, gracefully."""
+        """Stop the running services gracefully."""
         for process in reversed(self._services.values()):
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(60)
 
     def type(self, command: str, shown: str = "") -> str:
-        """What it prints, with the usual ports. Raises AssertionError when it fails."""
+        """Run a command and return its output with the usual ports. Raises AssertionError if it fails."""
         for service in _SERVICES:
             found = re.match(rf"((?:\w+=\S+ )*){re.escape(service)}", command)
             if found:
@@ -137,7 +137,7 @@ class Checkout:
         return self._there(done.stdout)
 
     def _start(self, service: str, variables: str, options: str, shown: str) -> str:
-        """Until it has said what the page shows."""
+        """Start a service and wait until its output matches the page."""
         earlier = self._services.pop(service, None)
         if earlier is not None:
             earlier.send_signal(signal.SIGINT)

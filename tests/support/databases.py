@@ -28,7 +28,7 @@ _TEMPLATE = f"certcourier_template_{uuid.uuid4().hex[:12]}"
 
 @cache
 def postgres_server() -> str:
-    """URL of a PostgreSQL server where databases may be made: TEST_POSTGRES_URL, the local one, or one of our own."""
+    """URL of a server that may create databases: TEST_POSTGRES_URL, the local one, or one of our own."""
     given = os.environ.get("TEST_POSTGRES_URL")
     if given:
         return given
@@ -41,7 +41,7 @@ def postgres_server() -> str:
 
 
 def new_postgres_server() -> Server:
-    """A running server that the caller may stop and must remove."""
+    """A running server. The caller may stop it and must remove it."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("no PostgreSQL to start (or set TEST_POSTGRES_URL): install Debian's package `postgresql`")
@@ -67,17 +67,17 @@ class Server:
         self._run("initdb", "-D", str(self._folder / "data"), "-U", "postgres", "-A", "trust")
 
     def start(self) -> None:
-        """Returns when it takes connections."""
+        """Start the server; returns when it accepts connections."""
         # Without fsync what was committed survives the end of the server, though not of the machine.
         options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         self._control("-o", options, "-l", str(self._folder / "log"), "start")
 
     def stop(self) -> None:
-        """At once, without a word to those who are connected; what was committed is there after a start."""
+        """Stop immediately, without waiting for clients; committed transactions survive a restart."""
         self._control("-m", "immediate", "stop")
 
     def remove(self) -> None:
-        """Stop it if it runs, and delete it."""
+        """Stop the server if it runs, and delete its data."""
         with suppress(subprocess.CalledProcessError):
             self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)

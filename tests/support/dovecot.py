@@ -1,4 +1,4 @@
-"""A real Dovecot: IMAP and POP3 with STARTTLS. It has to be started by root, for it changes to users of its own."""
+"""A real Dovecot: IMAP and POP3 with STARTTLS. It must be started as root: it switches to other users."""
 
 from __future__ import annotations
 

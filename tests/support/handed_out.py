@@ -1,4 +1,4 @@
-"""Folders where Docker and systemd hand secrets out, for tests that run as root."""
+"""Folders in which Docker and systemd provide secrets, for tests that run as root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What integration tests share: services on a real database against the simulator, and jobs run to their end."""
+"""Services on a real database against the simulator, and jobs run in the test's thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_settings(database_url: str, dnsimple_url: str, data_dir: Path, **more: 
         "dnsimple_api_token": TOKEN,
         "dnsimple_account_id": ACCOUNT,
         "dnsimple_base_url": dnsimple_url,
-        "public_url": "http://127.0.0.1:1",  # where nobody listens
+        "public_url": "http://127.0.0.1:1",  # where no server listens
         "database_url": database_url,
         "data_dir": data_dir,
         "webhook_secret": WEBHOOK_SECRET,
@@ -41,7 +41,7 @@ def make_settings(database_url: str, dnsimple_url: str, data_dir: Path, **more: 
         "log_level": "info",
         "_env_file": None,
     }
-    assert more.keys() <= Settings.model_fields.keys(), "a setting that there is not would be ignored"
+    assert more.keys() <= Settings.model_fields.keys(), "an unknown setting would be ignored"
     return load_settings(**(given | more))
 
 
@@ -65,7 +65,7 @@ def make_services(settings: Settings) -> Services:
 
 
 def drain(services: Services, *, ahead: bool = False) -> list[str]:
-    """Do every job that is due, and what they enqueue, in this thread; `ahead`: those of later too. Kinds done."""
+    """Run all due jobs in this thread, and those they enqueue; with `ahead`, later ones too. Returns their kinds."""
     done: list[str] = []
     while len(done) < 200:
         if ahead:
@@ -75,30 +75,30 @@ def drain(services: Services, *, ahead: bool = False) -> list[str]:
             return done
         run_job(services, claims[0])
         done.append(claims[0].kind)
-    raise AssertionError(f"jobs do not come to an end: {done[-10:]}")
+    raise AssertionError(f"jobs keep enqueueing jobs: {done[-10:]}")
 
 
 def make_due(services: Services, kind: str | None = None) -> None:
-    """Let the time of the waiting jobs come."""
+    """Make the waiting jobs due now."""
     change = update(Job).where(Job.state == "ready")
     with services.database.write() as session:
         session.execute((change.where(Job.kind == kind) if kind else change).values(run_at=db_now(-0.001)))
 
 
 def let_leases_end(services: Services) -> None:
-    """As if every process that holds a job had died long ago."""
+    """Let all leases expire, as if the processes that hold jobs had died."""
     with services.database.write() as session:
         session.execute(update(Job).where(Job.state == "running").values(lease_expires_at=db_now(-0.001)))
 
 
 def let_stop_end(services: Services) -> None:
-    """As if the pause after a 401 or 429 were over."""
+    """End the pause that follows a 401 or 429."""
     with services.database.write() as session:
         session.execute(update(Quota).values(blocked_until=db_now(-1)))
 
 
 def jobs(services: Services, kind: str | None = None) -> list[Job]:
-    """All jobs, or those of a kind, in the order of their making."""
+    """All jobs, or those of one kind, oldest first."""
     query = select(Job).order_by(Job.id)
     with services.database.read() as session:
         return list(session.scalars(query.where(Job.kind == kind) if kind else query))
@@ -107,7 +107,7 @@ def jobs(services: Services, kind: str | None = None) -> list[Job]:
 def event(
     certificate_id: Any, domain_id: Any, *, name: str = "certificate.issue", account_id: Any = ACCOUNT, **more: Any
 ) -> dict[str, Any]:
-    """An event as DNSimple posts it, shortened to what is looked at and a little more."""
+    """An event as DNSimple posts it, reduced to the fields that are read and a few more."""
     return {
         "data": {"certificate": {"id": certificate_id, "domain_id": domain_id, "state": "issued", "csr": "..."}},
         "name": name,

@@ -29,7 +29,7 @@ def make_files(root: Path, layout: str, **more: object) -> FilesDestination:
 
 
 def read_pair(root: Path, layout: str, slot: str = "www.example.com") -> x509.Certificate | None:
-    """The leaf that a server would load with its key and chain, or None before there is any. They must fit."""
+    """The leaf that a server would load with its key and chain, or None before there is any. They must match."""
     try:
         certificates, key = _READ[layout](root, slot)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""An authoritative name server over UDP on loopback, for tests: it answers what it was told, truthfully or not."""
+"""An authoritative name server over UDP on loopback, for tests, with configured answers, errors and timeouts."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Push:
 
 
 class Pusher:
-    """The process, seen from a test."""
+    """The process, used from a test."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
@@ -47,7 +47,7 @@ class Pusher:
         self._tasks, self._results = process.stdin, process.stdout
 
     def killed(self, push: Push) -> bool:
-        """Deliver; whether it was killed before it was done. Another end fails the test."""
+        """Deliver; whether it was killed before it was done. Any other exit fails the test."""
         _Pickler(self._tasks).dump(push)
         self._tasks.flush()
         status: int = pickle.load(self._results)  # noqa: S301, our own process

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 
 class Receiver:
-    """`with Receiver() as receiver:`; `messages` are those taken, `status` is what it answers."""
+    """`with Receiver() as receiver:`; `messages` are those accepted, `status` is its answer."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Rows as they would be after much has happened: lineages with certificates, without DNSimple."""
+"""Rows of lineages, certificates, deliveries and orders, written without DNSimple."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.support.x509 import Authority
 
 
 def add_lineages(services: Services, count: int, *, age_days: float = 1, days: float = 90, each: int = 1) -> list[int]:
-    """`count` lineages `www.customerN.example` with `each` installed certificates; returns the IDs of the newest.
+    """`count` lineages `www.customerN.example` with `each` fetched certificates; returns the IDs of the newest.
 
-    They share one leaf and one key: only what is on record about them differs.
+    They share one leaf and one key: only their rows differ.
     """
     issued = Authority().issue("www.customer.example")
     newest = []
@@ -62,7 +62,7 @@ def add_lineages(services: Services, count: int, *, age_days: float = 1, days: f
 
 
 def add_deliveries(services: Services, certificate_ids: list[int], destination: str, **values: object) -> None:
-    """A delivery of each to the destination."""
+    """Add a delivery of each certificate to the destination."""
     with services.database.write() as session:
         session.execute(
             insert(Delivery),

@@ -32,10 +32,10 @@ class Server(Protocol):
         """The destinations file."""
 
     def start(self) -> None:
-        """Begin to serve; the first certificate is there."""
+        """Start serving; the first certificate is in place."""
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
 
 
 class _Process:
@@ -61,7 +61,7 @@ class _Process:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(20)
@@ -142,7 +142,7 @@ class Caddy(_Process):
         )
 
     def start(self) -> None:
-        """With no certificates of its own making."""
+        """Without certificates managed by Caddy."""
         server = {
             "listen": [f"127.0.0.1:{self.port}"],
             "automatic_https": {"disable": True},
@@ -224,7 +224,7 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class Renewals:
-    """What happened meanwhile. Times in seconds, from the event's commit to the first handshake with the new one."""
+    """The results. Times in seconds, from the event's commit to the first handshake with the new one."""
 
     handshakes: int
     failures: list[str]
@@ -233,14 +233,14 @@ class Renewals:
 
 
 def renew_under_load(server: Server, stack: Stack, simulator: Simulator, renewals: int) -> Renewals:
-    """Order a certificate, serve it, and renew it so often while clients go on connecting.
+    """Order a certificate, serve it, and renew it this number of times while clients keep connecting.
 
     `stack` is not started yet; its destinations file is the server's.
     """
     stack.start()
     simulator.wait_for_webhooks(1)
     certificate_id = int(stack.order("customer.example")["certificate_id"])
-    # With nothing to reload yet, the first delivery of `reload` may fail; it is retried like any other.
+    # With no server running yet, the first delivery to `reload` may fail; it is retried like any other.
     wait_until(lambda: _state(stack, certificate_id, "web") == "delivered", "the first files")
     server.start()
     first = stack.wait_delivered(certificate_id, 60)

@@ -1,4 +1,4 @@
-"""The simulator as a process of its own, and what tests ask of it."""
+"""The simulator as a separate process, and its control interface for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PERIODIC = {
     ("GET", "/{account}/domains"),
     ("GET", "/{account}/domains/{domain}/certificates"),
 }
-# What happens to everybody now and then and must make no difference at all: on unless a test wants calm.
+# Faults that occur in production now and then and must make no difference: on unless a test disables them.
 USUAL_FAULTS = {
     "no-quota-headers": 0.1, "odd-quota-headers": 0.1,
     "event-doubled": 0.2, "event-reordered": 0.2, "event-foreign": 0.2, "event-replayed": 0.2,
@@ -54,13 +54,13 @@ class Simulator:
         return self
 
     def stop(self) -> int:
-        """End it gracefully; its exit status."""
+        """Stop the simulator gracefully; returns its exit status."""
         assert self._process is not None
         self._process.terminate()
         return self._end()
 
     def kill(self) -> int:
-        """End it as a power cut does, its server process first."""
+        """Kill the simulator as a power failure would, its server process first."""
         assert self._process is not None
         for pid in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
             subprocess.run(["kill", "-9", pid], check=False)
@@ -75,7 +75,7 @@ class Simulator:
         return found
 
     def certificate_calls(self) -> list[dict[str, Any]]:
-        """The calls without those of periodic jobs, whose time may come at any moment."""
+        """The calls without those of periodic jobs, which may run at any moment."""
         return [call for call in self.calls() if (call["method"], call["path_template"]) not in _PERIODIC]
 
     def reset_calls(self) -> None:
@@ -86,7 +86,7 @@ class Simulator:
         return found
 
     def certificates(self, domain: str) -> list[dict[str, Any]]:
-        """All of them, newest first, however many pages that are."""
+        """All certificates of the domain, newest first, from all pages."""
         found: list[dict[str, Any]] = []
         while True:
             page = self.api("GET", f"/domains/{domain}/certificates?per_page=100&page={len(found) // 100 + 1}")
@@ -100,18 +100,18 @@ class Simulator:
     def root_pem(self) -> str:
         return self._session.get(f"{self.url}/_simulator/ca", timeout=10).text
 
-    # What shall happen
+    # Scripting
 
     def fault(self, **fault: Any) -> None:
         """Script a fault (see `simulator.faults.Fault`)."""
         self.control("POST", "/faults", fault)
 
     def rates(self, **rates: float) -> None:
-        """Faults by chance, `_` for `-` (see `simulator.catalogue`)."""
+        """Random faults with their rates, `_` for `-` (see `simulator.catalogue`)."""
         self.control("POST", "/rates", {name.replace("_", "-"): rate for name, rate in rates.items()})
 
     def thrown(self) -> dict[str, int]:
-        """How often each fault was thrown by chance."""
+        """The number of random faults by kind."""
         found: dict[str, int] = self.control("GET", "/faults")["thrown"]
         return found
 
@@ -119,7 +119,7 @@ class Simulator:
         self.control("DELETE", "/faults")
 
     def usual_faults(self) -> None:
-        """Those that every test bears, and no others."""
+        """Enable the faults that every test tolerates, and no others."""
         self.clear_faults()
         self.control("POST", "/rates", USUAL_FAULTS)
 
@@ -142,7 +142,7 @@ class Simulator:
     # Waiting
 
     def wait_for_fault(self) -> None:
-        """Until the last scripted fault has begun: its call is here, and its answer waits."""
+        """Wait until the last scripted fault has begun: its call has arrived, and its answer is delayed."""
         self._wait(lambda: self.control("GET", "/faults")["to_come"] == 0, "the scripted faults")
 
     def wait_until_issued(self, domain: str, certificate_id: int) -> None:
@@ -159,11 +159,11 @@ class Simulator:
         self._wait(lambda: len(self.api("GET", "/webhooks")) == count, f"{count} webhooks")
 
     def wait_until_idle(self) -> None:
-        """All that is due by now is issued, or has failed."""
+        """Wait until every issuance that is due has finished."""
         self._wait(lambda: bool(self.state()["idle"]), "everything that is due")
 
     def wait_until_delivered(self) -> None:
-        """No certificate is being issued and no event is owed any more."""
+        """Wait until no certificate is being issued and no event is undelivered."""
 
         def settled() -> bool:
             state = self.state()

@@ -21,7 +21,7 @@ _PRIVILEGE_SEPARATION = Path("/run/sshd")
 
 
 class SshServer:
-    """`config()` gives a destination's fields for it; `stop()` and `start()` as often as wanted."""
+    """`config()` gives a destination's fields for it; `stop()` and `start()` may be repeated."""
 
     def __init__(self, program: str, folder: Path, *, subsystem: str = "internal-sftp") -> None:
         self._program = program
@@ -52,11 +52,11 @@ class SshServer:
         return file
 
     def new_host_key(self, kind: str = "ssh-ed25519") -> str:
-        """As if the machine had been set up anew; counts from the next `start()`. Returns the public key's line."""
+        """A new host key, in effect after the next `start()`. Returns the public key's line."""
         return Path(f"{self.new_key('host', kind)}.pub").read_text().strip()
 
     def start(self) -> None:
-        """Returns when it takes connections."""
+        """Start the server; returns when it accepts connections."""
         command = [self._program, "-D", "-e", "-f", str(self.folder / "sshd_config")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log)
@@ -72,13 +72,13 @@ class SshServer:
         wait_until(listens, "sshd listens")
 
     def stop(self) -> None:
-        """No new connections."""
+        """Stop accepting connections."""
         assert self._process is not None
         self._process.terminate()
         self._process.wait()
 
     def config(self, **more: Any) -> dict[str, Any]:
-        """What a destinations file would say of this machine."""
+        """The fields of a destination for this machine."""
         return {
             "name": "far",
             "host": "127.0.0.1",

@@ -1,4 +1,4 @@
-"""The real thing: gunicorn, worker and simulator as separate processes on a real database."""
+"""gunicorn, worker and simulator as separate processes on a real database."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _ports = cycle(random.sample(range(_FIRST, _FIRST + 1000), 1000))
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment, and that is neither given to a connection nor to another of
-    pytest's processes before its server starts.
+    """A free port, which is assigned neither to a connection nor to another test process before its server
+    starts.
     """
     for port in islice(_ports, 1000):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 def wait_until[T](look: Callable[[], T], what: str, seconds: float = 30.0) -> T:
-    """Look until it is true. Raises AssertionError with `what` when it does not become so."""
+    """Call `look` until its result is true, and return it. Raises AssertionError with `what` after `seconds`."""
     pause, end = threading.Event(), time.monotonic() + seconds
     while True:
         found = look()
@@ -51,7 +51,7 @@ def wait_until[T](look: Callable[[], T], what: str, seconds: float = 30.0) -> T:
 
 
 class Stack:
-    """Start with `start()`, talk to `url`, end with `stop()`. The environment holds no setting of the caller's."""
+    """Start with `start()`, talk to `url`, end with `stop()`. The environment holds none of the caller's settings."""
 
     def __init__(self, database_url: str, folder: Path, simulator: Simulator, **settings: object) -> None:
         self.folder = folder
@@ -69,7 +69,7 @@ class Stack:
             "DATABASE_URL": database_url,
             "DATA_DIR": str(folder / "var"),
             "WEBHOOK_SECRET": WEBHOOK_SECRET,
-            "TOKEN_REQUESTS_PER_MINUTE": "1000000",  # tests and benchmarks look again and again
+            "TOKEN_REQUESTS_PER_MINUTE": "1000000",  # tests and benchmarks poll
             **{name.upper(): str(value) for name, value in settings.items()},
         }
         self.token = ""
@@ -97,33 +97,33 @@ class Stack:
         return f"http://127.0.0.1:{self._ports[web]}"
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Freeze it with SIGSTOP, wake it with SIGCONT."""
+        """Send a signal: SIGSTOP freezes the process, SIGCONT resumes it."""
         self.processes[name].send_signal(number)
 
     def stop_one(self, name: str) -> int:
-        """End it gracefully; its exit status."""
+        """Stop the process gracefully; returns its exit status."""
         process = self.processes.pop(name)
         process.terminate()
         return process.wait(40)
 
     def kill(self, name: str) -> None:
-        """As if the machine had lost power, for this process and its children."""
+        """Kill the process and its children with SIGKILL."""
         process = self.processes.pop(name)
         for victim in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
             victim.send_signal(signal.SIGKILL)
         process.wait()
 
     def kill_all(self) -> None:
-        """The quick end of a test that has said all it had to say about ending."""
+        """Kill all processes: the fast end of tests that do not test stopping."""
         for name, process in list(self.processes.items()):
             if process.poll() is None:
                 self.kill(name)
 
     def stop(self) -> dict[str, int]:
-        """End what runs, gracefully; exit statuses by name."""
+        """Stop all processes gracefully; returns exit statuses by name."""
         for process in self.processes.values():
             process.terminate()
-            process.send_signal(signal.SIGCONT)  # one that is frozen hears nothing else
+            process.send_signal(signal.SIGCONT)  # a frozen process handles no other signal
         return {name: process.wait(40) for name, process in self.processes.items()}
 
     def flask(self, *arguments: str) -> str:
@@ -156,7 +156,7 @@ class Stack:
         return answer.json()["data"]
 
     def wait_delivered(self, certificate_id: int, seconds: float = 30.0) -> dict[str, Any]:
-        """The certificate, once all its deliveries have ended well."""
+        """Wait for the certificate's deliveries to succeed, and return it."""
 
         def look() -> dict[str, Any] | None:
             found = self.get(f"/certificates/{certificate_id}")
@@ -176,7 +176,7 @@ class Stack:
         return found
 
     def log(self, name: str) -> str:
-        """What a process has said."""
+        """The output of a process."""
         return (self.folder / f"{name}.log").read_text()
 
     def _run(self, name: str, *arguments: str, under: Sequence[str] = (), **environment: str) -> None:
@@ -187,7 +187,7 @@ class Stack:
             )
 
     def is_ready(self, web: str = "web") -> bool:
-        """Whether this web process finds that orders and events will be worked on."""
+        """Whether this web process reports that it is ready."""
         for name, process in self.processes.items():
             assert process.poll() is None, f"{name} has ended:\n{self.log(name)}"
         try:

@@ -1,4 +1,4 @@
-"""Orders that keep coming while something happens to a host, and the question whether each was done just once."""
+"""A steady stream of orders during a disruption, and the check that each was completed exactly once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PAUSE_SECONDS = 0.25
 
 
 def make_stack(database_url: str, folder: Path, simulator: Simulator, **destination: object) -> Stack:
-    """A stack with short leases and two destinations, which have these fields in common; nothing is started."""
+    """A stack with short leases and two destinations, which share these fields; nothing is started."""
     file = folder / "destinations.toml"
     fields = "".join(f"{name} = {value}\n" for name, value in destination.items())
     entry = '[[destination]]\nname = "{0}"\nkind = "files"\npath = "{1}"\n' + fields
@@ -40,10 +40,10 @@ def make_stack(database_url: str, folder: Path, simulator: Simulator, **destinat
 
 
 class Traffic:
-    """`with Traffic(stack, "web", "second web") as traffic:`; its end waits until the last order is accepted.
+    """`with Traffic(stack, "web", "second web") as traffic:`; it ends when the last order is accepted.
 
-    Each order is for a domain of its own and has an Idempotency-Key. What is not accepted is sent again to the next web
-    process, as a client behind a load balancer would.
+    Each order is for a domain of its own and has an Idempotency-Key. An order that is not accepted is sent again to the
+    next web process, as a client behind a load balancer would.
     """
 
     def __init__(self, stack: Stack, *webs: str) -> None:
@@ -66,14 +66,14 @@ class Traffic:
 
     @property
     def statuses(self) -> Counter[int]:
-        """How often each status was answered; 503 only counts as such with Retry-After."""
+        """The number of responses by status; a 503 without Retry-After is counted as -503."""
         return Counter(
             answer.status_code if answer.status_code != 503 or "Retry-After" in answer.headers else -503
             for answer in list(self.answers)
         )
 
     def wait_for(self, number: int) -> None:
-        """Until so many more orders are accepted."""
+        """Wait until this number of further orders is accepted."""
         enough = len(self.accepted) + number
         wait_until(lambda: len(self.accepted) >= enough, f"{number} more orders accepted")
 
@@ -101,7 +101,7 @@ class Traffic:
 
 
 def check_done_once(stack: Stack, simulator: Simulator, orders: dict[str, dict[str, Any]], seconds: float = 60) -> None:
-    """Wait until all is delivered; then each was bought, installed and delivered once, at DNSimple and by our story."""
+    """Wait until all orders are delivered; each was purchased, fetched and delivered once."""
     for domain, accepted in orders.items():
         order = wait_until(_delivered(stack, accepted["order_id"]), f"{domain} delivered", seconds)
         assert len(simulator.certificates(domain)) == 1, domain
@@ -115,7 +115,7 @@ def check_done_once(stack: Stack, simulator: Simulator, orders: dict[str, dict[s
 
 
 def _delivered(stack: Stack, order_id: str) -> Callable[[], dict[str, Any]]:
-    """The order once all its deliveries have ended well, until then nothing."""
+    """The order once all its deliveries have succeeded; until then, nothing."""
 
     def look() -> dict[str, Any]:
         order: dict[str, Any] = stack.get(f"/orders/{order_id}")

@@ -1,4 +1,4 @@
-"""A receiver of webhooks as its own process: verifies by the published library, answers as it is told.
+"""A receiver of webhooks as its own process: verifies with the published library, answers as configured.
 
 `python -m tests.support.webhook_receiver SECRET [CERTIFICATE KEY]` prints its port. Messages go to `/`; its answers are
 set by POST `/_answers`, what it received by GET `/_received`.
@@ -65,18 +65,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
-        """Tests look at what was received."""
+        """Tests read what was received."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """A sender that was killed, or that gave up, is no news."""
+        """A sender that was killed or timed out is not an error."""
 
 
 class Receiver:
-    """Its process, seen from a test."""
+    """The receiver's process, used from a test."""
 
     def __init__(self, process: subprocess.Popen[str], scheme: str, verify: str | bool) -> None:
         assert process.stdout is not None
@@ -87,11 +87,11 @@ class Receiver:
         self._session.trust_env, self._session.verify = False, verify
 
     def close(self) -> None:
-        """Forget the connections to it."""
+        """Close the connections to it."""
         self._session.close()
 
     def will_answer(self, *answers: dict[str, Any]) -> None:
-        """What the next messages are answered: `status`, `headers`, `body`, `hang`, `drip`."""
+        """Set the answers to the next messages: `status`, `headers`, `body`, `hang`, `drip`."""
         self._session.post(f"{self.url}/_answers", json=answers, timeout=10).raise_for_status()
 
     def received(self) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from tests.support.fakes.deliveries import (
     start_delivery,
     write_destination,
 )
-from tests.support.fakes.gate import Gate
+from tests.support.fakes.fault_proxy import FaultProxy
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "destinations.md"
 REGION = "eu-central-1"
@@ -101,9 +101,9 @@ def secrets(server: str, tmp_path: Path) -> Aws:
 
 
 @pytest.fixture
-def gate(server: str) -> Iterator[Gate]:
-    with Gate(server) as gate:
-        yield gate
+def proxy(server: str) -> Iterator[FaultProxy]:
+    with FaultProxy(server) as proxy:
+        yield proxy
 
 
 def same(pem: str, one: Bundle) -> bool:
@@ -130,67 +130,67 @@ def test_an_older_certificate_never_replaces_a_newer_one(aws: Aws) -> None:
     assert same(aws.held(), bundle(2))
 
 
-def test_delivering_twice_changes_nothing(aws: Aws, gate: Gate) -> None:
+def test_delivering_twice_changes_nothing(aws: Aws, proxy: FaultProxy) -> None:
     aws.open().deliver(bundle(1))
-    assert aws.open(endpoint_url=gate.url).deliver(bundle(1)).outcome == "delivered"
-    assert not [call for call in gate.calls if re.search("Import|Put|Create|Update|Add", call)]
+    assert aws.open(endpoint_url=proxy.url).deliver(bundle(1)).outcome == "delivered"
+    assert not [call for call in proxy.calls if re.search("Import|Put|Create|Update|Add", call)]
 
 
-def test_a_service_that_is_down_is_tried_again(aws: Aws, gate: Gate) -> None:
-    destination = aws.open(endpoint_url=gate.url)
-    gate.shut()
+def test_a_service_that_is_down_is_tried_again(aws: Aws, proxy: FaultProxy) -> None:
+    destination = aws.open(endpoint_url=proxy.url)
+    proxy.close()
     with pytest.raises(DestinationUnavailableError, match="no answer"):
         destination.deliver(bundle(1))
-    gate.open()
+    proxy.open()
     assert destination.deliver(bundle(1)).outcome == "delivered"
 
 
 @pytest.mark.parametrize(
     ("status", "code"), [(400, "ThrottlingException"), (500, "InternalFailure"), (503, "ServiceUnavailable")]
 )
-def test_a_service_that_is_overloaded_is_tried_again(aws: Aws, gate: Gate, status: int, code: str) -> None:
-    destination = aws.open(endpoint_url=gate.url)
-    gate.answer(status, json.dumps({"__type": code, "message": "Rate exceeded"}).encode())
+def test_a_service_that_is_overloaded_is_tried_again(aws: Aws, proxy: FaultProxy, status: int, code: str) -> None:
+    destination = aws.open(endpoint_url=proxy.url)
+    proxy.answer(status, json.dumps({"__type": code, "message": "Rate exceeded"}).encode())
     with pytest.raises(DestinationUnavailableError, match=code):
         destination.deliver(bundle(1))
-    assert len(gate.calls) == 1
+    assert len(proxy.calls) == 1
     assert destination.deliver(bundle(1)).outcome == "delivered"
 
 
 @pytest.mark.parametrize("renewal", [False, True], ids=["first", "renewal"])
-def test_killed_between_any_two_calls_it_is_delivered_again(aws: Aws, gate: Gate, renewal: bool) -> None:
+def test_killed_between_any_two_calls_it_is_delivered_again(aws: Aws, proxy: FaultProxy, renewal: bool) -> None:
     """As many processes are killed as a delivery makes calls, each before another one of them."""
-    file = aws.file(endpoint_url=gate.url)
-    before = len(gate.calls)
+    file = aws.file(endpoint_url=proxy.url)
+    before = len(proxy.calls)
     if renewal:
         open_destination(file).deliver(bundle(0, "count.example.com"))
-        before = len(gate.calls)
+        before = len(proxy.calls)
     open_destination(file).deliver(bundle(1, "count.example.com"))
-    calls = len(gate.calls) - before
+    calls = len(proxy.calls) - before
     assert calls >= 2
     for number in range(calls):
         slot = f"kill{number}.example.com"
         if renewal:
             aws.open().deliver(bundle(1, slot))
-            file = aws.file(endpoint_url=gate.url)
-        gate.hold_after(number)
+            file = aws.file(endpoint_url=proxy.url)
+        proxy.hold_after(number)
         process = start_delivery(file, bundle(2, slot))
-        assert gate.held.wait(60)
+        assert proxy.held.wait(60)
         assert end_delivery(process, kill=True) == ""
-        gate.let_go()
+        proxy.release()
         assert open_destination(file).deliver(bundle(2, slot)).outcome == "delivered"
         assert same(aws.held(slot), bundle(2, slot))
-        file = aws.file(endpoint_url=gate.url)
+        file = aws.file(endpoint_url=proxy.url)
     if aws.kind == "aws-acm":
         assert len(aws.arns()) == calls + 1
 
 
-def test_a_lost_answer_leads_to_one_certificate(aws: Aws, gate: Gate) -> None:
-    destination = aws.open(endpoint_url=gate.url)
-    gate.lose_answer_after(1)  # that of ImportCertificate or CreateSecret
+def test_a_lost_answer_leads_to_one_certificate(aws: Aws, proxy: FaultProxy) -> None:
+    destination = aws.open(endpoint_url=proxy.url)
+    proxy.lose_answer_after(1)  # that of ImportCertificate or CreateSecret
     with pytest.raises(DestinationUnavailableError):
         destination.deliver(bundle(1))
-    assert any("Import" in call or "Create" in call for call in gate.calls)
+    assert any("Import" in call or "Create" in call for call in proxy.calls)
     assert aws.open().deliver(bundle(1)).outcome == "delivered"
     assert same(aws.held(), bundle(1))
 
@@ -282,12 +282,12 @@ def test_threads_of_one_process_leave_the_newest(acm: Aws) -> None:
     assert same(acm.held(), bundle(6))
 
 
-def test_an_older_one_imported_over_a_newer_one_says_so(acm: Aws, gate: Gate) -> None:
+def test_an_older_one_imported_over_a_newer_one_says_so(acm: Aws, proxy: FaultProxy) -> None:
     """Another process imports a newer one between the last look and the import: ACM itself cannot tell."""
     acm.open().deliver(bundle(1))
-    destination = acm.open(endpoint_url=gate.url)
+    destination = acm.open(endpoint_url=proxy.url)
     held = acm.arns()[0]
-    gate.before_call("Import", lambda: acm.open().deliver(bundle(3)))
+    proxy.before_call("Import", lambda: acm.open().deliver(bundle(3)))
     with pytest.raises(DestinationRefusedError, match="deliver the newer one again"):
         destination.deliver(bundle(2))
     assert acm.open().deliver(bundle(3)).outcome == "delivered"
@@ -317,16 +317,16 @@ def test_writers_of_a_secret_that_race_leave_the_newest(secrets: Aws) -> None:
 
 
 @pytest.mark.parametrize("call", ["PutSecretValue", "UpdateSecretVersionStage"])
-def test_a_newer_secret_written_between_two_calls_stays(secrets: Aws, gate: Gate, call: str) -> None:
+def test_a_newer_secret_written_between_two_calls_stays(secrets: Aws, proxy: FaultProxy, call: str) -> None:
     secrets.open().deliver(bundle(1))
-    gate.before_call(call, lambda: secrets.open().deliver(bundle(3)))
-    assert secrets.open(endpoint_url=gate.url).deliver(bundle(2)).outcome == "superseded"
+    proxy.before_call(call, lambda: secrets.open().deliver(bundle(3)))
+    assert secrets.open(endpoint_url=proxy.url).deliver(bundle(2)).outcome == "superseded"
     assert same(secrets.held(), bundle(3))
 
 
-def test_a_newer_secret_made_between_looking_and_making_stays(secrets: Aws, gate: Gate) -> None:
-    gate.before_call("CreateSecret", lambda: secrets.open().deliver(bundle(3)))
-    assert secrets.open(endpoint_url=gate.url).deliver(bundle(2)).outcome == "superseded"
+def test_a_newer_secret_made_between_looking_and_making_stays(secrets: Aws, proxy: FaultProxy) -> None:
+    proxy.before_call("CreateSecret", lambda: secrets.open().deliver(bundle(3)))
+    assert secrets.open(endpoint_url=proxy.url).deliver(bundle(2)).outcome == "superseded"
     assert same(secrets.held(), bundle(3))
 
 

@@ -26,7 +26,7 @@ from tests.support.fakes.deliveries import (
     start_delivery,
     write_destination,
 )
-from tests.support.fakes.gate import Gate
+from tests.support.fakes.fault_proxy import FaultProxy
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "destinations.md"
 SLOT = "www.example.com"
@@ -86,11 +86,11 @@ def kubernetes(admin: Path, tmp_path: Path) -> Iterator[Kubernetes]:
 
 
 @pytest.fixture
-def gate(kubernetes: Kubernetes) -> Iterator[Gate]:
+def proxy(kubernetes: Kubernetes) -> Iterator[FaultProxy]:
     if not kubernetes.server.startswith("http://"):
-        pytest.skip("a gate can only stand before a server that is reached by plain HTTP")
-    with Gate(kubernetes.server) as gate:
-        yield gate
+        pytest.skip("a proxy can only stand before a server that is reached by plain HTTP")
+    with FaultProxy(kubernetes.server) as proxy:
+        yield proxy
 
 
 def test_a_first_delivery_makes_a_tls_secret_that_says_whose_it_is(kubernetes: Kubernetes) -> None:
@@ -153,12 +153,14 @@ def test_writers_that_race_leave_the_newest(kubernetes: Kubernetes) -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_newer_one_written_between_reading_and_writing_stays(kubernetes: Kubernetes, gate: Gate, first: bool) -> None:
+def test_a_newer_one_written_between_reading_and_writing_stays(
+    kubernetes: Kubernetes, proxy: FaultProxy, first: bool
+) -> None:
     direct = kubernetes.open()
     if not first:
         direct.deliver(bundle(1))
-    gate.before_call("POST" if first else "PATCH", lambda: direct.deliver(bundle(3)))
-    through = kubernetes.open(kubeconfig=kubernetes.login("through", server=gate.url))
+    proxy.before_call("POST" if first else "PATCH", lambda: direct.deliver(bundle(3)))
+    through = kubernetes.open(kubeconfig=kubernetes.login("through", server=proxy.url))
     assert through.deliver(bundle(2)).outcome == "superseded"
     assert kubernetes.pems() == pems_of(3)
 
@@ -166,43 +168,45 @@ def test_a_newer_one_written_between_reading_and_writing_stays(kubernetes: Kuber
 @pytest.mark.parametrize("calls", range(2))
 @pytest.mark.parametrize("renewal", [False, True], ids=["first", "renewal"])
 def test_killed_between_any_two_calls_it_is_delivered_again(
-    kubernetes: Kubernetes, gate: Gate, calls: int, renewal: bool
+    kubernetes: Kubernetes, proxy: FaultProxy, calls: int, renewal: bool
 ) -> None:
     if renewal:
         kubernetes.open().deliver(bundle(1))
-    file = kubernetes.file(kubeconfig=kubernetes.login("through", server=gate.url))
-    gate.hold_after(calls)
+    file = kubernetes.file(kubeconfig=kubernetes.login("through", server=proxy.url))
+    proxy.hold_after(calls)
     process = start_delivery(file, bundle(2))
-    assert gate.held.wait(60)
+    assert proxy.held.wait(60)
     assert end_delivery(process, kill=True) == ""
-    gate.let_go()
+    proxy.release()
     assert end_delivery(start_delivery(file, bundle(2))) == "delivered"
     assert kubernetes.pems() == pems_of(2)
 
 
-def test_a_server_that_is_down_is_tried_again(kubernetes: Kubernetes, gate: Gate) -> None:
-    destination = kubernetes.open(kubeconfig=kubernetes.login("through", server=gate.url))
-    gate.shut()
+def test_a_server_that_is_down_is_tried_again(kubernetes: Kubernetes, proxy: FaultProxy) -> None:
+    destination = kubernetes.open(kubeconfig=kubernetes.login("through", server=proxy.url))
+    proxy.close()
     with pytest.raises(DestinationUnavailableError, match="check that it runs"):
         destination.deliver(bundle(1))
-    gate.open()
+    proxy.open()
     assert destination.deliver(bundle(1)).outcome == "delivered"
 
 
-def test_a_lost_answer_changes_nothing(kubernetes: Kubernetes, gate: Gate) -> None:
-    destination = kubernetes.open(kubeconfig=kubernetes.login("through", server=gate.url))
-    gate.lose_answer_after(1)
+def test_a_lost_answer_changes_nothing(kubernetes: Kubernetes, proxy: FaultProxy) -> None:
+    destination = kubernetes.open(kubeconfig=kubernetes.login("through", server=proxy.url))
+    proxy.lose_answer_after(1)
     with pytest.raises(DestinationUnavailableError):
         destination.deliver(bundle(1))
-    assert len(gate.calls) == 2
+    assert len(proxy.calls) == 2
     assert kubernetes.pems() == pems_of(1)
     assert destination.deliver(bundle(1)).outcome == "delivered"
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 504])
-def test_a_server_in_trouble_is_tried_again_when_it_says(kubernetes: Kubernetes, gate: Gate, status: int) -> None:
-    destination = kubernetes.open(kubeconfig=kubernetes.login("through", server=gate.url))
-    gate.answer(status, json.dumps({"kind": "Status", "code": status}).encode(), {"Retry-After": "7"})
+def test_a_server_in_trouble_is_tried_again_when_it_says(
+    kubernetes: Kubernetes, proxy: FaultProxy, status: int
+) -> None:
+    destination = kubernetes.open(kubeconfig=kubernetes.login("through", server=proxy.url))
+    proxy.answer(status, json.dumps({"kind": "Status", "code": status}).encode(), {"Retry-After": "7"})
     with pytest.raises(DestinationUnavailableError) as caught:
         destination.deliver(bundle(1))
     assert caught.value.retry_after == 7.0

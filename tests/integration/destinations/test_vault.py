@@ -23,7 +23,7 @@ from tests.support.fakes.deliveries import (
     start_delivery,
     write_destination,
 )
-from tests.support.fakes.gate import Gate
+from tests.support.fakes.fault_proxy import FaultProxy
 from tests.support.fakes.vault import root_client, vault_server
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "destinations.md"
@@ -103,9 +103,9 @@ def vault(server: tuple[str, str], tmp_path: Path) -> Iterator[Vault]:
 
 
 @pytest.fixture
-def gate(vault: Vault) -> Iterator[Gate]:
-    with Gate(vault.address) as gate:
-        yield gate
+def proxy(vault: Vault) -> Iterator[FaultProxy]:
+    with FaultProxy(vault.address) as proxy:
+        yield proxy
 
 
 def test_a_first_delivery_writes_certificate_and_key_and_says_which(vault: Vault) -> None:
@@ -155,49 +155,49 @@ def test_writers_that_race_leave_the_newest_and_its_metadata(vault: Vault) -> No
         assert outcomes[8] == "delivered"
 
 
-def test_a_newer_version_written_between_reading_and_writing_stays(vault: Vault, gate: Gate) -> None:
+def test_a_newer_version_written_between_reading_and_writing_stays(vault: Vault, proxy: FaultProxy) -> None:
     vault.open().deliver(bundle(1))
-    gate.before_call("POST", lambda: vault.open().deliver(bundle(3)))
-    assert vault.open(address=gate.url).deliver(bundle(2)).outcome == "superseded"
+    proxy.before_call("POST", lambda: vault.open().deliver(bundle(3)))
+    assert vault.open(address=proxy.url).deliver(bundle(2)).outcome == "superseded"
     assert vault.read()["data"] == secret_document(bundle(3))
 
 
-def test_metadata_never_stays_behind_when_a_newer_version_overtakes_it(vault: Vault, gate: Gate) -> None:
-    gate.before_call("POST /v1/" + vault.mount + "/metadata", lambda: vault.open().deliver(bundle(3)))
-    vault.open(address=gate.url).deliver(bundle(2))
+def test_metadata_never_stays_behind_when_a_newer_version_overtakes_it(vault: Vault, proxy: FaultProxy) -> None:
+    proxy.before_call("POST /v1/" + vault.mount + "/metadata", lambda: vault.open().deliver(bundle(3)))
+    vault.open(address=proxy.url).deliver(bundle(2))
     found = vault.read()
     assert found["data"]["fingerprint"] == bundle(3).fingerprint
     assert found["metadata"]["custom_metadata"]["fingerprint"] == bundle(3).fingerprint
 
 
 @pytest.mark.parametrize("calls", range(4))
-def test_killed_between_any_two_calls_it_is_delivered_again(vault: Vault, gate: Gate, calls: int) -> None:
+def test_killed_between_any_two_calls_it_is_delivered_again(vault: Vault, proxy: FaultProxy, calls: int) -> None:
     vault.open().deliver(bundle(1))
-    gate.hold_after(calls)
-    process = start_delivery(vault.file(address=gate.url), bundle(2))
-    assert gate.held.wait(60)
+    proxy.hold_after(calls)
+    process = start_delivery(vault.file(address=proxy.url), bundle(2))
+    assert proxy.held.wait(60)
     assert end_delivery(process, kill=True) == ""
-    gate.let_go()
-    process = start_delivery(vault.file(address=gate.url), bundle(2))
+    proxy.release()
+    process = start_delivery(vault.file(address=proxy.url), bundle(2))
     assert end_delivery(process) == "delivered"
     found = vault.read()
     assert (found["data"], found["metadata"]["version"]) == (secret_document(bundle(2)), 2)
     assert found["metadata"]["custom_metadata"]["fingerprint"] == bundle(2).fingerprint
 
 
-def test_a_server_that_is_down_is_tried_again(vault: Vault, gate: Gate) -> None:
-    destination = vault.open(address=gate.url)
-    gate.shut()
+def test_a_server_that_is_down_is_tried_again(vault: Vault, proxy: FaultProxy) -> None:
+    destination = vault.open(address=proxy.url)
+    proxy.close()
     with pytest.raises(DestinationUnavailableError, match="check that it runs"):
         destination.deliver(bundle(1))
-    gate.open()
+    proxy.open()
     assert destination.deliver(bundle(1)).outcome == "delivered"
 
 
 @pytest.mark.parametrize("calls", range(4))
-def test_a_lost_answer_leads_to_one_version(vault: Vault, gate: Gate, calls: int) -> None:
-    destination = vault.open(address=gate.url)
-    gate.lose_answer_after(calls)
+def test_a_lost_answer_leads_to_one_version(vault: Vault, proxy: FaultProxy, calls: int) -> None:
+    destination = vault.open(address=proxy.url)
+    proxy.lose_answer_after(calls)
     with pytest.raises(DestinationUnavailableError):
         destination.deliver(bundle(1))
     assert destination.deliver(bundle(1)).outcome == "delivered"
@@ -205,9 +205,9 @@ def test_a_lost_answer_leads_to_one_version(vault: Vault, gate: Gate, calls: int
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_a_server_in_trouble_is_tried_again(vault: Vault, gate: Gate, status: int) -> None:
-    destination = vault.open(address=gate.url)
-    gate.answer(status, b'{"errors": ["Vault is sealed"]}')
+def test_a_server_in_trouble_is_tried_again(vault: Vault, proxy: FaultProxy, status: int) -> None:
+    destination = vault.open(address=proxy.url)
+    proxy.answer(status, b'{"errors": ["Vault is sealed"]}')
     with pytest.raises(DestinationUnavailableError, match="unsealed"):
         destination.deliver(bundle(1))
     assert destination.deliver(bundle(1)).outcome == "delivered"

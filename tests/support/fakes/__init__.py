@@ -1,1 +1,1 @@
-"""Servers that stand where an operator has Vault, Kubernetes and AWS, and what goes wrong on the way to them."""
+"""Local servers in place of Vault, Kubernetes and AWS, and a proxy that injects faults."""

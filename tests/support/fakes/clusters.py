@@ -1,4 +1,4 @@
-"""A Kubernetes cluster for tests: the stand-in as a process, or the one that TEST_KUBECONFIG names."""
+"""A Kubernetes cluster for tests: the fake as a process, or the cluster named by TEST_KUBECONFIG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ADMIN = "admin-token-of-the-tests"
 
 
 def write_kubeconfig(file: Path, server: str, token: str, authority: Path | None = None) -> Path:
-    """A new one, with one context."""
+    """Write a new file with one context."""
     cluster = {"server": server} | ({"certificate-authority": str(authority)} if authority else {})
     content = {
         "apiVersion": "v1",
@@ -37,7 +37,7 @@ def write_kubeconfig(file: Path, server: str, token: str, authority: Path | None
 
 
 def with_token(admin: Path, file: Path, token: str, server: str | None = None) -> Path:
-    """The administrator's kubeconfig for another user, perhaps by another way."""
+    """The administrator's kubeconfig for another user, optionally with another server URL."""
     content = yaml.safe_load(admin.read_text())
     for user in content["users"]:
         user["user"] = {"token": token}
@@ -73,7 +73,7 @@ def kubernetes_cluster(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def tls_cluster(folder: Path) -> Iterator[tuple[Path, int, Path]]:
-    """The stand-in with TLS: the administrator's kubeconfig, the port on localhost, and its authority's certificate."""
+    """The fake with TLS: the administrator's kubeconfig, the port on localhost, and its authority's certificate."""
     authority, port = Authority(), free_port()
     issued = authority.issue("localhost")
     texts = {"ca.pem": pem(authority.root), "cert.pem": issued.leaf + "".join(issued.chain), "key.pem": issued.key}
@@ -120,7 +120,7 @@ class Namespace:
         return str(answer.json()["status"]["token"])
 
     def apply(self, secret: dict[str, Any], manager: str) -> None:
-        """As somebody else."""
+        """Apply the secret as another field manager."""
         self.core.api_client.call_api(
             "/api/v1/namespaces/{namespace}/secrets/{name}",
             "PATCH",

@@ -65,7 +65,7 @@ def write_destination(folder: Path, **fields: Any) -> Path:
 
 
 def open_destination(file: Path) -> Destination:
-    """As a process of its own would have it."""
+    """Load the destination as another process would."""
     return load_destinations(file, data_dir=file.parent)["far"]
 
 
@@ -95,7 +95,7 @@ def start_delivery(file: Path, bundle: Bundle) -> subprocess.Popen[str]:
 
 
 def end_delivery(process: subprocess.Popen[str], *, kill: bool = False) -> str:
-    """What it said, once it has ended by itself or by SIGKILL."""
+    """Its output, once it has exited or was killed."""
     if kill:
         process.kill()
     assert process.stdout is not None
@@ -106,7 +106,7 @@ def end_delivery(process: subprocess.Popen[str], *, kill: bool = False) -> str:
 
 
 def race(deliveries: Mapping[int, tuple[Destination, Bundle]]) -> dict[int, str]:
-    """Make all these deliveries at the same instant; what became of each: its outcome, or its error's class."""
+    """Run all these deliveries at the same instant. Returns for each its outcome, or the name of its error's class."""
     barrier = threading.Barrier(len(deliveries), timeout=60)
     outcomes: dict[int, str] = {}
 

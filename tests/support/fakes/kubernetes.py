@@ -138,7 +138,7 @@ def _take(
 
 
 def _fields(body: dict[str, Any]) -> dict[str, Any]:
-    """Leaves that somebody owns, by path. The type is one, so are single labels, annotations and keys of data."""
+    """Fields that can be owned, by path: the type, and each label, annotation and key of data."""
     found = {f"data|{key}": value for key, value in (body.get("data") or {}).items()}
     for part in _KEEP:
         found |= {f"{part}|{key}": value for key, value in (body["metadata"].get(part) or {}).items()}
@@ -220,7 +220,7 @@ def create_app(cluster: Cluster) -> Flask:  # noqa: C901, one route after the ot
     @app.patch("/api/v1/namespaces/<namespace>/secrets/<name>")
     def patch(namespace: str, name: str) -> tuple[Response, int]:
         if request.mimetype != "application/apply-patch+yaml":
-            raise _RefusedError(415, "UnsupportedMediaType", f"{request.mimetype} is not supported by the stand-in")
+            raise _RefusedError(415, "UnsupportedMediaType", f"{request.mimetype} is not supported by the fake")
         manager = request.args.get("fieldManager")
         body = yaml.safe_load(request.get_data())
         if not manager:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class ServerProcess:
-    """`with ServerProcess(command, ready=..., log=...)`: `ready` is asked until it is true."""
+    """`with ServerProcess(command, ready=..., log=...)`: `ready` is called until it returns true."""
 
     def __init__(
         self, command: Sequence[str], *, ready: Callable[[], bool], log: Path, environment: dict[str, str] | None = None

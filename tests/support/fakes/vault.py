@@ -20,7 +20,7 @@ _TOKEN = "root-token-of-the-tests"
 
 @contextmanager
 def vault_server(folder: Path) -> Iterator[tuple[str, str]]:
-    """Its address and a token that may do everything. Skips the test when there is no server to be had."""
+    """Its address and the root token. Skips the test if no server is available."""
     address, token = os.environ.get("TEST_VAULT_ADDR"), os.environ.get("TEST_VAULT_TOKEN")
     if address and token:
         yield address, token

@@ -1,4 +1,4 @@
-"""Everybody who wants something of Certcourier while it is being tortured, and what they were promised."""
+"""The clients during a campaign, and what was acknowledged to them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.support.stack import Stack
 _FINAL = {400, 402, 403, 404, 412, 422}
 
 
-class Crowd:
-    """Threads that order, post events, have certificates renewed, spend the quota elsewhere, and let time pass."""
+class Clients:
+    """Threads that order, post events, have certificates renewed, spend the quota, and expedite jobs."""
 
     def __init__(
         self, stack: Stack, simulator: Simulator, database: Database, webs: list[str], rng: random.Random
     ) -> None:
         self.accepted: dict[str, str] = {}
         self.refused: dict[str, int] = {}
-        self.heard: set[str] = set()
+        self.acknowledged: set[str] = set()
         self.renewed: set[int] = set()
         self.statuses: Counter[int] = Counter()
         self._stack, self._simulator, self._database, self._webs, self._rng = stack, simulator, database, webs, rng
@@ -55,12 +55,12 @@ class Crowd:
         self._ending.set()
         for thread in self._threads:
             thread.join(120)
-            assert not thread.is_alive(), f"{thread.name} does not come to an end"
+            assert not thread.is_alive(), f"{thread.name} does not end"
         if self._errors:
             raise self._errors[0]
 
     def hurry(self) -> None:
-        """Bring forward what waits, and end the pause after a 401: a campaign lasts minutes, not days."""
+        """Make waiting jobs due, and end the pause after a 401: a campaign lasts minutes, not days."""
         with self._database.write() as session:
             waiting = update(Job).where(Job.state == "ready", Job.run_at > db_now(1))
             session.execute(waiting.values(run_at=db_now()))
@@ -72,13 +72,13 @@ class Crowd:
         try:
             while not self._ending.wait(self._rng.uniform(0.5, 1.5) * pause):
                 work()
-        except BaseException as error:  # noqa: BLE001, told by the main thread
+        except BaseException as error:  # noqa: BLE001, raised in the main thread
             self._errors.append(error)
 
     _local = threading.local()
 
     def _post(self, path: str, document: dict[str, Any], headers: dict[str, str]) -> requests.Response | None:
-        """None if nobody answered."""
+        """None if there was no response."""
         url = self._stack.url_of(self._rng.choice(self._webs)) + path
         try:
             answer: requests.Response = self._local.session.post(url, json=document, headers=headers, timeout=30)
@@ -89,7 +89,7 @@ class Crowd:
         return answer
 
     def _order(self) -> None:
-        """A domain of its own; asked again under the same key until there is an answer that counts."""
+        """Order for a new domain; repeat under the same key until there is a final answer."""
         domain = f"c{uuid.uuid4().hex[:12]}.example"
         headers = self._stack.headers() | {"Idempotency-Key": domain}
         while True:
@@ -112,7 +112,7 @@ class Crowd:
         }
         answer = self._post(f"/dnsimple/events/{WEBHOOK_SECRET}", document, {})
         if answer is not None and answer.status_code == 200:
-            self.heard.add(identifier)
+            self.acknowledged.add(identifier)
 
     def _renew(self) -> None:
         domains = list(self.accepted)

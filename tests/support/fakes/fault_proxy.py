@@ -1,4 +1,4 @@
-"""A gate in front of a server: counts calls, holds one, loses an answer, is shut, or answers for itself."""
+"""An HTTP proxy that injects faults: it counts calls, holds one, loses an answer, closes, or answers itself."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 _NOT_FORWARDED = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 
 
-class Gate:
-    """`with Gate(url) as gate:`, then talk to `gate.url`."""
+class FaultProxy:
+    """`with FaultProxy(url) as proxy:`, then talk to `proxy.url`."""
 
     def __init__(self, target: str) -> None:
         self._target = urlsplit(target)
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
         self._lock = threading.Lock()
-        self._opened = threading.Event()
+        self._released = threading.Event()
         self._hold_at: int | None = None
         self._lose_at: int | None = None
         self._answers: list[tuple[int, bytes, dict[str, str]]] = []
@@ -37,18 +37,18 @@ class Gate:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.let_go()
-        self.shut()
+        self.release()
+        self.close()
 
     def open(self) -> None:
         """Listen; on the same port as before."""
-        gate = self
+        proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             def handle_one_request(self) -> None:
                 self.raw_requestline = self.rfile.readline(65537)
                 if self.raw_requestline and self.parse_request():
-                    gate._pass(self)
+                    proxy._pass(self)
                 self.close_connection = True
 
             def log_message(self, *_: object) -> None:
@@ -60,7 +60,7 @@ class Gate:
         self._port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """As if the server were down: connections are refused."""
         if self._server is not None:
             self._server.shutdown()
@@ -69,14 +69,14 @@ class Gate:
 
     def hold_after(self, calls: int) -> None:
         """Let so many calls pass, then hold the next one and set `held`."""
-        self._opened.clear()
+        self._released.clear()
         self.held.clear()
         self._hold_at = len(self.calls) + calls
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Forget the held call: its client has been killed."""
         self._hold_at = None
-        self._opened.set()
+        self._released.set()
 
     def lose_answer_after(self, calls: int) -> None:
         """Let so many calls pass, then carry the next one out without giving its answer back."""
@@ -102,7 +102,7 @@ class Gate:
             action()
         if number == self._hold_at:
             self.held.set()
-            self._opened.wait()
+            self._released.wait()
             return
         status, content, headers = own or self._forward(request, body)
         if number == self._lose_at:
