@@ -11,7 +11,7 @@ try:
     app = create_app()
     services = app.extensions["certcourier"].services
     claim_installation(services)
-    note_version(services, "web")
+    note_version(services.database, "web")
     services.share_metrics()
     services.database.close()  # connections must not be inherited by forked processes
 except (ConfigurationError, CertcourierError) as error:

@@ -1,4 +1,8 @@
-"""What the use cases work with, built once per process from the settings."""
+"""The wiring: every collaborator of a process, built once from the settings.
+
+A use case takes the two or three collaborators that it uses. Job handlers, which the worker calls by name, and the few
+functions that need more take `Services` whole.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,7 @@ WEBHOOK_PATH = "/dnsimple/events"
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Handed to every use case; tests hand in others."""
+    """The collaborators of one process; tests replace some of them."""
 
     settings: Settings
     database: Database

@@ -14,6 +14,8 @@ import requests
 
 from app.atomic_files import write_file
 from app.auth.tokens import authenticate, create_token
+from app.db.database import Database
+from app.destinations.base import Destination
 from app.destinations.files.destination import FilesDestination
 from app.services import Services
 from config import Settings
@@ -83,7 +85,7 @@ def demonstrate(processes: Processes, services: Services, stopping: threading.Ev
     """Order a certificate for the demo domain, unless an earlier run did, and print its progress."""
     url = local_url(services.settings)
     session = requests.Session()
-    session.headers["Authorization"] = f"Bearer {_demo_token(services)}"
+    session.headers["Authorization"] = f"Bearer {_demo_token(services.settings, services.database)}"
     earlier = session.get(f"{url}/orders", params={"domain": DEMO_DOMAIN, "state": "fetched"}, timeout=10)
     earlier.raise_for_status()
     if earlier.json()["data"]:
@@ -150,7 +152,7 @@ def _obstacle(order: Mapping[str, Any], *, patient: bool) -> str | None:
 def _what_next(services: Services, order: Mapping[str, Any]) -> str:
     settings, url = services.settings, local_url(services.settings)
     flask = f".venv/bin/flask -e {_settings_file(settings)}"
-    return f"""{_describe_files(services, order)}
+    return f"""{_describe_files(services.destinations, order)}
 Order another certificate, and wait for it:
   curl -i {url}/issue_certificate \\
     -H "Authorization: Bearer $(cat {_token_file(settings)})" -H 'Prefer: wait=30' \\
@@ -165,7 +167,7 @@ API reference: {url}/docs (user name: anything; password: the token). Logs: {set
 Ctrl-C stops everything."""
 
 
-def _describe_files(services: Services, order: Mapping[str, Any]) -> str:
+def _describe_files(destinations: Mapping[str, Destination], order: Mapping[str, Any]) -> str:
     """Where the first files destination has stored them, if any."""
     locations = {
         delivery["destination"]: delivery["detail"]
@@ -173,7 +175,7 @@ def _describe_files(services: Services, order: Mapping[str, Any]) -> str:
         if delivery["state"] == "delivered"
     }
     files_destinations = [
-        name for name, one in services.destinations.items() if isinstance(one, FilesDestination) and name in locations
+        name for name, one in destinations.items() if isinstance(one, FilesDestination) and name in locations
     ]
     if not files_destinations:
         return ""
@@ -185,15 +187,15 @@ Inspect the certificate:
     return f"The files are in {folder}/\n{inspection if (folder / 'fullchain.pem').exists() else ''}"
 
 
-def _demo_token(services: Services) -> str:
+def _demo_token(settings: Settings, database: Database) -> str:
     """A token for the demo, kept in a file so that it remains valid for the next `make run`."""
-    path = _token_file(services.settings)
+    path = _token_file(settings)
     if path.exists():
         token = path.read_text().strip()
-        if authenticate(services, token):
+        if authenticate(database, token):
             return token
         path.unlink()
-    _, token = create_token(services, "demo", ("issue", "read"))
+    _, token = create_token(database, "demo", ("issue", "read"))
     write_file(path, f"{token}\n".encode())
     return token
 

@@ -20,6 +20,7 @@ from app.alerts.notifications import enqueue_notifications
 from app.alerts.rules import RULES, evaluate_rules, rule_context
 from app.audit import record
 from app.db.clock import db_now, read_now
+from app.db.database import Database
 from app.db.models import Alert
 from app.jobs.queue import Claim
 from app.services import Services
@@ -58,12 +59,12 @@ def evaluate_alerts(services: Services, claim: Claim) -> None:
         now = read_now(session)
         _record(session, found, now)
         if services.notifier.addresses:
-            enqueue_notifications(services, session, now)
+            enqueue_notifications(services.settings, services.queue, services.notifier, session, now)
 
 
-def silence(services: Services, alert_id: int, *, actor: str) -> bool:
+def silence(database: Database, alert_id: int, *, actor: str) -> bool:
     """Silence an alert until it resolves. False if no open alert has this ID."""
-    with services.database.write() as session:
+    with database.write() as session:
         query = select(Alert).where(Alert.id == alert_id, Alert.resolved_at.is_(None), Alert.silenced_at.is_(None))
         alert = session.scalar(query.with_for_update())
         if alert is None:

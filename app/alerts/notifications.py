@@ -7,6 +7,7 @@ the kind are gathered for ALERT_GROUP_SECONDS.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -18,9 +19,10 @@ from app.alerts.alert import Rule
 from app.alerts.rules import RULES
 from app.db.models import Alert
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim
-from app.notifications.notifier import NotificationRefusedError
+from app.jobs.queue import Claim, Queue
+from app.notifications.notifier import NotificationRefusedError, Notifier
 from app.services import Services
+from config import Settings
 
 log = structlog.get_logger("certcourier.alerts")
 
@@ -37,11 +39,19 @@ _PAST_TENSE = {
 }
 
 
-def enqueue_notifications(services: Services, session: Session, now: datetime) -> None:
+def enqueue_notifications(
+    settings: Settings, queue: Queue, notifier: Notifier, session: Session, now: datetime
+) -> None:
     """Enqueue the messages that are due, in the caller's transaction."""
+    host = urlsplit(settings.public_url).hostname
     for rule in RULES.values():
-        _notify_raised(services, session, rule, now)
-        _notify_resolved(services, session, rule, now)
+        for message in (_raised_message(settings, session, rule, now), _resolved_message(settings, session, rule, now)):
+            if message is None:
+                continue
+            content = {"title": f"Certcourier at {host}: {message.title}", "body": message.body, "good": message.good}
+            for address in notifier.addresses:
+                args = {"to": address.id, "address": address.name, **content}
+                queue.enqueue(session, JobKind.SEND_NOTIFICATION, args)
 
 
 def send_notification(services: Services, claim: Claim) -> None:
@@ -55,17 +65,29 @@ def send_notification(services: Services, claim: Claim) -> None:
         log.warning("notification dropped", reason="its address is no longer configured", address=args["address"])
 
 
-def _notify_raised(services: Services, session: Session, rule: Rule, now: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class _Message:
+    title: str
+    lines: Sequence[str]
+    good: bool
+
+    @property
+    def body(self) -> str:
+        return "\n".join(line for line in self.lines if line)
+
+
+def _raised_message(settings: Settings, session: Session, rule: Rule, now: datetime) -> _Message | None:
+    """New alerts of a kind, or a reminder of all that are open; None if neither is due."""
     active = _select_active(rule).order_by(Alert.id)
     alerts = list(session.scalars(active))
     last = session.scalar(select(func.max(Alert.last_notified_at)).where(Alert.kind == rule.kind))
     new = [alert for alert in alerts if alert.last_notified_at is None]
-    if new and (last is None or now - last >= _group_time(services)):
+    if new and (last is None or now - last >= _group_time(settings)):
         named, note = new, f"{len(alerts)} open in total." if len(alerts) > len(new) else ""
-    elif alerts and last is not None and now - last >= timedelta(hours=services.settings.alert_repeat_hours):
+    elif alerts and last is not None and now - last >= timedelta(hours=settings.alert_repeat_hours):
         named, note = alerts, "Reminder: this alert was sent before."
     else:
-        return
+        return None
     lines = []
     for alert in named:
         alert.last_notified_at = now
@@ -74,10 +96,11 @@ def _notify_raised(services: Services, session: Session, rule: Rule, now: dateti
         lines.append(f"  What to do: {alert.remedy}.")
     if len(named) > _ALERTS_NAMED:
         lines.append(f"and {len(named) - _ALERTS_NAMED} more: `flask alerts list`.")
-    _enqueue(services, session, rule.title(len(named)), [*lines, note], good=False)
+    return _Message(rule.title(len(named)), [*lines, note], good=False)
 
 
-def _notify_resolved(services: Services, session: Session, rule: Rule, now: datetime) -> None:
+def _resolved_message(settings: Settings, session: Session, rule: Rule, now: datetime) -> _Message | None:
+    """Alerts of a kind that were notified and have resolved since; None if there are none, or not yet."""
     resolved = select(Alert).where(
         Alert.kind == rule.kind,
         Alert.resolved_at.is_not(None),
@@ -86,8 +109,8 @@ def _notify_resolved(services: Services, session: Session, rule: Rule, now: date
     )
     alerts = list(session.scalars(resolved.order_by(Alert.id)))
     last = session.scalar(select(func.max(Alert.recovery_notified_at)).where(Alert.kind == rule.kind))
-    if not alerts or (last is not None and now - last < _group_time(services)):
-        return
+    if not alerts or (last is not None and now - last < _group_time(settings)):
+        return None
     for alert in alerts:
         alert.recovery_notified_at = now
     still_open = session.scalar(select(func.count()).select_from(_select_active(rule).subquery()))
@@ -95,7 +118,7 @@ def _notify_resolved(services: Services, session: Session, rule: Rule, now: date
     if len(alerts) > _ALERTS_NAMED:
         lines.append(f"and {len(alerts) - _ALERTS_NAMED} more.")
     note = f"{still_open} still open." if still_open else ""
-    _enqueue(services, session, f"Resolved: {past_tense(rule.title(len(alerts)))}", [*lines, note], good=True)
+    return _Message(f"Resolved: {past_tense(rule.title(len(alerts)))}", [*lines, note], good=True)
 
 
 def past_tense(title: str) -> str:
@@ -114,17 +137,9 @@ def _select_active(rule: Rule) -> Select[Alert]:
     )
 
 
-def _group_time(services: Services) -> timedelta:
-    return timedelta(seconds=services.settings.alert_group_seconds)
+def _group_time(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.alert_group_seconds)
 
 
 def _about(alert: Alert) -> str:
     return f"{alert.subject}, since {alert.since:%Y-%m-%d %H:%M} UTC"
-
-
-def _enqueue(services: Services, session: Session, title: str, lines: Sequence[str], *, good: bool) -> None:
-    title = f"Certcourier at {urlsplit(services.settings.public_url).hostname}: {title}"
-    body = "\n".join(line for line in lines if line)
-    for address in services.notifier.addresses:
-        args = {"to": address.id, "address": address.name, "title": title, "body": body, "good": good}
-        services.queue.enqueue(session, JobKind.SEND_NOTIFICATION, args)

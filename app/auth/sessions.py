@@ -16,9 +16,10 @@ from sqlalchemy import delete, or_, select
 from app.audit import record
 from app.auth.tokens import Client, authenticate
 from app.db.clock import db_now
+from app.db.database import Database
 from app.db.models import ApiToken, DashboardSession
 from app.errors import PermanentError
-from app.services import Services
+from config import Settings
 
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -39,25 +40,25 @@ class SignedIn:
         return hmac.compare_digest(self.form_secret.encode(), form_secret.encode(errors="replace"))
 
 
-def sign_in(services: Services, token: str) -> str | None:
+def sign_in(settings: Settings, database: Database, token: str) -> str | None:
     """Create a session and return its ID, which cannot be read again; None for an invalid token.
 
     Raises `MissingReadScopeError` for a valid token without the scope `read`.
     """
-    client = authenticate(services, token.strip())
+    client = authenticate(database, token.strip())
     if client is None:
         return None
     if not client.may("read"):
         raise MissingReadScopeError(f"The token {client.name} is valid but lacks the scope `read`.")
     session_id = secrets.token_urlsafe(32)
-    with services.database.write() as session:
-        lifetime = 60.0 * services.settings.dashboard_session_minutes
+    with database.write() as session:
+        lifetime = 60.0 * settings.dashboard_session_minutes
         session.add(DashboardSession(digest=_digest(session_id), token_id=client.id, expires_at=db_now(lifetime)))
         record(session, actor=client.actor, action="dashboard.signed_in", subject=client.id)
     return session_id
 
 
-def find_session(services: Services, session_id: str) -> SignedIn | None:
+def find_session(database: Database, session_id: str) -> SignedIn | None:
     """The session, if neither it nor its token has expired or was revoked. The lookup is by digest."""
     if not _SHAPE.fullmatch(session_id):
         return None
@@ -71,7 +72,7 @@ def find_session(services: Services, session_id: str) -> SignedIn | None:
             or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > db_now()),
         )
     )
-    with services.database.read() as session:
+    with database.read() as session:
         row = session.scalar(query)
     if row is None:
         return None
@@ -79,9 +80,9 @@ def find_session(services: Services, session_id: str) -> SignedIn | None:
     return SignedIn(client, hashlib.sha256(b"form:" + session_id.encode()).hexdigest()) if client.may("read") else None
 
 
-def sign_out(services: Services, session_id: str) -> None:
+def sign_out(database: Database, session_id: str) -> None:
     """End the session, effective immediately on every host."""
-    with services.database.write() as session:
+    with database.write() as session:
         session.execute(delete(DashboardSession).where(DashboardSession.digest == _digest(session_id)))
 
 

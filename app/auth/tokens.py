@@ -13,10 +13,10 @@ from sqlalchemy import or_, select, update
 from app.audit import SYSTEM, record
 from app.auth.scopes import grants
 from app.db.clock import db_now
+from app.db.database import Database
 from app.db.models import ApiToken, new_id
 from app.db.upsert import changed_rows
 from app.errors import PermanentError
-from app.services import Services
 
 _PREFIX = "certcourier_"
 _SHAPE = re.compile(rf"{_PREFIX}[A-Za-z0-9_-]{{43}}")
@@ -47,7 +47,7 @@ class Client:
 
 
 def create_token(
-    services: Services,
+    database: Database,
     name: str,
     scopes: Sequence[str],
     *,
@@ -62,7 +62,7 @@ def create_token(
         raise InvalidTokenRequestError("a client's name must be 1 to 100 printable characters")
     token = _PREFIX + secrets.token_urlsafe(32)
     client = Client(new_id("tok"), name, tuple(scopes), None if domains is None else tuple(domains))
-    with services.database.write() as session:
+    with database.write() as session:
         session.add(
             ApiToken(
                 id=client.id,
@@ -78,7 +78,7 @@ def create_token(
     return client, token
 
 
-def authenticate(services: Services, token: str) -> Client | None:
+def authenticate(database: Database, token: str) -> Client | None:
     """The client of a valid token: known, not revoked and not expired.
 
     The lookup is by digest, so its duration reveals nothing about valid tokens. Text without the shape of a token
@@ -87,27 +87,27 @@ def authenticate(services: Services, token: str) -> Client | None:
     if not _SHAPE.fullmatch(token):
         return None
     valid = (ApiToken.revoked_at.is_(None), or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > db_now()))
-    with services.database.read() as session:
+    with database.read() as session:
         row = session.scalar(select(ApiToken).where(ApiToken.digest == _digest(token), *valid))
         if row is None:
             return None
         not_seen_recently = or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < db_now(-_SEEN_SECONDS))
         stale = session.scalar(select(ApiToken.id).where(ApiToken.id == row.id, not_seen_recently))
     if stale is not None:  # at most one write a minute, not one a request
-        with services.database.write() as session:
+        with database.write() as session:
             session.execute(update(ApiToken).where(ApiToken.id == row.id).values(last_used_at=db_now()))
     return Client(row.id, row.name, tuple(row.scopes), None if row.domains is None else tuple(row.domains))
 
 
-def list_tokens(services: Services) -> list[ApiToken]:
+def list_tokens(database: Database) -> list[ApiToken]:
     """All tokens including revoked ones, oldest first."""
-    with services.database.read() as session:
+    with database.read() as session:
         return list(session.scalars(select(ApiToken).order_by(ApiToken.id)))
 
 
-def revoke_token(services: Services, token_id: str, *, actor: str = SYSTEM) -> bool:
+def revoke_token(database: Database, token_id: str, *, actor: str = SYSTEM) -> bool:
     """Revoke a token, effective immediately on every host. False if no valid token has this ID."""
-    with services.database.write() as session:
+    with database.write() as session:
         statement = update(ApiToken).where(ApiToken.id == token_id, ApiToken.revoked_at.is_(None))
         revoked = changed_rows(session.execute(statement.values(revoked_at=db_now()))) == 1
         if revoked:

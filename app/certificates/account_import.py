@@ -16,13 +16,15 @@ from sqlalchemy.orm import Session
 from app.certificates.reconciliation import PAGE, find_missing, record_remote_certificates
 from app.certificates.records import record_domain
 from app.db.clock import db_now
+from app.db.database import Database
 from app.db.models import Certificate, ImportedDomain, ImportRun, Job, new_id
 from app.db.upsert import insert_once
+from app.dnsimple.adapter import DNSimple
 from app.dnsimple.errors import NotFoundError
 from app.dnsimple.models import Certificate as RemoteCertificate
 from app.domain_names import parse_domain
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim, Snooze
+from app.jobs.queue import Claim, Queue, Snooze
 from app.services import Services
 
 # Domains that are waiting to be checked; the next page is listed when there are fewer.
@@ -53,17 +55,17 @@ class Progress:
         return self.all_listed and self.checked == self.domains and settled >= self.wanted
 
 
-def start_import(services: Services, domain: str | None) -> str:
+def start_import(database: Database, queue: Queue, domain: str | None) -> str:
     """Record a run and its job, or find the same one unfinished; returns its ID. Raises `InvalidFieldError`."""
     name = parse_domain(domain) if domain else None
-    with services.database.write() as session:
+    with database.write() as session:
         same = ImportRun.domain.is_(None) if name is None else ImportRun.domain == name
         run_id = session.scalar(select(ImportRun.id).where(same, ImportRun.finished_at.is_(None)))
         if run_id is None:
             run_id = new_id("imp")
             session.add(ImportRun(id=run_id, domain=name))
             session.flush()
-        services.queue.enqueue(session, JobKind.IMPORT_ACCOUNT, {"run_id": run_id})
+        queue.enqueue(session, JobKind.IMPORT_ACCOUNT, {"run_id": run_id})
     return run_id
 
 
@@ -102,7 +104,7 @@ def import_domain(services: Services, claim: Claim) -> None:
             _finish_domain(session, run_id, domain, [], str(error))
         return
     with services.queue.finishing(claim) as session:
-        _finish_domain(session, run_id, domain, record_remote_certificates(services, session, remotes), None)
+        _finish_domain(session, run_id, domain, record_remote_certificates(services.queue, session, remotes), None)
 
 
 def import_job_died(services: Services, session: Session, claim: Claim, error: str) -> None:  # noqa: ARG001
@@ -115,9 +117,9 @@ def import_job_died(services: Services, session: Session, claim: Claim, error: s
         run.next_page, run.problem = 0, error
 
 
-def import_progress(services: Services, run_id: str) -> Progress:
+def import_progress(database: Database, run_id: str) -> Progress:
     """The progress of a run; one that has finished is marked as finished."""
-    with services.database.read() as session:
+    with database.read() as session:
         run = session.get_one(ImportRun, run_id)
         rows = session.scalars(select(ImportedDomain).where(ImportedDomain.run_id == run_id)).all()
         progress = Progress(run_id, run.next_page == 0, len(rows))
@@ -130,28 +132,30 @@ def import_progress(services: Services, run_id: str) -> Progress:
         if progress.fetched < len(wanted):
             progress.failed |= _failed_fetches(session, wanted)
     if progress.is_finished and run.finished_at is None:
-        with services.database.write() as session:
+        with database.write() as session:
             session.get_one(ImportRun, run_id).finished_at = db_now()
     return progress
 
 
-def preview_import(services: Services, domain: str | None) -> Iterator[tuple[str, RemoteCertificate]]:
+def preview_import(
+    database: Database, dnsimple: DNSimple, domain: str | None
+) -> Iterator[tuple[str, RemoteCertificate]]:
     """What an import would fetch, one call per domain; nothing is recorded."""
-    for name in _domains(services, parse_domain(domain) if domain else None):
-        remotes = list(islice(services.dnsimple.certificates(name), PAGE))
-        with services.database.read() as session:
+    for name in _domains(dnsimple, parse_domain(domain) if domain else None):
+        remotes = list(islice(dnsimple.certificates(name), PAGE))
+        with database.read() as session:
             missing = find_missing(session, remotes)
         for remote in missing:
             yield name, remote
 
 
-def _domains(services: Services, only: str | None) -> Iterator[str]:
+def _domains(dnsimple: DNSimple, only: str | None) -> Iterator[str]:
     page, last = 1, 1
     if only is not None:
-        yield services.dnsimple.domain(only).name.lower()
+        yield dnsimple.domain(only).name.lower()
         return
     while page <= last:
-        domains, last = services.dnsimple.domains(page)
+        domains, last = dnsimple.domains(page)
         yield from (domain.name.lower() for domain in domains)
         page += 1
 

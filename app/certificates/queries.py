@@ -14,25 +14,25 @@ from app.auth.scopes import only, permits
 from app.certificates.lifetime import expires_within
 from app.certificates.lineages import newest_of_lineage
 from app.db.clock import read_now
+from app.db.database import Database
 from app.db.models import Certificate, EndpointCheck, Event, Order, OrderState, TimelineEntry
 from app.db.models.states import CERTIFICATE_STATES, FINAL_ORDER_STATES
 from app.db.pagination import Page, paginate
 from app.dnsimple.adapter import Deadline
 from app.domain_names import InvalidFieldError
-from app.services import Services
 
 _POLL_SECONDS = 0.1
 _SETTLED = FINAL_ORDER_STATES | {OrderState.ISSUED}
 
 
 def find_order(
-    services: Services, order_id: str, *, domains: Sequence[str] | None = None
+    database: Database, order_id: str, *, domains: Sequence[str] | None = None
 ) -> tuple[Order, Certificate | None, list[TimelineEntry]] | None:
     """An order, its certificate with deliveries, and its timeline, oldest entry first.
 
     `domains`, here and below, are the patterns that the reader is restricted to: it does not see other domains.
     """
-    with services.database.read() as session:
+    with database.read() as session:
         order = session.get(Order, order_id)
         if order is None or not permits(domains, order.domain):
             return None
@@ -42,10 +42,10 @@ def find_order(
 
 
 def find_certificate(
-    services: Services, certificate_id: int, *, domains: Sequence[str] | None = None
+    database: Database, certificate_id: int, *, domains: Sequence[str] | None = None
 ) -> tuple[Certificate, list[TimelineEntry], list[EndpointCheck]] | None:
     """A certificate with lineage and deliveries, its timeline from the order on, and its endpoint checks."""
-    with services.database.read() as session:
+    with database.read() as session:
         certificate = _certificate(session, certificate_id)
         if certificate is None or not permits(domains, certificate.domain):
             return None
@@ -60,7 +60,7 @@ def find_certificate(
 
 
 def list_certificates(
-    services: Services,
+    database: Database,
     *,
     domain: str | None,
     state: str | None,
@@ -71,13 +71,13 @@ def list_certificates(
     """Certificates, newest first. Raises `InvalidFieldError` for an unknown `state` or `cursor`."""
     query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
     query = _filtered(query.where(*only(domains, Certificate.domain)), Certificate, domain, state)
-    with services.database.read() as session:
+    with database.read() as session:
         check_certificate_state(session, state, domains)
         return paginate(session, query, {"id": Certificate.id}, cursor=cursor, limit=limit, descending=True)
 
 
 def list_orders(
-    services: Services,
+    database: Database,
     *,
     domain: str | None,
     state: str | None,
@@ -89,7 +89,7 @@ def list_orders(
     if state is not None and state not in set(OrderState):
         raise InvalidFieldError("state", f"must be one of {', '.join(OrderState)}")
     query = _filtered(select(Order).where(*only(domains, Order.domain)), Order, domain, state)
-    with services.database.read() as session:
+    with database.read() as session:
         return paginate(session, query, {"id": Order.id}, cursor=cursor, limit=limit, descending=True)
 
 
@@ -102,34 +102,34 @@ def check_certificate_state(session: Session, state: str | None, domains: Sequen
         raise InvalidFieldError("state", f"must be one of {', '.join(CERTIFICATE_STATES)}")
 
 
-def list_expiring(services: Services, *, within: timedelta, limit: int) -> list[Certificate]:
+def list_expiring(database: Database, *, within: timedelta, limit: int) -> list[Certificate]:
     """The newest certificates of their lineages that expire within this time, the soonest first.
 
     Those that have expired are included until their lineage counts as abandoned.
     """
     options = (joinedload(Certificate.lineage), selectinload(Certificate.deliveries))
-    with services.database.read() as session:
+    with database.read() as session:
         soon = expires_within(read_now(session), within)
         query = select(Certificate).options(*options).where(soon, newest_of_lineage()).order_by(Certificate.not_after)
         return list(session.scalars(query.limit(limit)))
 
 
 def list_events(
-    services: Services, *, certificate_id: int | None = None, cursor: str | None = None, limit: int
+    database: Database, *, certificate_id: int | None = None, cursor: str | None = None, limit: int
 ) -> Page[Event]:
     """Events, newest first. Raises `InvalidFieldError` for an unknown `cursor`."""
     query = select(Event)
     if certificate_id is not None:
         query = query.where(Event.certificate_id == certificate_id)
-    with services.database.read() as session:
+    with database.read() as session:
         return paginate(session, query, {"id": Event.id}, cursor=cursor, limit=limit, descending=True)
 
 
-def wait_until_issued(services: Services, order_id: str, deadline: Deadline) -> None:
+def wait_until_issued(database: Database, order_id: str, deadline: Deadline) -> None:
     """Return when the order's certificate is issued or has failed, or when the deadline has passed."""
     pause = threading.Event()
     while deadline.remaining() > 0:
-        with services.database.read() as session:
+        with database.read() as session:
             state = session.scalar(select(Order.state).where(Order.id == order_id))
         if state in _SETTLED:
             return

@@ -19,13 +19,16 @@ from app.certificates.lineages import newest_of_lineage
 from app.certificates.records import record_domain
 from app.certificates.retrieval import enqueue_fetch
 from app.db.clock import db_now, read_now
+from app.db.database import Database
 from app.db.installation_state import DOMAIN_LISTING, DomainListing
 from app.db.models import Certificate, Domain, Job, Quota
+from app.dnsimple.adapter import DNSimple
 from app.dnsimple.errors import NotFoundError
 from app.dnsimple.models import Certificate as RemoteCertificate
 from app.jobs.kinds import JobKind, Priority
-from app.jobs.queue import Claim
+from app.jobs.queue import Claim, Queue
 from app.services import Services
+from config import Settings
 
 log = structlog.get_logger("certcourier")
 
@@ -35,44 +38,42 @@ _MOST_CAUGHT_UP = 1000
 _DAY = 86400
 
 
-def catch_up(services: Services, session: Session) -> None:
+def catch_up(queue: Queue, session: Session) -> None:
     """Check everything that may have happened while events were missed, in the caller's transaction."""
     waiting = update(Job).where(Job.kind == JobKind.POLL_ISSUANCE, Job.state == "ready").values(run_at=db_now())
     session.execute(waiting)
     since = read_now(session).isoformat()
-    services.queue.enqueue(
-        session, JobKind.RECONCILE, {"since": since}, key="reconcile:catch_up", priority=Priority.NORMAL
-    )
+    queue.enqueue(session, JobKind.RECONCILE, {"since": since}, key="reconcile:catch_up", priority=Priority.NORMAL)
 
 
 def reconcile(services: Services, claim: Claim) -> None:
     """Use this run's calls. With `since` among the arguments: check all due renewals that were not checked since."""
     since = claim.args.get("since")
     if since is not None:
-        _check_due_renewals(services, claim, datetime.fromisoformat(since), _MOST_CAUGHT_UP)
+        _check_due_renewals(services.queue, services.dnsimple, claim, datetime.fromisoformat(since), _MOST_CAUGHT_UP)
     else:
-        calls = _call_limit(services)
+        calls = _call_limit(services.settings, services.database, services.account_id)
         calls -= _discover_domains(services, claim) if calls > 1 else 0
         with services.database.read() as session:
             earliest = read_now(session) - SUCCESSOR_CHECK_INTERVAL
-        calls -= _check_due_renewals(services, claim, earliest, (calls + 1) // 2)
-        _check_least_recent(services, claim, calls)
+        calls -= _check_due_renewals(services.queue, services.dnsimple, claim, earliest, (calls + 1) // 2)
+        _check_least_recent(services.queue, services.dnsimple, claim, calls)
 
 
-def _call_limit(services: Services) -> int:
+def _call_limit(settings: Settings, database: Database, account_id: int) -> int:
     """How many calls this run may make: its share of DNSimple's limit, at least one."""
-    with services.database.read() as session:
-        quota = session.get(Quota, services.account_id)
-    if quota is None or services.settings.reconcile_percent == 0:
+    with database.read() as session:
+        quota = session.get(Quota, account_id)
+    if quota is None or settings.reconcile_percent == 0:
         return 0
-    share = services.settings.reconcile_percent / 100
+    share = settings.reconcile_percent / 100
     return max(1, int(quota.call_limit * share * SECONDS / quota.window_seconds))
 
 
-def _check_due_renewals(services: Services, claim: Claim, since: datetime, most: int) -> int:
+def _check_due_renewals(queue: Queue, dnsimple: DNSimple, claim: Claim, since: datetime, most: int) -> int:
     """Check domains with a renewal that DNSimple should have made, unless checked `since`. Returns the calls made."""
     for count in range(most):
-        if not _check_domain(services, claim, lambda session: _next_due(session, since)):
+        if not _check_domain(queue, dnsimple, claim, lambda session: _next_due(session, since)):
             return count
     return most
 
@@ -97,9 +98,9 @@ def _next_due(session: Session, since: datetime) -> Domain | None:
     return None
 
 
-def _check_least_recent(services: Services, claim: Claim, most: int) -> None:
+def _check_least_recent(queue: Queue, dnsimple: DNSimple, claim: Claim, most: int) -> None:
     for _ in range(most):
-        if not _check_domain(services, claim, _least_recently_checked):
+        if not _check_domain(queue, dnsimple, claim, _least_recently_checked):
             return
 
 
@@ -110,9 +111,9 @@ def _least_recently_checked(session: Session) -> Domain | None:
     return None if domain and domain.last_checked_at and domain.last_checked_at > fresh else domain
 
 
-def _check_domain(services: Services, claim: Claim, choose: Callable[[Session], Domain | None]) -> bool:
+def _check_domain(queue: Queue, dnsimple: DNSimple, claim: Claim, choose: Callable[[Session], Domain | None]) -> bool:
     """Compare one domain's certificates with DNSimple's, a call; False if `choose` finds no domain."""
-    with services.queue.checkpoint(claim) as session:
+    with queue.checkpoint(claim) as session:
         domain = choose(session)
         if domain is None:
             return False
@@ -120,25 +121,25 @@ def _check_domain(services: Services, claim: Claim, choose: Callable[[Session], 
         domain.last_checked_at = db_now()
         domain_id, name = domain.id, domain.name
     try:
-        remotes = list(islice(services.dnsimple.certificates(name), PAGE))
+        remotes = list(islice(dnsimple.certificates(name), PAGE))
     except NotFoundError:
-        with services.queue.checkpoint(claim) as session:
+        with queue.checkpoint(claim) as session:
             session.execute(delete(Domain).where(Domain.id == domain_id))
         log.info("domain has left the account", domain=name)
         return True
-    with services.queue.checkpoint(claim) as session:
-        record_remote_certificates(services, session, remotes)
+    with queue.checkpoint(claim) as session:
+        record_remote_certificates(queue, session, remotes)
     return True
 
 
-def record_remote_certificates(services: Services, session: Session, remotes: list[RemoteCertificate]) -> list[int]:
+def record_remote_certificates(queue: Queue, session: Session, remotes: list[RemoteCertificate]) -> list[int]:
     """Enqueue the fetch of a domain's missing certificates, listed newest first, in the caller's transaction.
 
     Returns their IDs.
     """
     missing = find_missing(session, remotes)
     for remote in missing:
-        enqueue_fetch(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
+        enqueue_fetch(queue, session, certificate_id=remote.id, domain_id=remote.domain_id)
         log.warning("certificate found by reconciliation", certificate_id=remote.id, common_name=remote.common_name)
     return [remote.id for remote in missing]
 

@@ -18,13 +18,14 @@ from app.certificates.records import lock_certificate, record_domain
 from app.certificates.verification import VerificationError, VerifiedCertificate, verify
 from app.crypto.private_key import PrivateKey
 from app.db.clock import db_now, read_now
+from app.db.database import Database
 from app.db.models import Certificate, Domain, Job, Order, OrderState
 from app.db.upsert import changed_rows
 from app.deliveries.delivery import enqueue_delivery
-from app.dnsimple.adapter import Purpose
+from app.dnsimple.adapter import DNSimple, Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.jobs.kinds import JobKind
-from app.jobs.queue import POLLS_ARG, Claim, Snooze
+from app.jobs.queue import POLLS_ARG, Claim, Queue, Snooze
 from app.orders.failures import fail_order
 from app.services import Services
 from app.timeline import record_event_step, record_step
@@ -84,7 +85,7 @@ class _Fetched:
     key: PrivateKey
 
 
-def enqueue_fetch(services: Services, session: Session, *, certificate_id: int, domain_id: int) -> None:
+def enqueue_fetch(queue: Queue, session: Session, *, certificate_id: int, domain_id: int) -> None:
     """Enqueue the fetch of a certificate that DNSimple has reported, in the caller's transaction; once at a time.
 
     A job that waits for the quota of unverified events becomes an ordinary one and starts at once.
@@ -93,14 +94,12 @@ def enqueue_fetch(services: Services, session: Session, *, certificate_id: int, 
     waiting = update(Job).where(Job.key == request.key, Job.state == "ready", Job.kind == JobKind.FETCH_CERTIFICATE)
     expedited = {"args": asdict(request), "run_at": db_now()}
     if not changed_rows(session.execute(waiting.values(**expedited))):
-        enqueue_fetches(services, session, [request])
+        enqueue_fetches(queue, session, [request])
 
 
-def enqueue_fetches(services: Services, session: Session, requests: Iterable[FetchRequest]) -> None:
+def enqueue_fetches(queue: Queue, session: Session, requests: Iterable[FetchRequest]) -> None:
     """Enqueue many fetches in the caller's transaction."""
-    services.queue.enqueue_many(
-        session, JobKind.FETCH_CERTIFICATE, {request.key: asdict(request) for request in requests}
-    )
+    queue.enqueue_many(session, JobKind.FETCH_CERTIFICATE, {request.key: asdict(request) for request in requests})
 
 
 def fetch_certificate(services: Services, claim: Claim) -> None:
@@ -108,7 +107,7 @@ def fetch_certificate(services: Services, claim: Claim) -> None:
 
     Raises `VerificationError` if it must not be used, `Snooze` while DNSimple does not return it yet.
     """
-    target = _target(services, claim)
+    target = _target(services.database, services.dnsimple, services.account_id, claim)
     if target is None:
         return
     if target.purpose is Purpose.UNVERIFIED_EVENT and claim.snoozes > _UNVERIFIED_MOST:
@@ -120,7 +119,7 @@ def fetch_certificate(services: Services, claim: Claim) -> None:
             download = dnsimple.download(target.reference, target.certificate_id)
             key = dnsimple.private_key(target.reference, target.certificate_id)
     except NotIssuedYetError as error:
-        raise _not_yet(services, claim, error) from error
+        raise _not_yet(services.queue, claim, error) from error
     except NotFoundError as error:
         if target.order is not None and target.reference == target.domain:
             raise
@@ -152,10 +151,10 @@ def fetch_job_died(services: Services, session: Session, claim: Claim, error: st
         fail_order(session, order, {"type": "fetch-failed", "title": title, "detail": error})
 
 
-def _not_yet(services: Services, claim: Claim, error: NotIssuedYetError) -> Snooze | VerificationError:
+def _not_yet(queue: Queue, claim: Claim, error: NotIssuedYetError) -> Snooze | VerificationError:
     """Retry after an increasing pause, or fail. Only these answers count: a wait for the quota does not."""
     polls = int(claim.args.get(POLLS_ARG, 0))
-    with services.queue.checkpoint(claim) as session:
+    with queue.checkpoint(claim) as session:
         job = session.get_one(Job, claim.id)
         age = read_now(session) - job.created_at
         job.args = {**claim.args, POLLS_ARG: polls + 1}
@@ -164,9 +163,9 @@ def _not_yet(services: Services, claim: Claim, error: NotIssuedYetError) -> Snoo
     return Snooze(_NOT_YET_PAUSES[min(polls, len(_NOT_YET_PAUSES) - 1)], str(error))
 
 
-def _target(services: Services, claim: Claim) -> _Target | None:
+def _target(database: Database, dnsimple: DNSimple, account_id: int, claim: Claim) -> _Target | None:
     certificate_id, domain_id = int(claim.args["certificate_id"]), int(claim.args["domain_id"])
-    with services.database.read() as session:
+    with database.read() as session:
         known = session.get(Certificate, certificate_id)
         order = session.get(Order, known.order_id) if known and known.order_id else None
         domain = session.get(Domain, domain_id)
@@ -184,20 +183,20 @@ def _target(services: Services, claim: Claim) -> _Target | None:
         reference = known.domain if known.domain_id else domain_id
         return _Target(certificate_id, known.domain, domain_id, reference, order, purpose)
     if domain is None:
-        domain = _discover_domain(services, domain_id)
+        domain = _discover_domain(database, dnsimple, account_id, domain_id)
     purpose = Purpose.BACKGROUND if claim.args.get("seen") else Purpose.UNVERIFIED_EVENT
     return _Target(certificate_id, domain.name, domain.id, domain.name, None, purpose) if domain else None
 
 
-def _discover_domain(services: Services, domain_id: int) -> Domain | None:
+def _discover_domain(database: Database, dnsimple: DNSimple, account_id: int, domain_id: int) -> Domain | None:
     """Ask DNSimple which domain an unknown ID is, once."""
     try:
-        remote = services.dnsimple.with_purpose(Purpose.UNVERIFIED_EVENT).domain(domain_id)
+        remote = dnsimple.with_purpose(Purpose.UNVERIFIED_EVENT).domain(domain_id)
     except NotFoundError:
         log.warning("event names a domain that is not in the account", domain_id=domain_id)
         return None
-    domain = Domain(id=remote.id, account_id=services.account_id, name=remote.name.lower())
-    with services.database.write() as session:
+    domain = Domain(id=remote.id, account_id=account_id, name=remote.name.lower())
+    with database.write() as session:
         record_domain(session, account_id=domain.account_id, domain_id=domain.id, name=domain.name)
     return domain
 
@@ -255,4 +254,4 @@ def _record(
         order.state, order.in_flight_key, order.failure = OrderState.FETCHED, None, None
     for name, destination in services.destinations.items():
         if destination.config.takes(certificate.names):
-            enqueue_delivery(services, session, certificate.id, name)
+            enqueue_delivery(services.queue, services.destinations, session, certificate.id, name)

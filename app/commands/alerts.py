@@ -50,7 +50,7 @@ def list_alerts(fail: bool, as_json: bool) -> None:
 @click.argument("alert_id", type=int)
 def silence_alert(alert_id: int) -> None:
     """Silence this alert until it resolves. If the condition returns later, that is a new alert."""
-    if not evaluation.silence(current_services(), alert_id, actor=operator()):
+    if not evaluation.silence(current_services().database, alert_id, actor=operator()):
         raise click.ClickException(f"no open alert has the ID {alert_id}; see `flask alerts list`")
     click.echo(f"Alert {alert_id} is silenced until it resolves.")
 

@@ -12,9 +12,10 @@ from flask.cli import with_appcontext
 from app.certificates.account_import import Progress, import_progress, preview_import, start_import
 from app.commands.options import as_json_option
 from app.commands.output import counted, current_services, moment, print_rows, progress_bar
+from app.db.database import Database
+from app.dnsimple.adapter import DNSimple
 from app.errors import CertcourierError
 from app.operations.health import check_readiness
-from app.services import Services
 
 _POLL_SECONDS = 0.5
 
@@ -33,15 +34,15 @@ def import_certificates(domain: str | None, dry_run: bool, as_json: bool) -> Non
     services = current_services()
     try:
         if dry_run:
-            _preview(services, domain, as_json=as_json)
+            _preview(services.database, services.dnsimple, domain, as_json=as_json)
             return
-        run_id = start_import(services, domain)
+        run_id = start_import(services.database, services.queue, domain)
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     if check_readiness(services)["worker"] != "ok":
         click.echo("No worker is running. The import starts when one does: run `flask worker`.", err=True)
     try:
-        progress = _follow(services, run_id)
+        progress = _follow(services.database, run_id)
     except KeyboardInterrupt:
         click.echo("\nInterrupted. The worker continues the import; repeat the command to see its progress.", err=True)
         raise SystemExit(130) from None
@@ -55,7 +56,7 @@ def import_certificates(domain: str | None, dry_run: bool, as_json: bool) -> Non
         raise SystemExit(1)
 
 
-def _preview(services: Services, domain: str | None, *, as_json: bool) -> None:
+def _preview(database: Database, dnsimple: DNSimple, domain: str | None, *, as_json: bool) -> None:
     rows = [
         {
             "domain": name,
@@ -64,14 +65,14 @@ def _preview(services: Services, domain: str | None, *, as_json: bool) -> None:
             "expires_at": moment(remote.expires_at),
             "auto_renew": remote.auto_renew,
         }
-        for name, remote in preview_import(services, domain)
+        for name, remote in preview_import(database, dnsimple, domain)
     ]
     print_rows(rows, as_json=as_json, empty="Nothing to import: all usable certificates are already on record.")
 
 
-def _follow(services: Services, run_id: str) -> Progress:
+def _follow(database: Database, run_id: str) -> Progress:
     pause = threading.Event()
-    progress = import_progress(services, run_id)
+    progress = import_progress(database, run_id)
     with progress_bar(1, "Importing", _describe) as bar:
         while True:
             bar.length = max(1, progress.domains + progress.wanted)
@@ -80,7 +81,7 @@ def _follow(services: Services, run_id: str) -> Progress:
             if progress.is_finished:
                 return progress
             pause.wait(_POLL_SECONDS)
-            progress = import_progress(services, run_id)
+            progress = import_progress(database, run_id)
 
 
 def _describe(progress: Progress | None) -> str | None:

@@ -49,10 +49,10 @@ def list_certificates(
     if expires_within is not None:
         if domain or state:
             raise click.UsageError("--expires-within cannot be combined with --domain or --state")
-        certificates = queries.list_expiring(services, within=timedelta(days=expires_within), limit=limit)
+        certificates = queries.list_expiring(services.database, within=timedelta(days=expires_within), limit=limit)
     else:
         try:
-            page = queries.list_certificates(services, domain=domain, state=state, cursor=None, limit=limit)
+            page = queries.list_certificates(services.database, domain=domain, state=state, cursor=None, limit=limit)
         except InvalidFieldError as error:
             raise click.BadParameter(error.message, param_hint="--state") from None
         certificates = page.rows
@@ -74,7 +74,7 @@ def show_certificate(certificate_id: int, as_json: bool) -> None:
 
     With --json, the PEM-encoded certificate and chain are included. The private key is never shown.
     """
-    found = queries.find_certificate(current_services(), certificate_id)
+    found = queries.find_certificate(current_services().database, certificate_id)
     if found is None:
         raise click.ClickException(f"no certificate has the ID {certificate_id}; see `flask certificates list`")
     document = schemas.certificate_detail(*found)
@@ -95,7 +95,12 @@ def renew(certificate_ids: tuple[int, ...]) -> None:
         with services.database.write() as session:
             for certificate_id in certificate_ids:
                 order_ids[certificate_id] = renew_now(
-                    services, session, certificate_id, actor=operator(), requested_by=operator()
+                    services.queue,
+                    services.account_id,
+                    session,
+                    certificate_id,
+                    actor=operator(),
+                    requested_by=operator(),
                 )
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
@@ -122,8 +127,12 @@ def redeliver(certificate_id: int | None, destination: str, everything: bool, li
     request = redelivery.RedeliveryRequest(destination, lineage, certificate_id, again=again or not everything)
     queued = 0
     try:
-        with progress_bar(redelivery.count_lineages(services, request), "Queueing") as bar:
-            for progress in redelivery.redeliver(services, request, actor=operator()):
+        with progress_bar(
+            redelivery.count_lineages(services.database, services.destinations, request), "Queueing"
+        ) as bar:
+            for progress in redelivery.redeliver(
+                services.database, services.queue, services.destinations, request, actor=operator()
+            ):
                 queued += progress.owed
                 bar.update(progress.checked)
     except CertcourierError as error:
@@ -148,15 +157,15 @@ def refetch(certificate_ids: tuple[int, ...], all_unreadable: bool, wait: bool) 
     added = 0
     for batch in batched(chosen, _BATCH):
         with services.database.write() as session:
-            added += key_refetch.enqueue_key_refetch(services, session, batch, actor=operator())
+            added += key_refetch.enqueue_key_refetch(services.queue, session, batch, actor=operator())
     click.echo(f"{counted(len(chosen), 'private key')} to fetch; {counted(added, 'job')} queued.")
     if not wait:
         return
-    remaining = key_refetch.count_unfinished(services)
+    remaining = key_refetch.count_unfinished(services.database)
     with progress_bar(remaining, "Fetching") as bar:
         while remaining:
             time.sleep(0.2)
-            now = key_refetch.count_unfinished(services)
+            now = key_refetch.count_unfinished(services.database)
             bar.update(max(0, remaining - now))
             remaining = now
     click.echo("Done. Failed jobs: `flask jobs list --state dead`.")

@@ -20,7 +20,9 @@ group = AppGroup("deliveries", help="List and retry deliveries to destinations."
 @as_json_option
 def list_deliveries(state: str | None, destination: str | None, limit: int, as_json: bool) -> None:
     """List deliveries, newest first."""
-    deliveries = redelivery.list_deliveries(current_services(), state=state, destination=destination, limit=limit)
+    deliveries = redelivery.list_deliveries(
+        current_services().database, state=state, destination=destination, limit=limit
+    )
     rows = [
         {
             "id": delivery.id,
@@ -46,13 +48,13 @@ def retry_deliveries(delivery_ids: tuple[int, ...], failed: bool, destination: s
         raise click.UsageError("give delivery IDs, --failed or --destination NAME; see `flask deliveries list`")
     services = current_services()
     state = "failed" if failed else None
-    count = redelivery.count_unfinished(services, ids=delivery_ids, state=state, destination=destination)
+    count = redelivery.count_unfinished(services.database, ids=delivery_ids, state=state, destination=destination)
     if count == 0:
         raise click.ClickException("no pending or failed delivery matches; see `flask deliveries list`")
     retried = 0
     with progress_bar(count, "Retrying") as bar:
         for batch in redelivery.retry(
-            services, actor=operator(), ids=delivery_ids, state=state, destination=destination
+            services.database, services.queue, actor=operator(), ids=delivery_ids, state=state, destination=destination
         ):
             retried += batch
             bar.update(batch)

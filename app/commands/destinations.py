@@ -37,7 +37,7 @@ def list_destinations(as_json: bool) -> None:
 @click.argument("name")
 def resume(name: str) -> None:
     """Resume deliveries to the suspended destination NAME, and retry what failed there."""
-    retried = suspension.resume(current_services(), name, actor=operator())
+    retried = suspension.resume(current_services().database, current_services().queue, name, actor=operator())
     if retried is None:
         raise click.ClickException(f"no suspended destination is named {name!r}; see `flask destinations list`")
     click.echo(f"{name} is resumed; {counted(retried, 'failed delivery', 'failed deliveries')} queued for retry.")

@@ -26,6 +26,6 @@ def list_events(certificate_id: int | None, limit: int, as_json: bool) -> None:
             "certificate_id": event.certificate_id,
             "request_identifier": event.request_identifier,
         }
-        for event in queries.list_events(current_services(), certificate_id=certificate_id, limit=limit).rows
+        for event in queries.list_events(current_services().database, certificate_id=certificate_id, limit=limit).rows
     ]
     print_rows(rows, as_json=as_json, empty="No matching events.")

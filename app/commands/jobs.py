@@ -95,7 +95,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     if job_id is not None:
         try:
             with services.database.write() as session:
-                retried = job_retry.retry_job(services, session, job_id, actor=operator())
+                retried = job_retry.retry_job(services.queue, session, job_id, actor=operator())
         except PermanentError as error:
             raise click.ClickException(str(error)) from None
         if not retried:
@@ -109,7 +109,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     count = 0
     for batch in batched(job_ids, _BATCH):
         with services.database.write() as session:
-            count += sum(job_retry.retry_job(services, session, dead_id, actor=operator()) for dead_id in batch)
+            count += sum(job_retry.retry_job(services.queue, session, dead_id, actor=operator()) for dead_id in batch)
     click.echo(f"{counted(count, 'job')} requeued.")
     skipped = len(rows) - len(job_ids)
     if skipped:

@@ -15,9 +15,11 @@ from app.commands.output import counted, current_services, operator, print_rows,
 from app.crypto.encryption import Encryptor
 from app.crypto.keyring import KeyFile
 from app.crypto.secret_files import read_secret
+from app.db.database import Database
 from app.errors import CertcourierError
 from app.operations import key_rotation
 from app.services import Services
+from config import Settings
 
 group = AppGroup("keys", help="Manage the key-encryption keys, which encrypt private keys in the database.")
 
@@ -26,9 +28,9 @@ group = AppGroup("keys", help="Manage the key-encryption keys, which encrypt pri
 def status() -> None:
     """Show whether all private keys can be decrypted; exits with 1 if there is something to do."""
     services = current_services()
-    uses = key_rotation.key_uses(services)
+    uses = key_rotation.key_uses(services.database, services.encryptor, services.private_keys)
     actions = _required_actions(services, uses)
-    click.echo(f"Source: {_source(services)}")
+    click.echo(f"Source: {_source(services.settings)}")
     for use in uses:
         role = ("primary" if use.is_primary else "decrypts only") if use.held else "missing on this host"
         encrypted = f"{counted(use.certificates, 'certificate')}, {counted(use.webhook_secrets, 'webhook secret')}"
@@ -53,7 +55,9 @@ def list_keys(as_json: bool) -> None:
             "certificates": use.certificates,
             "webhook_secrets": use.webhook_secrets,
         }
-        for use in key_rotation.key_uses(current_services())
+        for use in key_rotation.key_uses(
+            current_services().database, current_services().encryptor, current_services().private_keys
+        )
     ]
     print_rows(rows, as_json=as_json, empty="No keys.")
 
@@ -81,7 +85,7 @@ def rotate(key_file: Path | None, wait: int) -> None:
     """Re-encrypt everything under a new key while the service runs. If interrupted, run it again to continue."""
     services = current_services()
     try:
-        with _changing(services):
+        with _changing(services.settings):
             _rotate(services, read_secret(key_file) if key_file else None, wait)
             _drop_unneeded(services)
     except CertcourierError as error:
@@ -91,41 +95,47 @@ def rotate(key_file: Path | None, wait: int) -> None:
 def _rotate(services: Services, given: str | None, wait: int) -> None:
     start = key_rotation.start_rotation(services, given)
     click.echo(f"{'Continuing with' if start.resumed else 'New'} key {start.key_id}.")
-    _wait_for_workers(services, start.key_id, wait)
+    _wait_for_workers(services.settings, services.database, start.key_id, wait)
     with services.database.write() as session:
-        key_rotation.activate_key(services, session, start.key_id, actor=operator())
-    count = key_rotation.count_outdated(services)
+        key_rotation.activate_key(services.encryptor, session, start.key_id, actor=operator())
+    count = key_rotation.count_outdated(services.database, services.encryptor, services.private_keys)
     with progress_bar(count, "Re-encrypting") as bar:
-        for encrypted in key_rotation.reencrypt_all(services):
+        for encrypted in key_rotation.reencrypt_all(services.database, services.private_keys, services.webhook_secrets):
             bar.update(encrypted)
     click.echo(f"Everything that could be decrypted is now encrypted under key {start.key_id}.")
 
 
-def _wait_for_workers(services: Services, key_id: str, wait: int) -> None:
+def _wait_for_workers(settings: Settings, database: Database, key_id: str, wait: int) -> None:
     deadline = time.monotonic() + wait
-    while missing := key_rotation.workers_missing_key(services, key_id):
+    while missing := key_rotation.workers_missing_key(database, key_id):
         if time.monotonic() >= deadline:
             raise click.ClickException(
                 f"these workers do not have key {key_id} yet: {', '.join(missing)}. Copy it to their hosts "
-                f"({_source(services)}), then run the command again"
+                f"({_source(settings)}), then run the command again"
             )
         time.sleep(0.2)
 
 
 def _drop_unneeded(services: Services) -> None:
-    unneeded = {use.key_id for use in key_rotation.key_uses(services) if use.held and not use.is_needed}
+    unneeded = {
+        use.key_id
+        for use in key_rotation.key_uses(services.database, services.encryptor, services.private_keys)
+        if use.held and not use.is_needed
+    }
     if not unneeded:
         return
     if services.settings.key_encryption_key is not None:
         click.echo(f"Remaining manual steps: {key_rotation.manual_steps(unneeded)}.")
         return
     with services.database.write() as session:
-        copies = key_rotation.drop_keys(services, session, unneeded, actor=operator())
-    _report_dropped(services, unneeded, copies)
+        copies = key_rotation.drop_keys(
+            services.settings, services.encryptor, services.private_keys, session, unneeded, actor=operator()
+        )
+    _report_dropped(services.settings, unneeded, copies)
 
 
-def _report_dropped(services: Services, key_ids: set[str], copies: list[Path]) -> None:
-    click.echo(f"Removed {', '.join(sorted(key_ids))} from {services.settings.kek_file}.")
+def _report_dropped(settings: Settings, key_ids: set[str], copies: list[Path]) -> None:
+    click.echo(f"Removed {', '.join(sorted(key_ids))} from {settings.kek_file}.")
     for copy in copies:
         click.echo(_retired(copy))
 
@@ -142,7 +152,11 @@ def _retired(copy: Path) -> str:
 def drop(key_ids: tuple[str, ...]) -> None:
     """Move unused keys out of the key file, each into a file of its own. Default: all unused keys."""
     services = current_services()
-    held = {use.key_id: use for use in key_rotation.key_uses(services) if use.held}
+    held = {
+        use.key_id: use
+        for use in key_rotation.key_uses(services.database, services.encryptor, services.private_keys)
+        if use.held
+    }
     unknown = [key_id for key_id in key_ids if key_id not in held]
     if unknown:
         raise click.ClickException(f"key {', '.join(unknown)} is not available on this host; see `flask keys list`")
@@ -151,11 +165,13 @@ def drop(key_ids: tuple[str, ...]) -> None:
         click.echo("All keys are in use.")
         return
     try:
-        with _changing(services), services.database.write() as session:
-            copies = key_rotation.drop_keys(services, session, chosen, actor=operator())
+        with _changing(services.settings), services.database.write() as session:
+            copies = key_rotation.drop_keys(
+                services.settings, services.encryptor, services.private_keys, session, chosen, actor=operator()
+            )
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
-    _report_dropped(services, chosen, copies)
+    _report_dropped(services.settings, chosen, copies)
 
 
 @group.command("replace", epilog="Example: flask keys replace --lost")
@@ -165,7 +181,9 @@ def replace(lost: bool) -> None:  # noqa: ARG001, the confirmation only has to b
     services = current_services()
     try:
         with services.database.write() as session:
-            lost_key_id = key_rotation.replace_lost_key(services, session, actor=operator())
+            lost_key_id = key_rotation.replace_lost_key(
+                services.settings, services.encryptor, services.webhook_secrets, session, actor=operator()
+            )
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     count = sum(1 for _ in services.private_keys.undecryptable_ids(services.database))
@@ -177,19 +195,15 @@ def replace(lost: bool) -> None:  # noqa: ARG001, the confirmation only has to b
     )
 
 
-def _changing(services: Services) -> AbstractContextManager[None]:
+def _changing(settings: Settings) -> AbstractContextManager[None]:
     """Lock the key file against other commands, if the keys are in a file."""
-    return (
-        KeyFile(services.settings.kek_file).changing()
-        if services.settings.key_encryption_key is None
-        else nullcontext()
-    )
+    return KeyFile(settings.kek_file).changing() if settings.key_encryption_key is None else nullcontext()
 
 
-def _source(services: Services) -> str:
-    if services.settings.key_encryption_key is not None:
+def _source(settings: Settings) -> str:
+    if settings.key_encryption_key is not None:
         return "KEY_ENCRYPTION_KEY"
-    return f"KEY_ENCRYPTION_KEY_FILE, {os.fspath(services.settings.kek_file)}"
+    return f"KEY_ENCRYPTION_KEY_FILE, {os.fspath(settings.kek_file)}"
 
 
 def _required_actions(services: Services, uses: list[key_rotation.KeyUse]) -> list[str]:
@@ -201,7 +215,7 @@ def _required_actions(services: Services, uses: list[key_rotation.KeyUse]) -> li
     retired = [use for use in uses if use.is_needed and not use.held and file.copy_of(use.key_id).exists()]
     actions += [
         f"Key {use.key_id} is needed again, for example after a restore: add the line in {file.copy_of(use.key_id)} to "
-        f"{_source(services)}, then run `flask keys rotate`."
+        f"{_source(services.settings)}, then run `flask keys rotate`."
         for use in retired
     ]
     if not primary.held:
@@ -224,7 +238,7 @@ def _required_actions(services: Services, uses: list[key_rotation.KeyUse]) -> li
         actions.append(
             f"{counted(count, 'private key')} cannot be decrypted: run `flask certificates refetch --all-unreadable`."
         )
-    missing = key_rotation.workers_missing_key(services, primary.key_id)
+    missing = key_rotation.workers_missing_key(services.database, primary.key_id)
     if missing:
         actions.append(f"These workers do not have key {primary.key_id}: {', '.join(missing)}.")
     return actions

@@ -23,7 +23,7 @@ _COLUMNS = ("order_id", "order_state", "certificate_id", "common_name", "created
 @as_json_option
 def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List orders, newest first."""
-    page = queries.list_orders(current_services(), domain=domain, state=state, cursor=None, limit=limit)
+    page = queries.list_orders(current_services().database, domain=domain, state=state, cursor=None, limit=limit)
     documents = [schemas.order_document(order, None) for order in page.rows]
     rows = documents if as_json else [{name: document[name] for name in _COLUMNS} for document in documents]
     print_rows(rows, as_json=as_json, empty="No matching orders.")
@@ -34,7 +34,7 @@ def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool
 @as_json_option
 def show_order(order_id: str, as_json: bool) -> None:
     """Show one order with its deliveries and timeline."""
-    found = queries.find_order(current_services(), order_id)
+    found = queries.find_order(current_services().database, order_id)
     if found is None:
         raise click.ClickException(f"no order has the ID {order_id}; see `flask orders list`")
     print_record(schemas.order_detail(*found), as_json=as_json)

@@ -39,7 +39,7 @@ def create_token(name: str, scopes: tuple[str, ...], domains: str | None, expire
     """Create a token for the client NAME. It is shown only once; only its hash is stored."""
     try:
         created, token = tokens.create_token(
-            current_services(),
+            current_services().database,
             name,
             scopes or ("issue", "read"),
             domains=None if domains is None else parse_patterns(domains),
@@ -80,7 +80,7 @@ def list_tokens(as_json: bool) -> None:
             "last_used_at": moment(row.last_used_at),
             "revoked_at": moment(row.revoked_at),
         }
-        for row in tokens.list_tokens(current_services())
+        for row in tokens.list_tokens(current_services().database)
     ]
     print_rows(rows, as_json=as_json, empty="No tokens. Create one with `flask tokens create NAME`.")
 
@@ -89,7 +89,7 @@ def list_tokens(as_json: bool) -> None:
 @click.argument("token_id")
 def revoke_token(token_id: str) -> None:
     """Revoke a token. It stops working immediately on all hosts."""
-    if not tokens.revoke_token(current_services(), token_id, actor=operator()):
+    if not tokens.revoke_token(current_services().database, token_id, actor=operator()):
         raise click.ClickException(f"no valid token has the ID {token_id}; see `flask tokens list`")
     click.echo(f"Token {token_id} revoked.")
 

@@ -11,10 +11,9 @@ from flask.cli import AppGroup
 from app.audit import record
 from app.commands.options import as_json_option
 from app.commands.output import current_services, moment, operator, print_rows
-from app.crypto.webhook_secrets import digest_of
+from app.crypto.webhook_secrets import WebhookSecrets, digest_of
 from app.errors import CertcourierError
 from app.jobs.kinds import JobKind
-from app.services import Services
 
 group = AppGroup("webhooks", help="List the account's webhooks and rotate the webhook secret.")
 
@@ -54,7 +53,7 @@ def rotate(wait: int) -> None:
         raise click.ClickException(str(error)) from None
     click.echo("New secret stored; both secrets are accepted. The worker now replaces the webhook.")
     deadline = time.monotonic() + wait
-    while not _is_done(services, newest):
+    while not _is_done(services.webhook_secrets, newest):
         with services.database.write() as session:  # a registration in progress may predate it
             services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
         if time.monotonic() >= deadline:
@@ -66,8 +65,8 @@ def rotate(wait: int) -> None:
         click.echo("Now remove WEBHOOK_SECRET and WEBHOOK_SECRET_FILE on every host: they hold the old secret.")
 
 
-def _is_done(services: Services, newest: str) -> bool:
-    return all(row.accepted_until or row.digest == newest for row in services.webhook_secrets.rows())
+def _is_done(webhook_secrets: WebhookSecrets, newest: str) -> bool:
+    return all(row.accepted_until or row.digest == newest for row in webhook_secrets.rows())
 
 
 def _owner(url: str, ours: str, newest: str) -> str:

@@ -18,10 +18,10 @@ def worker() -> None:
     services = current_services()
     try:
         claim_installation(services)
-        check_destinations(services)
+        check_destinations(services.destinations, services.time_limits)
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
-    note_version(services, "worker")
+    note_version(services.database, "worker")
     services.share_metrics()
     running = Worker(services)
     running.stop_on_signals()

@@ -10,7 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_successor
+from app.crypto.private_key_store import PrivateKeyStore
 from app.db.clock import read_now
+from app.db.database import Database
 from app.db.models import Certificate, Delivery, DeliveryState, Lineage
 from app.db.upsert import insert_many_once, insert_once
 from app.deliveries.endpoint_checks import enqueue_endpoint_check
@@ -26,7 +28,7 @@ from app.destinations.base import (
 )
 from app.errors import CertcourierError
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim, LeaseLostError, Snooze
+from app.jobs.queue import Claim, LeaseLostError, Queue, Snooze
 from app.services import Services
 from app.timeline import record_step
 
@@ -34,23 +36,23 @@ from app.timeline import record_step
 _DEPENDENCY_CHECK_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 
 
-def enqueue_delivery(services: Services, session: Session, certificate_id: int, destination: str) -> None:
+def enqueue_delivery(
+    queue: Queue, destinations: Mapping[str, Destination], session: Session, certificate_id: int, destination: str
+) -> None:
     """Enqueue the certificate's delivery to the destination, in the caller's transaction."""
     args = {"certificate_id": certificate_id, "destination": destination}
     if not insert_once(session, Delivery, **args, state=DeliveryState.PENDING):
         row = _row(session, certificate_id, destination)
         row.state, row.detail = DeliveryState.PENDING, None
-    services.queue.enqueue(
+    queue.enqueue(
         session,
         JobKind.DELIVER,
         args,
-        delay=_DEPENDENCY_CHECK_SECONDS[0] if _dependencies(services, destination) else 0.0,
+        delay=_DEPENDENCY_CHECK_SECONDS[0] if _dependencies(destinations, destination) else 0.0,
     )
 
 
-def enqueue_deliveries(
-    services: Services, session: Session, certificate_ids: Iterable[int], destination: str
-) -> list[str]:
+def enqueue_deliveries(queue: Queue, session: Session, certificate_ids: Iterable[int], destination: str) -> list[str]:
     """The same for many certificates; returns the keys of their jobs."""
     jobs = {
         delivery_key(certificate_id, destination): {"certificate_id": certificate_id, "destination": destination}
@@ -58,7 +60,7 @@ def enqueue_deliveries(
     }
     rows = [{**args, "state": DeliveryState.PENDING} for args in jobs.values()]
     insert_many_once(session, Delivery, rows, "certificate_id")
-    services.queue.enqueue_many(session, JobKind.DELIVER, jobs)
+    queue.enqueue_many(session, JobKind.DELIVER, jobs)
     return list(jobs)
 
 
@@ -86,18 +88,20 @@ def deliver(services: Services, claim: Claim) -> None:
         row = _row(session, certificate_id, name)
         row.state, row.detail, row.blocked_by, row.run_id = state, result.detail, None, None
         if session.get_one(Certificate, certificate_id).fingerprint != certificate.fingerprint:
-            enqueue_delivery(services, session, certificate_id, name)  # it was reissued under its ID meanwhile
+            enqueue_delivery(
+                services.queue, services.destinations, session, certificate_id, name
+            )  # it was reissued under its ID meanwhile
             return
         is_delivered = state is DeliveryState.DELIVERED
         row.delivered_at = read_now(session) if is_delivered else None
         detail = f"{name}: {result.detail}"
         record_step(session, result.outcome, detail, order_id=certificate.order_id, certificate_id=certificate_id)
-        dependents = [other for other in services.destinations if name in _dependencies(services, other)]
+        dependents = [other for other in services.destinations if name in _dependencies(services.destinations, other)]
         if dependents:
             services.queue.expedite(session, [delivery_key(certificate_id, dependent) for dependent in dependents])
         if is_delivered:
-            enqueue_endpoint_check(services, session, certificate)
-            _redeliver_newer(services, session, certificate, name)
+            enqueue_endpoint_check(services.queue, services.destinations, services.endpoints, session, certificate)
+            _redeliver_newer(services.queue, services.destinations, session, certificate, name)
 
 
 def _attempt(services: Services, claim: Claim, certificate: Certificate, name: str) -> DeliveryResult:
@@ -111,12 +115,14 @@ def _attempt(services: Services, claim: Claim, certificate: Certificate, name: s
             return DeliveryResult("superseded", "a newer certificate of the lineage exists")
         refuse_if_suspended(session, name)
         lineage = session.get_one(Lineage, certificate.lineage_id)
-    result = _wait_for_dependencies(services, claim, destination)
+    result = _wait_for_dependencies(services.database, claim, destination)
     if result is not None:
         return result
     if isinstance(destination, SupportsHookRuns) and destination.min_interval_seconds is not None:
         return run_coalesced_hook(services, claim, destination, certificate.id)
-    bundle = _bundle(services, certificate, lineage, dependency_places(services, destination, lineage.name))
+    bundle = _bundle(
+        services.private_keys, certificate, lineage, dependency_places(services.destinations, destination, lineage.name)
+    )
     return services.time_limits.run(destination, lambda: destination.deliver(bundle))
 
 
@@ -134,7 +140,9 @@ def delivery_job_died(services: Services, session: Session, claim: Claim, error:
     row.state, row.detail, row.blocked_by = DeliveryState.FAILED, error, None
 
 
-def _redeliver_newer(services: Services, session: Session, certificate: Certificate, destination: str) -> None:
+def _redeliver_newer(
+    queue: Queue, destinations: Mapping[str, Destination], session: Session, certificate: Certificate, destination: str
+) -> None:
     """Repeat the delivery of a newer certificate that was delivered while this one was.
 
     Not every destination can tell which of the two was written last.
@@ -145,14 +153,14 @@ def _redeliver_newer(services: Services, session: Session, certificate: Certific
             certificate_id=newer.id, destination=destination, state=DeliveryState.DELIVERED
         )
         if session.scalar(delivered.with_for_update()) is not None:
-            enqueue_delivery(services, session, newer.id, destination)
+            enqueue_delivery(queue, destinations, session, newer.id, destination)
 
 
-def _dependencies(services: Services, name: str) -> tuple[str, ...]:
-    return services.destinations[name].config.after if name in services.destinations else ()
+def _dependencies(destinations: Mapping[str, Destination], name: str) -> tuple[str, ...]:
+    return destinations[name].config.after if name in destinations else ()
 
 
-def _wait_for_dependencies(services: Services, claim: Claim, destination: Destination) -> DeliveryResult | None:
+def _wait_for_dependencies(database: Database, claim: Claim, destination: Destination) -> DeliveryResult | None:
     """None if all destinations in `after` hold the certificate; "superseded" if one holds a newer one.
 
     Raises `Snooze` while one of them is not finished.
@@ -161,7 +169,7 @@ def _wait_for_dependencies(services: Services, claim: Claim, destination: Destin
     if not after:
         return None
     query = select(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination.in_(after))
-    with services.database.read() as session:
+    with database.read() as session:
         states = {row.destination: row.state for row in session.scalars(query)}
     for name in after:
         match states.get(name):
@@ -180,7 +188,9 @@ def _wait_for_dependencies(services: Services, claim: Claim, destination: Destin
     return None
 
 
-def _bundle(services: Services, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]) -> Bundle:
+def _bundle(
+    private_keys: PrivateKeyStore, certificate: Certificate, lineage: Lineage, places: Mapping[str, Path]
+) -> Bundle:
     assert certificate.not_before is not None  # noqa: S101, committed together with the delivery
     return Bundle(
         slot=lineage.name,
@@ -189,7 +199,7 @@ def _bundle(services: Services, certificate: Certificate, lineage: Lineage, plac
         fingerprint=certificate.fingerprint or "",
         leaf_pem=certificate.leaf_pem or "",
         chain_pem=certificate.chain_pem or "",
-        key=services.private_keys.load(certificate),
+        key=private_keys.load(certificate),
         common_name=certificate.common_name,
         places=places,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,13 +21,15 @@ from sqlalchemy.orm import Session
 
 from app.certificates.lineages import newest_of_lineage, recency
 from app.db.clock import db_now, read_now
+from app.db.database import Database
 from app.db.installation_state import ENDPOINTS_DIGEST
 from app.db.models import Certificate, Delivery, DeliveryState, EndpointCheck, Lineage
 from app.db.upsert import insert_many_once, insert_once
-from app.endpoints.probe import ProbeResult
+from app.destinations.base import Destination
+from app.endpoints.probe import ProbeResult, Probes
 from app.endpoints.registry import Endpoint
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim, Snooze
+from app.jobs.queue import Claim, Queue, Snooze
 from app.services import Services
 from app.timeline import record_step
 
@@ -59,17 +61,23 @@ class _Verdict:
     fingerprint: str | None
 
 
-def enqueue_endpoint_check(services: Services, session: Session, certificate: Certificate) -> None:
+def enqueue_endpoint_check(
+    queue: Queue,
+    destinations: Mapping[str, Destination],
+    endpoints: Mapping[str, Endpoint],
+    session: Session,
+    certificate: Certificate,
+) -> None:
     """The certificate was delivered somewhere: look at each endpoint that has it now, in the caller's transaction."""
-    if not services.endpoints or certificate.lineage_id is None:
+    if not endpoints or certificate.lineage_id is None:
         return
     # Two destinations may finish at once: the second one sees what the first one committed.
     lineage = session.get_one(Lineage, certificate.lineage_id, with_for_update=True)
-    for endpoint in services.endpoints.values():
+    for endpoint in endpoints.values():
         watched = endpoint.watches(lineage.name, certificate.names)
-        if watched and _is_delivered(services, session, endpoint, certificate):
+        if watched and _is_delivered(destinations, session, endpoint, certificate):
             _arm(session, endpoint, certificate)
-            _wake(services, session, endpoint.name, _PAUSES[0])
+            _wake(queue, session, endpoint.name, _PAUSES[0])
 
 
 def check_endpoint(services: Services, claim: Claim) -> None:
@@ -83,14 +91,14 @@ def check_endpoint(services: Services, claim: Claim) -> None:
         with services.probes.place() as free:
             if not free:
                 raise Snooze(1.0, "other endpoints are being looked at")
-            _look(services, claim, endpoint)
-        pause = _seconds_until_due(services, endpoint.name)
+            _look(services.database, services.queue, services.probes, claim, endpoint)
+        pause = _seconds_until_due(services.database, endpoint.name)
         if pause is not None and pause < SECONDS:
             raise Snooze(max(0.05, pause), "looks again")
 
 
-def _look(services: Services, claim: Claim, endpoint: Endpoint) -> None:
-    with services.database.read() as session:
+def _look(database: Database, queue: Queue, probes: Probes, claim: Claim, endpoint: Endpoint) -> None:
+    with database.read() as session:
         query = (
             select(EndpointCheck.lineage_id, EndpointCheck.certificate_id, Certificate.common_name)
             .join(Certificate, Certificate.id == EndpointCheck.certificate_id)
@@ -99,8 +107,8 @@ def _look(services: Services, claim: Claim, endpoint: Endpoint) -> None:
             .limit(_SOME)
         )
         due = [_Due(*row) for row in session.execute(query)]
-    seen = services.probes.look(endpoint, [one.common_name for one in due])
-    with services.queue.checkpoint(claim) as session:
+    seen = probes.look(endpoint, [one.common_name for one in due])
+    with queue.checkpoint(claim) as session:
         for one, results in sorted(zip(due, seen, strict=True), key=lambda pair: pair[0].lineage_id):
             row = session.get(EndpointCheck, (one.lineage_id, endpoint.name), with_for_update=True)
             if row is not None and row.certificate_id == one.certificate_id:  # else a newer one was delivered meanwhile
@@ -176,8 +184,8 @@ def _describe(leaf: bytes) -> str:
         return f"which cannot be read, SHA-256 {hashlib.sha256(leaf).hexdigest()}"
 
 
-def _seconds_until_due(services: Services, endpoint: str) -> float | None:
-    with services.database.read() as session:
+def _seconds_until_due(database: Database, endpoint: str) -> float | None:
+    with database.read() as session:
         soonest = session.scalar(
             select(func.min(EndpointCheck.next_check_at)).where(EndpointCheck.endpoint == endpoint)
         )
@@ -190,14 +198,14 @@ def _look_for_work(services: Services, claim: Claim) -> None:
         for name in services.endpoints:
             due = exists().where(EndpointCheck.endpoint == name, EndpointCheck.next_check_at <= db_now())
             if session.scalar(select(due)):
-                _wake(services, session, name, 0.0)
+                _wake(services.queue, session, name, 0.0)
 
 
-def _wake(services: Services, session: Session, endpoint: str, delay: float) -> None:
+def _wake(queue: Queue, session: Session, endpoint: str, delay: float) -> None:
     key = f"check_endpoint:{endpoint}"
     args = {"endpoint": endpoint}
-    if not services.queue.enqueue(session, JobKind.CHECK_ENDPOINT, args, key=key, delay=delay):
-        services.queue.expedite(session, [key], delay=delay)
+    if not queue.enqueue(session, JobKind.CHECK_ENDPOINT, args, key=key, delay=delay):
+        queue.expedite(session, [key], delay=delay)
 
 
 def _fresh_row(endpoint: Endpoint, certificate: Certificate, now: datetime) -> dict[str, Any]:
@@ -228,14 +236,20 @@ def _arm(session: Session, endpoint: Endpoint, certificate: Certificate) -> None
         row.next_check_at = fresh["next_check_at"]
 
 
-def _is_delivered(services: Services, session: Session, endpoint: Endpoint, certificate: Certificate) -> bool:
+def _is_delivered(
+    destinations: Mapping[str, Destination], session: Session, endpoint: Endpoint, certificate: Certificate
+) -> bool:
     where = Delivery.certificate_id == certificate.id, Delivery.state == DeliveryState.DELIVERED
-    return _has_all(services, endpoint, certificate, set(session.scalars(select(Delivery.destination).where(*where))))
+    return _has_all(
+        destinations, endpoint, certificate, set(session.scalars(select(Delivery.destination).where(*where)))
+    )
 
 
-def _has_all(services: Services, endpoint: Endpoint, certificate: Certificate, delivered: set[str]) -> bool:
+def _has_all(
+    destinations: Mapping[str, Destination], endpoint: Endpoint, certificate: Certificate, delivered: set[str]
+) -> bool:
     """Whether every destination that the endpoint reads from holds the certificate."""
-    takers = {name for name, one in services.destinations.items() if one.config.takes(certificate.names)}
+    takers = {name for name, one in destinations.items() if one.config.takes(certificate.names)}
     needed = takers & set(endpoint.after) if endpoint.after else takers
     return bool(needed) and needed <= delivered
 
@@ -255,7 +269,7 @@ def _learn_endpoints(services: Services, claim: Claim) -> None:
     while anything:
         with services.queue.checkpoint(claim) as session:
             newest = _newest_delivered(session, last)
-            _match(services, session, newest)
+            _match(services.destinations, services.endpoints, session, newest)
         if not newest:
             break
         last = newest[-1][0].id
@@ -265,18 +279,23 @@ def _learn_endpoints(services: Services, claim: Claim) -> None:
     log.info("endpoints learned", endpoints=list(services.endpoints))
 
 
-def _match(services: Services, session: Session, newest: Sequence[tuple[Lineage, Certificate]]) -> None:
+def _match(
+    destinations: Mapping[str, Destination],
+    endpoints: Mapping[str, Endpoint],
+    session: Session,
+    newest: Sequence[tuple[Lineage, Certificate]],
+) -> None:
     delivered: dict[int, set[str]] = {certificate.id: set() for _, certificate in newest}
     where = Delivery.certificate_id.in_(delivered), Delivery.state == DeliveryState.DELIVERED
     for number, destination in session.execute(select(Delivery.certificate_id, Delivery.destination).where(*where)):
         delivered[number].add(destination)
     now = read_now(session)
-    for endpoint in services.endpoints.values():
+    for endpoint in endpoints.values():
         rows, others = [], []
         for lineage, certificate in newest:
             if not endpoint.watches(lineage.name, certificate.names):
                 others.append(lineage.id)
-            elif _has_all(services, endpoint, certificate, delivered[certificate.id]):
+            elif _has_all(destinations, endpoint, certificate, delivered[certificate.id]):
                 rows.append(_fresh_row(endpoint, certificate, now))
         insert_many_once(session, EndpointCheck, rows, "lineage_id")
         unwatched = EndpointCheck.endpoint == endpoint.name, EndpointCheck.lineage_id.in_(others)

@@ -18,6 +18,7 @@ from sqlalchemy import Select, exists, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now, read_now
+from app.db.database import Database
 from app.db.models import Certificate, Delivery, DeliveryState, HookRun, Job, Lineage
 from app.db.upsert import changed_rows, insert_once
 from app.destinations.base import (
@@ -30,7 +31,7 @@ from app.destinations.base import (
 )
 from app.errors import CertcourierError
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim, Snooze
+from app.jobs.queue import Claim, Queue, Snooze
 from app.services import Services
 
 _MAX_WAIT_SECONDS = 60.0
@@ -50,10 +51,10 @@ def run_coalesced_hook(
     Raises `Snooze` while another run is in progress or `min_interval_seconds` have not passed, and the destination's
     errors once for each run that failed.
     """
-    run_id = _start(services, claim, destination, certificate_id)
+    run_id = _start(services.queue, claim, destination, certificate_id)
     if isinstance(run_id, DeliveryResult):
         return run_id
-    changes = _changes(services, destination, run_id)
+    changes = _changes(services.database, services.destinations, destination, run_id)
     try:
         output = services.time_limits.run(destination, lambda: destination.run(changes))
     except CertcourierError as error:
@@ -74,22 +75,20 @@ def run_coalesced_hook(
     return DeliveryResult("delivered", detail)
 
 
-def dependency_places(services: Services, destination: Destination, slot: str) -> dict[str, Path]:
+def dependency_places(destinations: Mapping[str, Destination], destination: Destination, slot: str) -> dict[str, Path]:
     """The paths at which the destinations in `after` have stored the slot."""
     found: dict[str, Path] = {}
     for name in destination.config.after:
-        dependency = services.destinations.get(name)
+        dependency = destinations.get(name)
         if isinstance(dependency, HasPlaces):
             found |= dependency.places(slot)
     return found
 
 
-def _start(
-    services: Services, claim: Claim, destination: SupportsHookRuns, certificate_id: int
-) -> int | DeliveryResult:
+def _start(queue: Queue, claim: Claim, destination: SupportsHookRuns, certificate_id: int) -> int | DeliveryResult:
     """The ID of a run that this job has started, or the result of an earlier one that served this delivery."""
     name = destination.config.name
-    with services.queue.checkpoint(claim) as session:
+    with queue.checkpoint(claim) as session:
         # Locked first: if another job is recording this run's end, its commit is visible to all that follows.
         current = session.scalar(select(HookRun).filter_by(key=name).with_for_update())
         delivery = _delivery(session, certificate_id, name)
@@ -162,7 +161,9 @@ def _in_place(destination: Destination) -> Select[int]:
     return query
 
 
-def _changes(services: Services, destination: Destination, run_id: int) -> list[Change]:
+def _changes(
+    database: Database, destinations: Mapping[str, Destination], destination: Destination, run_id: int
+) -> list[Change]:
     query = (
         select(Certificate, Lineage.name)
         .join(Delivery, Delivery.certificate_id == Certificate.id)
@@ -170,9 +171,11 @@ def _changes(services: Services, destination: Destination, run_id: int) -> list[
         .where(Delivery.run_id == run_id)
         .order_by(Certificate.id)
     )
-    with services.database.read() as session:
+    with database.read() as session:
         rows = session.execute(query).all()
-    return [change_of(certificate, slot, dependency_places(services, destination, slot)) for certificate, slot in rows]
+    return [
+        change_of(certificate, slot, dependency_places(destinations, destination, slot)) for certificate, slot in rows
+    ]
 
 
 def change_of(certificate: Certificate, slot: str, places: Mapping[str, Path]) -> Change:

@@ -5,7 +5,7 @@ All of it is enqueued in small commits, so that nobody waits for it and a second
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, func, select, update
@@ -13,13 +13,15 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.certificates.lineages import newest_of_lineage
+from app.db.database import Database
 from app.db.models import UNFINISHED_DELIVERIES, Certificate, Delivery, DeliveryState, Job, Lineage
 from app.db.upsert import insert_many_once
 from app.deliveries.delivery import enqueue_deliveries
+from app.destinations.base import Destination
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind
+from app.jobs.queue import Queue
 from app.operations.key_refetch import enqueue_key_refetch
-from app.services import Services
 
 BATCH = 100
 _RETRYABLE = (*UNFINISHED_DELIVERIES, DeliveryState.FAILED)
@@ -44,7 +46,7 @@ class Progress:
 
 
 def list_deliveries(
-    services: Services, *, state: str | None, destination: str | None, limit: int
+    database: Database, *, state: str | None, destination: str | None, limit: int
 ) -> list[tuple[Delivery, str]]:
     """The newest deliveries with their lineages' names."""
     query = (
@@ -55,21 +57,22 @@ def list_deliveries(
         .order_by(Delivery.id.desc())
         .limit(limit)
     )
-    with services.database.read() as session:
+    with database.read() as session:
         return [(delivery, lineage) for delivery, lineage in session.execute(query)]
 
 
 def count_unfinished(
-    services: Services, *, ids: Sequence[int] = (), state: str | None = None, destination: str | None = None
+    database: Database, *, ids: Sequence[int] = (), state: str | None = None, destination: str | None = None
 ) -> int:
     """How many deliveries `retry` would go through."""
-    with services.database.read() as session:
+    with database.read() as session:
         wanted = _wanted(ids, state, destination)
         return session.scalar(select(func.count()).select_from(Delivery).where(*wanted)) or 0
 
 
 def retry(
-    services: Services,
+    database: Database,
+    queue: Queue,
     *,
     actor: str,
     ids: Sequence[int] = (),
@@ -79,47 +82,49 @@ def retry(
     """Let deliveries that failed or wait for their next attempt begin at once; yields how many, commit by commit."""
     last = 0
     while True:
-        with services.database.write() as session:
+        with database.write() as session:
             query = select(Delivery).where(*_wanted(ids, state, destination), Delivery.id > last)
             rows = session.scalars(query.order_by(Delivery.id).limit(BATCH).with_for_update()).all()
             if rows:
                 detail = {"deliveries": [row.id for row in rows]}
                 record(session, actor=actor, action="deliveries.retried", subject=destination or "all", detail=detail)
             for name in sorted({row.destination for row in rows}):
-                _owe(services, session, {row.certificate_id for row in rows if row.destination == name}, name)
+                _owe(queue, session, {row.certificate_id for row in rows if row.destination == name}, name)
         if not rows:
             return
         last = rows[-1].id
         yield len(rows)
 
 
-def count_lineages(services: Services, request: RedeliveryRequest) -> int:
+def count_lineages(database: Database, destinations: Mapping[str, Destination], request: RedeliveryRequest) -> int:
     """How many lineages `redeliver` looks through. Raises `PermanentError` if the wish cannot be met."""
-    if request.destination not in services.destinations:
-        known = ", ".join(services.destinations)
+    if request.destination not in destinations:
+        known = ", ".join(destinations)
         raise PermanentError(f"no destination is named {request.destination!r}; there are {known}")
-    with services.database.read() as session:
+    with database.read() as session:
         found = session.scalar(select(func.count()).select_from(Lineage).where(*_chosen(session, request))) or 0
     if found == 0 and request.lineage is not None:
         raise PermanentError(f"no lineage is named {request.lineage!r}; `GET /certificates/<id>` shows the name")
     return found
 
 
-def redeliver(services: Services, request: RedeliveryRequest, *, actor: str) -> Iterator[Progress]:
+def redeliver(
+    database: Database, queue: Queue, destinations: Mapping[str, Destination], request: RedeliveryRequest, *, actor: str
+) -> Iterator[Progress]:
     """Owe the newest certificate of each lineage to the destination, where it has not been given it; commit by commit.
 
     Costs DNSimple no call, but for certificates whose private key is not on record any more: those are fetched again.
     """
-    destination = services.destinations[request.destination]
+    destination = destinations[request.destination]
     last = 0
     while True:
-        with services.database.write() as session:
+        with database.write() as session:
             newest = _newest(session, request, last)
             owed = _missing(session, [one for one in newest if destination.config.takes(one.names)], request)
-            _owe(services, session, {one.id for one in owed if one.encrypted_key is not None}, request.destination)
+            _owe(queue, session, {one.id for one in owed if one.encrypted_key is not None}, request.destination)
             keyless = [one.id for one in owed if one.encrypted_key is None]
             _pending(session, keyless, request.destination)
-            enqueue_key_refetch(services, session, keyless, actor=actor)
+            enqueue_key_refetch(queue, session, keyless, actor=actor)
             if owed:
                 detail = {"certificates": [one.id for one in owed]}
                 record(
@@ -145,7 +150,7 @@ def _wanted(ids: Sequence[int], state: str | None, destination: str | None) -> l
     return [Delivery.state.in_(_RETRYABLE), *ours, *_filters(state, destination)]
 
 
-def _owe(services: Services, session: Session, certificate_ids: Collection[int], destination: str) -> None:
+def _owe(queue: Queue, session: Session, certificate_ids: Collection[int], destination: str) -> None:
     """Their jobs begin now, afresh or early; those that were given up need no attention any more."""
     dead = session.execute(select(Job.id, Job.args).where(Job.kind == JobKind.DELIVER, Job.state == "dead"))
     ours = [
@@ -155,8 +160,8 @@ def _owe(services: Services, session: Session, certificate_ids: Collection[int],
     ]
     session.execute(update(Job).where(Job.id.in_(ours)).values(state="cancelled"))
     _pending(session, certificate_ids, destination)
-    keys = enqueue_deliveries(services, session, certificate_ids, destination)
-    services.queue.expedite(session, keys)
+    keys = enqueue_deliveries(queue, session, certificate_ids, destination)
+    queue.expedite(session, keys)
 
 
 def _pending(session: Session, certificate_ids: Collection[int], destination: str) -> None:

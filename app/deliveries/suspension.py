@@ -6,12 +6,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.audit import record
+from app.db.database import Database
 from app.db.models import Delivery, DeliveryState, Job, SuspendedDestination
 from app.db.upsert import insert_once
 from app.destinations.base import DestinationGoneError, DestinationRefusedError
 from app.jobs.kinds import JobKind
+from app.jobs.queue import Queue
 from app.operations.job_retry import retry_job
-from app.services import Services
 
 
 def suspend_if_gone(session: Session, destination: str, error: Exception) -> None:
@@ -30,9 +31,9 @@ def refuse_if_suspended(session: Session, destination: str) -> None:
         )
 
 
-def resume(services: Services, destination: str, *, actor: str) -> int | None:
+def resume(database: Database, queue: Queue, destination: str, *, actor: str) -> int | None:
     """Deliver there again, beginning with what failed. How many that are, or None if it was not disabled."""
-    with services.database.write() as session:
+    with database.write() as session:
         suspended = session.get(SuspendedDestination, destination)
         if suspended is None:
             return None
@@ -46,6 +47,6 @@ def resume(services: Services, destination: str, *, actor: str) -> int | None:
         revived: set[int] = set()
         for job in session.scalars(given_up.order_by(Job.id)):
             certificate_id = int(job.args["certificate_id"])
-            if certificate_id in owed and retry_job(services, session, job.id, actor=actor):
+            if certificate_id in owed and retry_job(queue, session, job.id, actor=actor):
                 revived.add(certificate_id)
         return len(revived)

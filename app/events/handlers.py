@@ -18,13 +18,15 @@ from app.certificates.records import lock_certificate, record_renewal_failure
 from app.certificates.retrieval import FetchRequest
 from app.db.clock import db_now, read_now
 from app.db.models import Certificate, Domain
+from app.dnsimple.adapter import DNSimple
 from app.dnsimple.budgeted_calls import Purpose
 from app.dnsimple.errors import NotFoundError, NotIssuedYetError
 from app.dnsimple.models import Certificate as RemoteCertificate
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim, Snooze
+from app.jobs.queue import Claim, Queue, Snooze
 from app.services import Services
 from app.timeline import Step, record_event_step, record_step
+from config import Settings
 
 log = structlog.get_logger("certcourier")
 
@@ -44,12 +46,12 @@ _FAILURE_DETAIL = (
 _MIN_CHECK_INTERVAL = timedelta(seconds=30)
 
 
-def enqueue_event_handling(services: Services, session: Session, events: Iterable[tuple[str, FetchRequest]]) -> None:
+def enqueue_event_handling(queue: Queue, session: Session, events: Iterable[tuple[str, FetchRequest]]) -> None:
     """Enqueue the handling of named events in the caller's transaction; one job per certificate and name at a time."""
     jobs = {
         f"{name}:{about.domain_id}:{about.certificate_id}": asdict(about) | {"event": name} for name, about in events
     }
-    services.queue.enqueue_many(session, JobKind.HANDLE_EVENT, jobs)
+    queue.enqueue_many(session, JobKind.HANDLE_EVENT, jobs)
 
 
 def handle_event(services: Services, claim: Claim) -> None:
@@ -59,29 +61,27 @@ def handle_event(services: Services, claim: Claim) -> None:
     if certificate is None or certificate.fetched_at is None or certificate.domain_id != int(claim.args["domain_id"]):
         _ignore(claim, "no such certificate has been fetched")
     elif claim.args["event"] == _KEY_REMOVED:
-        _check_private_key(services, claim, certificate)
+        _check_private_key(services.settings, services.queue, services.dnsimple, claim, certificate)
     else:
-        _check_auto_renewal(services, claim, certificate)
+        _check_auto_renewal(services.queue, services.dnsimple, claim, certificate)
 
 
-def _check_auto_renewal(services: Services, claim: Claim, certificate: Certificate) -> None:
-    with services.queue.checkpoint(claim) as session:
+def _check_auto_renewal(queue: Queue, dnsimple: DNSimple, claim: Claim, certificate: Certificate) -> None:
+    with queue.checkpoint(claim) as session:
         domain = session.get(Domain, certificate.domain_id)
         if domain is not None:
             if domain.last_checked_at and read_now(session) - domain.last_checked_at < _MIN_CHECK_INTERVAL:
                 raise Snooze(_MIN_CHECK_INTERVAL.total_seconds(), "the domain was checked a moment ago")
             domain.last_checked_at = db_now()
     try:
-        remotes = list(
-            islice(services.dnsimple.with_purpose(Purpose.REPEAT_CHECK).certificates(certificate.domain), PAGE)
-        )
+        remotes = list(islice(dnsimple.with_purpose(Purpose.REPEAT_CHECK).certificates(certificate.domain), PAGE))
     except NotFoundError as error:
         _ignore(claim, str(error))
         return
-    with services.queue.finishing(claim) as session:
+    with queue.finishing(claim) as session:
         current = lock_certificate(session, certificate.id)
         auto_renew = current.auto_renew
-        record_remote_certificates(services, session, remotes)
+        record_remote_certificates(queue, session, remotes)
         remote = next((remote for remote in remotes if remote.id == current.id), None)
         if remote is None:
             return
@@ -103,9 +103,11 @@ def _is_renewed(old: RemoteCertificate, remotes: list[RemoteCertificate]) -> boo
     )
 
 
-def _check_private_key(services: Services, claim: Claim, certificate: Certificate) -> None:
+def _check_private_key(
+    settings: Settings, queue: Queue, dnsimple: DNSimple, claim: Claim, certificate: Certificate
+) -> None:
     try:
-        services.dnsimple.with_purpose(Purpose.REPEAT_CHECK).private_key(certificate.domain, certificate.id)
+        dnsimple.with_purpose(Purpose.REPEAT_CHECK).private_key(certificate.domain, certificate.id)
     except NotIssuedYetError as error:
         if "private key not present" not in error.message.lower():
             raise
@@ -115,10 +117,10 @@ def _check_private_key(services: Services, claim: Claim, certificate: Certificat
     else:
         _ignore(claim, "DNSimple still has the private key")
         return
-    with services.queue.finishing(claim) as session:
+    with queue.finishing(claim) as session:
         current = lock_certificate(session, certificate.id)
         detail = "removed at DNSimple; our encrypted copy is kept"
-        if not services.settings.keep_keys_removed_at_dnsimple:
+        if not settings.keep_keys_removed_at_dnsimple:
             current.encrypted_key = None
             detail = "removed at DNSimple; our encrypted copy was deleted, so the certificate cannot be delivered again"
         _record(session, claim, current, "private key removed", detail)

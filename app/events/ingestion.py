@@ -117,9 +117,9 @@ class EventIngestion:
             if outcome == "queued" and event.certificate_id is not None and event.domain_id is not None
         ]
         fetches = [replace(request, again=name == _REISSUED) for name, request in queued if name in _FETCH_EVENTS]
-        enqueue_fetches(self._services, session, fetches)
+        enqueue_fetches(self._services.queue, session, fetches)
         handled = [(name, request) for name, request in queued if name in HANDLED_EVENTS]
-        enqueue_event_handling(self._services, session, handled)
+        enqueue_event_handling(self._services.queue, session, handled)
         return outcomes
 
     def _outcome(self, event: IncomingEvent) -> Outcome:

@@ -30,16 +30,22 @@ def register_webhook(services: Services, claim: Claim) -> None:
     digest = services.webhook_secrets.current_digest()
     webhooks = services.dnsimple.webhooks()
     ours = [hook for hook in webhooks if hook.id == recorded_id or hook.url.startswith(services.webhook_prefix)]
-    current = [hook for hook in ours if _secret_digest(services, hook) == digest and hook.suppressed_at is None]
+    current = [
+        hook for hook in ours if _secret_digest(services.webhook_prefix, hook) == digest and hook.suppressed_at is None
+    ]
     kept = current[0] if current else _create(services)
     if kept.id != recorded_id:
         with services.queue.checkpoint(claim) as session:
             WEBHOOK_ID.set(session, kept.id)
-            if recorded_id is not None and not current and missed_events(services, webhooks, recorded_id):
+            if (
+                recorded_id is not None
+                and not current
+                and missed_events(services.webhook_prefix, webhooks, recorded_id)
+            ):
                 cause = "suppressed" if any(hook.suppressed_at for hook in ours) else "missing"
                 log.warning("webhook was missing or suppressed", webhook_id=recorded_id)
                 MISSED_EVENTS.set(session, MissedEvents(read_now(session), cause))
-                catch_up(services, session)
+                catch_up(services.queue, session)
     # Created first, deleted last: at every moment one of them receives DNSimple's events.
     for hook in ours:
         if hook.id != kept.id:
@@ -66,14 +72,14 @@ def _create(services: Services) -> Webhook:
     return created
 
 
-def missed_events(services: Services, webhooks: Sequence[Webhook], recorded_id: int) -> bool:
+def missed_events(webhook_prefix: str, webhooks: Sequence[Webhook], recorded_id: int) -> bool:
     """Whether events may have been lost: not if the recorded webhook is active and only its secret is outdated."""
-    prefix = services.webhook_prefix
+    prefix = webhook_prefix
     return not any(
         hook.id == recorded_id and hook.url.startswith(prefix) and hook.suppressed_at is None for hook in webhooks
     )
 
 
-def _secret_digest(services: Services, hook: Webhook) -> str | None:
-    ours = services.webhook_prefix
+def _secret_digest(webhook_prefix: str, hook: Webhook) -> str | None:
+    ours = webhook_prefix
     return digest_of(hook.url.removeprefix(ours)) if hook.url.startswith(ours) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,12 +12,16 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.alerts.evaluation import active_alerts
+from app.crypto.encryption import Encryptor
+from app.db.database import Database
 from app.db.errors import explain_failure
 from app.db.installation_state import ACCOUNT_ID, DNSIMPLE, ENCRYPTION_KEY_ID, RUNNING_VERSIONS
 from app.db.migrations import current_revision, head_revision
-from app.destinations.base import DestinationUnavailableError
+from app.destinations.base import Destination, DestinationUnavailableError
+from app.destinations.time_limits import TimeLimits
 from app.errors import PermanentError
 from app.services import Services
+from config import Settings
 
 log = structlog.get_logger("certcourier")
 
@@ -40,9 +45,9 @@ def check_readiness(services: Services) -> dict[str, str]:
     }
 
 
-def note_version(services: Services, role: str) -> None:
+def note_version(database: Database, role: str) -> None:
     """Record which code the web server or worker that was started last runs; `flask doctor` compares."""
-    with services.database.write() as session:
+    with database.write() as session:
         RUNNING_VERSIONS[role].set(session, code_version())
 
 
@@ -55,11 +60,11 @@ def code_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def check_destinations(services: Services) -> None:
+def check_destinations(destinations: Mapping[str, Destination], time_limits: TimeLimits) -> None:
     """Raise `DestinationRefusedError` if one is misconfigured; the service starts although one is unavailable."""
-    for destination in services.destinations.values():
+    for destination in destinations.values():
         try:
-            services.time_limits.run(destination, destination.check)
+            time_limits.run(destination, destination.check)
         except DestinationUnavailableError as error:
             log.warning("destination not checked", destination=destination.config.name, reason=str(error))
 
@@ -93,12 +98,12 @@ def claim_installation(services: Services) -> None:
         account_id = ACCOUNT_ID.set_once(session, services.account_id)
         if account_id != services.account_id:
             raise PermanentError(_OTHER_ACCOUNT.format(account_id))
-        dnsimple = DNSIMPLE.set_once(session, _dnsimple(services))
-        if dnsimple != _dnsimple(services):
+        dnsimple = DNSIMPLE.set_once(session, _dnsimple(services.settings))
+        if dnsimple != _dnsimple(services.settings):
             raise PermanentError(_OTHER_DNSIMPLE.format(dnsimple))
         key_id = ENCRYPTION_KEY_ID.set_once(session, services.encryptor.key_id)
         if not services.encryptor.holds(key_id):
-            raise PermanentError(_lost_key(services, key_id))
+            raise PermanentError(_lost_key(services.settings, services.encryptor, key_id))
     services.webhook_secrets.settle()
     if services.webhook_secrets.is_outdated():
         log.warning(
@@ -107,19 +112,15 @@ def claim_installation(services: Services) -> None:
         )
 
 
-def _dnsimple(services: Services) -> str:
+def _dnsimple(settings: Settings) -> str:
     """Which DNSimple the IDs belong to; a simulator can listen on another port next time."""
-    base_url = services.settings.dnsimple_base_url
+    base_url = settings.dnsimple_base_url
     return _SIMULATED if urlsplit(base_url).hostname in {"localhost", "127.0.0.1", "::1"} else base_url.lower()
 
 
-def _lost_key(services: Services, sealing: str) -> str:
-    held = ", ".join(services.encryptor.key_ids)
-    where = (
-        "KEY_ENCRYPTION_KEY"
-        if services.settings.key_encryption_key
-        else f"KEY_ENCRYPTION_KEY_FILE: {services.settings.kek_file}"
-    )
+def _lost_key(settings: Settings, encryptor: Encryptor, sealing: str) -> str:
+    held = ", ".join(encryptor.key_ids)
+    where = "KEY_ENCRYPTION_KEY" if settings.key_encryption_key else f"KEY_ENCRYPTION_KEY_FILE: {settings.kek_file}"
     return (
         f"{where} holds key {held}, but this database's private keys are encrypted with key {sealing}; restore that "
         "key from its backup. If it is lost: `flask keys replace --lost`, then "

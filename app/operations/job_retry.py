@@ -9,11 +9,10 @@ from app.audit import record
 from app.db.models import Delivery, DeliveryState, Job
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind
-from app.jobs.queue import POLLS_ARG
-from app.services import Services
+from app.jobs.queue import POLLS_ARG, Queue
 
 
-def retry_job(services: Services, session: Session, job_id: int, *, actor: str) -> bool:
+def retry_job(queue: Queue, session: Session, job_id: int, *, actor: str) -> bool:
     """Queue a dead job again, in the caller's transaction; False if no dead job has this ID.
 
     Raises `PermanentError` for a kind that cannot be retried; the message says what to do instead.
@@ -30,7 +29,7 @@ def retry_job(services: Services, session: Session, job_id: int, *, actor: str) 
         key = JobKind.DELIVER.key_for(job.args)
         ours = update(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination == destination)
         session.execute(ours.values(state=DeliveryState.PENDING, detail=None))
-    if not services.queue.revive(session, job_id, key=key):
+    if not queue.revive(session, job_id, key=key):
         return False
     job.args = {name: value for name, value in job.args.items() if name != POLLS_ARG}
     record(session, actor=actor, action="job.retried", subject=str(job_id))

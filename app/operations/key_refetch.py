@@ -10,21 +10,22 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.certificates.verification import check_key
+from app.db.database import Database
 from app.db.models import UNFINISHED_DELIVERIES, Certificate, Delivery, DeliveryState, Job
 from app.deliveries.delivery import enqueue_delivery
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim
+from app.jobs.queue import Claim, Queue
 from app.services import Services
 
 log = structlog.get_logger("certcourier")
 
 
-def enqueue_key_refetch(services: Services, session: Session, certificate_ids: Iterable[int], *, actor: str) -> int:
+def enqueue_key_refetch(queue: Queue, session: Session, certificate_ids: Iterable[int], *, actor: str) -> int:
     """Enqueue a job for each certificate in the caller's transaction; returns how many had none yet."""
     added = 0
     for certificate_id in certificate_ids:
-        if services.queue.enqueue(session, JobKind.REFETCH_KEY, {"certificate_id": certificate_id}):
+        if queue.enqueue(session, JobKind.REFETCH_KEY, {"certificate_id": certificate_id}):
             record(session, actor=actor, action="private_key.refetched", subject=str(certificate_id))
             added += 1
     return added
@@ -51,12 +52,12 @@ def refetch_key(services: Services, claim: Claim) -> None:
         )
         for destination in session.scalars(undelivered).all():
             if destination in services.destinations:
-                enqueue_delivery(services, session, certificate_id, destination)
+                enqueue_delivery(services.queue, services.destinations, session, certificate_id, destination)
         log.info("private key fetched again", certificate_id=certificate_id)
 
 
-def count_unfinished(services: Services) -> int:
+def count_unfinished(database: Database) -> int:
     """How many private keys are still to be fetched."""
-    with services.database.read() as session:
+    with database.read() as session:
         query = select(func.count()).select_from(Job).where(Job.kind == JobKind.REFETCH_KEY, Job.finished_at.is_(None))
         return session.scalar(query) or 0

@@ -16,13 +16,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.audit import record
-from app.crypto.encryption import key_id_of, key_id_of_ciphertext
+from app.crypto.encryption import Encryptor, key_id_of, key_id_of_ciphertext
 from app.crypto.keyring import KeyFile, without
+from app.crypto.private_key_store import PrivateKeyStore
+from app.crypto.webhook_secrets import WebhookSecrets
 from app.db.clock import db_now
+from app.db.database import Database
 from app.db.installation_state import ENCRYPTION_KEY_ID
 from app.db.models import WebhookSecret, Worker
 from app.errors import PermanentError
 from app.services import Services
+from config import Settings
 
 BATCH = 100
 HEARTBEAT_SECONDS = 30.0
@@ -52,11 +56,11 @@ class RotationStart:
     resumed: bool
 
 
-def key_uses(services: Services) -> list[KeyUse]:
+def key_uses(database: Database, encryptor: Encryptor, private_keys: PrivateKeyStore) -> list[KeyUse]:
     """All keys that are held or needed, the primary one first."""
-    services.encryptor.refresh()
-    with services.database.read() as session:
-        return _uses(services, session)
+    encryptor.refresh()
+    with database.read() as session:
+        return _uses(encryptor, private_keys, session)
 
 
 def start_rotation(services: Services, given: str | None = None) -> RotationStart:
@@ -64,7 +68,7 @@ def start_rotation(services: Services, given: str | None = None) -> RotationStar
 
     Raises `PermanentError` if the keys are not in a file that can be written, or the primary key is not held.
     """
-    uses = key_uses(services)
+    uses = key_uses(services.database, services.encryptor, services.private_keys)
     primary = next((use for use in uses if use.is_primary), None)
     if primary is None or not primary.held:
         raise PermanentError("the primary key is not held by this process: see `flask keys status`")
@@ -92,44 +96,54 @@ def start_rotation(services: Services, given: str | None = None) -> RotationStar
     return RotationStart(key_id_of(new), resumed=False)
 
 
-def workers_missing_key(services: Services, key_id: str) -> list[str]:
+def workers_missing_key(database: Database, key_id: str) -> list[str]:
     """Host and process ID of each running worker that has not read the key yet; workers do every few seconds."""
     recent = Worker.last_heartbeat_at > db_now(-HEARTBEAT_SECONDS)
-    with services.database.read() as session:
+    with database.read() as session:
         workers = session.scalars(select(Worker).where(recent).order_by(Worker.host, Worker.pid))
         return [f"{row.host} ({row.pid})" for row in workers if key_id not in (row.key_ids or ())]
 
 
-def activate_key(services: Services, session: Session, key_id: str, *, actor: str) -> None:
+def activate_key(encryptor: Encryptor, session: Session, key_id: str, *, actor: str) -> None:
     """Make the key the primary one. Waits for transactions that are encrypting at this moment."""
     before = ENCRYPTION_KEY_ID.get_locked(session)
-    if not services.encryptor.holds(key_id):
+    if not encryptor.holds(key_id):
         raise PermanentError(f"key {key_id} is no longer held by this process: see `flask keys status`")
     if before != key_id:
         record(session, actor=actor, action="key.rotated", subject=key_id, detail={"before": before})
     ENCRYPTION_KEY_ID.set(session, key_id)
 
 
-def count_outdated(services: Services) -> int:
+def count_outdated(database: Database, encryptor: Encryptor, private_keys: PrivateKeyStore) -> int:
     """How many private keys are encrypted with another held key than the primary one."""
-    return sum(use.certificates for use in key_uses(services) if use.held and not use.is_primary)
+    return sum(
+        use.certificates for use in key_uses(database, encryptor, private_keys) if use.held and not use.is_primary
+    )
 
 
-def reencrypt_all(services: Services) -> Iterator[int]:
+def reencrypt_all(database: Database, private_keys: PrivateKeyStore, webhook_secrets: WebhookSecrets) -> Iterator[int]:
     """Encrypt everything with the primary key, in small transactions. Yields the number of private keys in each."""
-    with services.database.write() as session:
-        services.webhook_secrets.reencrypt(session)
+    with database.write() as session:
+        webhook_secrets.reencrypt(session)
     after = 0
     while True:
-        with services.database.write() as session:
-            batch = services.private_keys.reencrypt_batch(session, after=after, limit=BATCH)
+        with database.write() as session:
+            batch = private_keys.reencrypt_batch(session, after=after, limit=BATCH)
         if batch is None:
             return
         after = batch.last_id
         yield batch.count
 
 
-def drop_keys(services: Services, session: Session, key_ids: set[str], *, actor: str) -> list[Path]:
+def drop_keys(
+    settings: Settings,
+    encryptor: Encryptor,
+    private_keys: PrivateKeyStore,
+    session: Session,
+    key_ids: set[str],
+    *,
+    actor: str,
+) -> list[Path]:
     """Take keys out of the file, each into a file of its own. Returns those files.
 
     Raises `PermanentError` if one of them is needed, or the keys are not in a file that can be written.
@@ -138,14 +152,14 @@ def drop_keys(services: Services, session: Session, key_ids: set[str], *, actor:
     commits, and this one waits for all of them.
     """
     ENCRYPTION_KEY_ID.get_locked(session)
-    for use in _uses(services, session):
+    for use in _uses(encryptor, private_keys, session):
         if use.key_id in key_ids and use.is_needed:
             raise PermanentError(
                 f"key {use.key_id} is needed by {use.certificates} certificates: run `flask keys rotate` first"
             )
-    if services.settings.key_encryption_key is not None:
+    if settings.key_encryption_key is not None:
         raise PermanentError(manual_steps(key_ids))
-    file = KeyFile(services.settings.kek_file)
+    file = KeyFile(settings.kek_file)
     if not without(file.read(), key_ids):
         raise PermanentError("the only key cannot be dropped")
     for key_id in sorted(key_ids):
@@ -161,7 +175,9 @@ def manual_steps(key_ids: Collection[str]) -> str:
     )
 
 
-def replace_lost_key(services: Services, session: Session, *, actor: str) -> str:
+def replace_lost_key(
+    settings: Settings, encryptor: Encryptor, webhook_secrets: WebhookSecrets, session: Session, *, actor: str
+) -> str:
     """Make the held key the primary one in place of a lost key. Returns the lost key's ID.
 
     Raises `PermanentError` if that key is held, or has only been taken out of the file.
@@ -169,21 +185,21 @@ def replace_lost_key(services: Services, session: Session, *, actor: str) -> str
     lost = ENCRYPTION_KEY_ID.get_locked(session)
     if lost is None:
         raise PermanentError("no process has used this database yet: start `flask worker` first")
-    if services.encryptor.holds(lost):
+    if encryptor.holds(lost):
         raise PermanentError(f"key {lost} is held by this process, so it is not lost: use `flask keys rotate`")
-    file = KeyFile(services.settings.kek_file)
+    file = KeyFile(settings.kek_file)
     if file.copy_of(lost).exists():
         raise PermanentError(f"key {lost} is not lost: it is in {file.copy_of(lost)}; see `flask keys status`")
-    ENCRYPTION_KEY_ID.set(session, services.encryptor.key_id)
-    record(session, actor=actor, action="key.replaced", subject=lost, detail={"now": services.encryptor.key_id})
-    services.webhook_secrets.rotate(session)  # the old secret cannot be decrypted any more, but stays accepted
+    ENCRYPTION_KEY_ID.set(session, encryptor.key_id)
+    record(session, actor=actor, action="key.replaced", subject=lost, detail={"now": encryptor.key_id})
+    webhook_secrets.rotate(session)  # the old secret cannot be decrypted any more, but stays accepted
     return lost
 
 
-def _uses(services: Services, session: Session) -> list[KeyUse]:
+def _uses(encryptor: Encryptor, private_keys: PrivateKeyStore, session: Session) -> list[KeyUse]:
     primary = ENCRYPTION_KEY_ID.get(session)
-    held = services.encryptor.key_ids
-    certificates = services.private_keys.count_by_key_id(session)
+    held = encryptor.key_ids
+    certificates = private_keys.count_by_key_id(session)
     secrets = Counter(key_id_of_ciphertext(encrypted) for encrypted in session.scalars(select(WebhookSecret.encrypted)))
     known = dict.fromkeys([*([primary] if primary else []), *held, *sorted(certificates), *sorted(secrets)])
     return [

@@ -22,8 +22,9 @@ from app.db.models import (
     Worker,
 )
 from app.db.upsert import changed_rows
-from app.jobs.queue import Claim
+from app.jobs.queue import Claim, Queue
 from app.services import Services
+from config import Settings
 
 BATCH = 1000
 FAILURES = "address:"
@@ -33,23 +34,23 @@ def prune(services: Services, claim: Claim) -> None:
     """Delete what is older than the settings permit. Events stay at least three days, since DNSimple may retry one."""
     days, hours = services.settings.retention_days, services.settings.idempotency_key_hours
     before = db_now(-86400.0 * days)
-    _delete(services, claim, Event, Event.received_at < before)
-    _delete(services, claim, Job, Job.finished_at < before)
-    _delete(services, claim, HookRun, HookRun.finished_at < before)
-    _delete(services, claim, Alert, Alert.resolved_at < before)
-    _delete(services, claim, Worker, Worker.last_heartbeat_at < db_now(-86400.0))
-    _delete(services, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
-    _delete(services, claim, DashboardSession, DashboardSession.expires_at < db_now())
-    _delete_request_counts(services, claim)
-    _erase_private_keys(services, claim)
+    _delete(services.queue, claim, Event, Event.received_at < before)
+    _delete(services.queue, claim, Job, Job.finished_at < before)
+    _delete(services.queue, claim, HookRun, HookRun.finished_at < before)
+    _delete(services.queue, claim, Alert, Alert.resolved_at < before)
+    _delete(services.queue, claim, Worker, Worker.last_heartbeat_at < db_now(-86400.0))
+    _delete(services.queue, claim, IdempotencyKey, IdempotencyKey.created_at < db_now(-3600.0 * hours))
+    _delete(services.queue, claim, DashboardSession, DashboardSession.expires_at < db_now())
+    _delete_request_counts(services.queue, claim)
+    _erase_private_keys(services.settings, services.queue, claim)
 
 
-def _erase_private_keys(services: Services, claim: Claim) -> None:
+def _erase_private_keys(settings: Settings, queue: Queue, claim: Claim) -> None:
     """Delete encrypted private keys as PRIVATE_KEY_RETENTION says, and always those of expired certificates.
 
     A key is kept while a delivery that needs it is pending.
     """
-    policy = services.settings.private_key_retention
+    policy = settings.private_key_retention
     due = Certificate.not_after < db_now()
     if policy == "delivered":
         due = or_(due, and_(_has_delivery(), ~_has_delivery(*UNFINISHED_DELIVERIES, DeliveryState.FAILED)))
@@ -57,7 +58,7 @@ def _erase_private_keys(services: Services, claim: Claim) -> None:
         due = or_(due, Certificate.fetched_at < db_now(-86400.0 * int(policy)))
     erased = BATCH
     while erased == BATCH:
-        with services.queue.checkpoint(claim) as session:
+        with queue.checkpoint(claim) as session:
             some = select(Certificate.id).where(
                 Certificate.encrypted_key.is_not(None), due, ~_has_delivery(*UNFINISHED_DELIVERIES)
             )
@@ -73,20 +74,20 @@ def _has_delivery(*states: DeliveryState) -> ColumnElement[bool]:
     return found.where(Delivery.state.in_(states)) if states else found
 
 
-def _delete(services: Services, claim: Claim, model: type[Base], old: ColumnElement[bool]) -> None:
+def _delete(queue: Queue, claim: Claim, model: type[Base], old: ColumnElement[bool]) -> None:
     key = inspect(model).primary_key
     deleted = BATCH
     while deleted == BATCH:
-        with services.queue.checkpoint(claim) as session:
+        with queue.checkpoint(claim) as session:
             some = select(*key).where(old).limit(BATCH)
             deleted = changed_rows(session.execute(delete(model).where(tuple_(*key).in_(some))))
 
 
-def _delete_request_counts(services: Services, claim: Claim) -> None:
+def _delete_request_counts(queue: Queue, claim: Claim) -> None:
     """Delete counts without a request for two minutes. The number of failed logins is recorded in the audit trail."""
     deleted = BATCH
     while deleted == BATCH:
-        with services.queue.checkpoint(claim) as session:
+        with queue.checkpoint(claim) as session:
             quiet = RequestCount.minute < int(read_now(session).timestamp() // 60) - 2
             some = select(RequestCount.key).where(quiet).limit(BATCH)
             gone = delete(RequestCount).where(RequestCount.key.in_(some), quiet)

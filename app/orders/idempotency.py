@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.db.database import Database
 from app.db.models import IdempotencyKey
 from app.db.upsert import insert_once
 from app.domain_names import OrderRequest
 from app.errors import PermanentError, RetryableError
-from app.services import Services
 
 
 class KeyReusedError(PermanentError):
@@ -76,9 +76,9 @@ def store_key(session: Session, key: Key, order_id: str) -> None:
         raise KeyInFlightError("another request with this Idempotency-Key arrived at the same time")
 
 
-def store_answer(services: Services, client_id: str, key: str, *, status: int, body: dict[str, Any]) -> None:
+def store_answer(database: Database, client_id: str, key: str, *, status: int, body: dict[str, Any]) -> None:
     """Store the first answer; a later one never replaces it."""
-    with services.database.write() as session:
+    with database.write() as session:
         row = session.get(IdempotencyKey, (client_id, key), with_for_update=True)
         if row is not None and row.status is None:
             row.status, row.body = status, body

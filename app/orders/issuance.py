@@ -22,12 +22,13 @@ from app.dnsimple.adapter import Certificate as RemoteCertificate
 from app.dnsimple.adapter import Deadline, DNSimple, Purpose
 from app.dnsimple.errors import NotFoundError, RefusedError
 from app.errors import AccountBlockedError, OutcomeUnknownError, PermanentError, RetryableError
-from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Snooze
+from app.jobs.queue import FIRST_RETRY_SECONDS, Claim, LeaseLostError, Queue, Snooze
 from app.orders.failures import fail_order, problem_details_for
 from app.orders.polling import start_polling
 from app.orders.purchase_recovery import find_purchased, find_successors
 from app.services import Services
 from app.timeline import record_step
+from config import Settings
 
 log = structlog.get_logger("certcourier")
 
@@ -126,9 +127,9 @@ def request_issuance(
     return dnsimple.issue(order.domain, certificate_id, deadline=deadline)
 
 
-def _dnsimple_for(services: Services, order: Order) -> DNSimple:
+def _dnsimple_for(dnsimple: DNSimple, order: Order) -> DNSimple:
     """A client waits for its order, so a share of the quota is reserved for it; a renewal has days."""
-    return services.dnsimple.with_purpose(Purpose.BACKGROUND if order.renews_certificate_id else Purpose.INTERACTIVE)
+    return dnsimple.with_purpose(Purpose.BACKGROUND if order.renews_certificate_id else Purpose.INTERACTIVE)
 
 
 def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
@@ -136,17 +137,17 @@ def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline
         return
     # A process that was frozen past its lease must not send its purchase when it resumes: another may have purchased.
     deadline = deadline or Deadline.after(services.queue.lease_seconds)
-    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services.queue, deadline)) as session:
         current = _lock(session, order)
         current.state = OrderState.PURCHASING
         current.purchase_attempted_at = read_now(session)
     try:
-        result = purchase(_dnsimple_for(services, order), order, deadline)
+        result = purchase(_dnsimple_for(services.dnsimple, order), order, deadline)
     except (RetryableError, PermanentError):
         # Certainly not purchased: no search is needed.
-        _step_back(services, claim, order, OrderState.PURCHASING, OrderState.ACCEPTED)
+        _step_back(services.queue, claim, order, OrderState.PURCHASING, OrderState.ACCEPTED)
         raise
-    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services.queue, deadline)) as session:
         _record_purchase(session, order, result)
         detail = f"certificate {result.certificate_id}"
         record_step(session, "purchased", detail, order_id=order.id, certificate_id=result.certificate_id)
@@ -155,8 +156,8 @@ def _purchase(services: Services, claim: Claim, order: Order, deadline: Deadline
 def _adopt_successor(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> bool:
     """Whether a renewal need not be purchased: a successor is fetched, is being issued, or is about to be fetched."""
     assert order.renews_certificate_id is not None  # noqa: S101, called for renewals only
-    found = find_successors(services.database, _dnsimple_for(services, order), order, deadline)
-    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+    found = find_successors(services.database, _dnsimple_for(services.dnsimple, order), order, deadline)
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services.queue, deadline)) as session:
         current = _lock(session, order)
         newer = newest_successor(session, session.get_one(Certificate, order.renews_certificate_id))
         if newer is not None:
@@ -178,8 +179,8 @@ def _adopt_successor(services: Services, claim: Claim, order: Order, deadline: D
 
 def _recover_purchase(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
     """A purchase was attempted and its outcome is unknown: search for the certificate before purchasing another."""
-    found = find_purchased(services.database, _dnsimple_for(services, order), order, deadline)
-    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+    found = find_purchased(services.database, _dnsimple_for(services.dnsimple, order), order, deadline)
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services.queue, deadline)) as session:
         current = _lock(session, order)
         if found is not None:
             if not _record_purchase(session, order, PurchaseResult(found.id, found.state)):
@@ -224,12 +225,12 @@ def _record_purchase(session: Session, order: Order, result: PurchaseResult) -> 
 
 def _request_issuance(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
     assert order.certificate_id is not None  # noqa: S101, `purchased` is committed together with it
-    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+    with services.queue.checkpoint(claim, lease_seconds=_lease(services.queue, deadline)) as session:
         current = _lock(session, order)
         if current.state != OrderState.PURCHASED:
             return  # the certificate's event came first
         current.state = OrderState.REQUESTING
-    dnsimple = _dnsimple_for(services, order)
+    dnsimple = _dnsimple_for(services.dnsimple, order)
     try:
         remote = request_issuance(dnsimple, order, order.certificate_id, deadline)
     except (RefusedError, NotFoundError):
@@ -239,18 +240,18 @@ def _request_issuance(services: Services, claim: Claim, order: Order, deadline: 
         if remote.state == "new":
             if order.renews_certificate_id is None or order.renewal_id is not None:
                 raise
-            _abandon_purchase(services, claim, order)
+            _abandon_purchase(services.queue, claim, order)
             return
     except (RetryableError, PermanentError):
         # Certainly not requested.
-        _step_back(services, claim, order, OrderState.REQUESTING, OrderState.PURCHASED)
+        _step_back(services.queue, claim, order, OrderState.REQUESTING, OrderState.PURCHASED)
         raise
-    _record_issuance_request(services, claim, order, remote)
+    _record_issuance_request(services.settings, services.queue, claim, order, remote)
 
 
-def _abandon_purchase(services: Services, claim: Claim, order: Order) -> None:
+def _abandon_purchase(queue: Queue, claim: Claim, order: Order) -> None:
     """A renewal whose ID was lost with its answer, and which DNSimple does not issue without: order another."""
-    with services.queue.checkpoint(claim) as session:
+    with queue.checkpoint(claim) as session:
         current = _lock(session, order)
         if current.state == OrderState.REQUESTING:
             detail = "the renewal's ID was lost and DNSimple does not issue without it; another renewal is ordered"
@@ -261,15 +262,17 @@ def _abandon_purchase(services: Services, claim: Claim, order: Order) -> None:
 def _recover_issuance_request(services: Services, claim: Claim, order: Order, deadline: Deadline | None) -> None:
     """The answer to the issuance request was lost: the certificate's state shows whether it took effect."""
     assert order.certificate_id is not None  # noqa: S101, as in `_request_issuance`
-    remote = _dnsimple_for(services, order).certificate(order.domain, order.certificate_id, deadline=deadline)
+    remote = _dnsimple_for(services.dnsimple, order).certificate(order.domain, order.certificate_id, deadline=deadline)
     if remote.state == "new":
-        _step_back(services, claim, order, OrderState.REQUESTING, OrderState.PURCHASED, deadline=deadline)
+        _step_back(services.queue, claim, order, OrderState.REQUESTING, OrderState.PURCHASED, deadline=deadline)
         return
-    _record_issuance_request(services, claim, order, remote)
+    _record_issuance_request(services.settings, services.queue, claim, order, remote)
 
 
-def _record_issuance_request(services: Services, claim: Claim, order: Order, remote: RemoteCertificate) -> None:
-    with services.queue.checkpoint(claim) as session:
+def _record_issuance_request(
+    settings: Settings, queue: Queue, claim: Claim, order: Order, remote: RemoteCertificate
+) -> None:
+    with queue.checkpoint(claim) as session:
         record_domain(session, account_id=order.account_id, domain_id=remote.domain_id, name=order.domain)
         certificate = lock_certificate(session, remote.id)
         certificate.domain_id = remote.domain_id
@@ -279,11 +282,11 @@ def _record_issuance_request(services: Services, claim: Claim, order: Order, rem
             current.state = OrderState.PENDING
             detail = f"DNSimple reports the certificate as {remote.state}"
             record_step(session, "issuance requested", detail, order_id=order.id, certificate_id=remote.id)
-            start_polling(services, session, order.id)
+            start_polling(settings, queue, session, order.id)
 
 
 def _step_back(
-    services: Services,
+    queue: Queue,
     claim: Claim,
     order: Order,
     state: OrderState,
@@ -292,15 +295,15 @@ def _step_back(
     deadline: Deadline | None = None,
 ) -> None:
     """Undo a step that certainly had no effect, unless the certificate's event came first."""
-    with services.queue.checkpoint(claim, lease_seconds=_lease(services, deadline)) as session:
+    with queue.checkpoint(claim, lease_seconds=_lease(queue, deadline)) as session:
         current = _lock(session, order)
         if current.state == state:
             current.state = earlier
 
 
-def _lease(services: Services, deadline: Deadline | None) -> float | None:
+def _lease(queue: Queue, deadline: Deadline | None) -> float | None:
     """A request's lease covers all the time that it may still take, since no heartbeat extends it."""
-    return None if deadline is None else deadline.remaining() + services.queue.lease_seconds
+    return None if deadline is None else deadline.remaining() + queue.lease_seconds
 
 
 def _lock(session: Session, order: Order) -> Order:

@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 
 from app.audit import SYSTEM, record
 from app.db.clock import read_now
+from app.db.database import Database
 from app.db.models import Certificate, Job, Order, OrderState, new_id
 from app.db.upsert import insert_once
 from app.domain_names import OrderNames, OrderRequest, digest_names, resolve_names
 from app.jobs.kinds import JobKind, Priority
-from app.jobs.queue import Claim
+from app.jobs.queue import Claim, Queue
 from app.orders.idempotency import Key, KeyInFlightError, StoredAnswer, digest_request, find_key, store_key
-from app.services import Services
 from app.timeline import record_step
 
 
@@ -48,7 +48,8 @@ class PlacedOrder:
 
 def create_order(
     session: Session,
-    services: Services,
+    queue: Queue,
+    account_id: int,
     new: NewOrder,
     *,
     client_id: str | None = None,
@@ -64,7 +65,7 @@ def create_order(
         session,
         Order,
         id=order_id,
-        account_id=services.account_id,
+        account_id=account_id,
         client_id=client_id,
         domain=names.domain,
         name=names.name,
@@ -89,16 +90,18 @@ def create_order(
         record(session, actor=actor, action="renewal.ordered", subject=str(renews.id), detail=detail)
     args = {"order_id": order_id}
     if hold_seconds is not None:
-        claim = services.queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, args, lease_seconds=hold_seconds)
+        claim = queue.enqueue_claimed(session, JobKind.ADVANCE_ORDER, args, lease_seconds=hold_seconds)
         return PlacedOrder(order_id, claim, is_new=True)
     # A client waits for its order; a renewal has days.
     priority = None if renews is None else Priority.BACKGROUND
-    services.queue.enqueue(session, JobKind.ADVANCE_ORDER, args, priority=priority)
+    queue.enqueue(session, JobKind.ADVANCE_ORDER, args, priority=priority)
     return PlacedOrder(order_id, None, is_new=True)
 
 
 def submit_order(
-    services: Services,
+    database: Database,
+    queue: Queue,
+    account_id: int,
     request: OrderRequest,
     *,
     client_id: str,
@@ -111,7 +114,7 @@ def submit_order(
     Raises `InvalidFieldError`, `KeyReusedError` or `KeyInFlightError`; nothing is recorded then.
     """
     key = None if idempotency_key is None else Key(client_id, idempotency_key, digest_request(request))
-    with services.database.write() as session:
+    with database.write() as session:
         earlier = None if key is None else find_key(session, key)
         if isinstance(earlier, StoredAnswer):
             return earlier
@@ -120,14 +123,16 @@ def submit_order(
                 raise KeyInFlightError("the first request with this Idempotency-Key is still being processed")
             return PlacedOrder(earlier, None, is_new=False)  # the process that handled it died before it answered
         names = resolve_names(request.domain, request.name, request.san)
-        options = (str(services.account_id), names.domain, str(request.auto_renew), request.signature_algorithm)
+        options = (str(account_id), names.domain, str(request.auto_renew), request.signature_algorithm)
         new = NewOrder(
             names=names,
             auto_renew=request.auto_renew,
             signature_algorithm=request.signature_algorithm,
             in_flight_key=digest_names([*names.names, " ".join(options)]),
         )
-        placed = create_order(session, services, new, client_id=client_id, hold_seconds=hold_seconds, actor=actor)
+        placed = create_order(
+            session, queue, account_id, new, client_id=client_id, hold_seconds=hold_seconds, actor=actor
+        )
         if key is not None:
             store_key(session, key, placed.order_id)
         return placed

@@ -11,19 +11,20 @@ from app.db.clock import read_now
 from app.db.models import Certificate, Order, OrderState
 from app.db.models.states import FAILED_CERTIFICATE_STATES
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim, Snooze
+from app.jobs.queue import Claim, Queue, Snooze
 from app.orders.failures import fail_order
 from app.services import Services
 from app.timeline import record_step
+from config import Settings
 
 
-def start_polling(services: Services, session: Session, order_id: str) -> None:
+def start_polling(settings: Settings, queue: Queue, session: Session, order_id: str) -> None:
     """Schedule the first poll in the caller's transaction."""
-    services.queue.enqueue(
+    queue.enqueue(
         session,
         JobKind.POLL_ISSUANCE,
         {"order_id": order_id},
-        delay=services.settings.issuance_poll_seconds[0],
+        delay=settings.issuance_poll_seconds[0],
     )
 
 
@@ -44,7 +45,7 @@ def poll_issuance(services: Services, claim: Claim) -> None:
         if remote.state == "issued":
             # Before the certificate is locked: the job that fetches it locks itself first, then the certificate. In
             # the other order the two could deadlock.
-            enqueue_fetch(services, session, certificate_id=remote.id, domain_id=remote.domain_id)
+            enqueue_fetch(services.queue, session, certificate_id=remote.id, domain_id=remote.domain_id)
         lock_certificate(session, remote.id).state = remote.state
         current = session.get_one(Order, order_id, with_for_update=True)
         if current.state != OrderState.PENDING:

@@ -15,6 +15,7 @@ from app.auth.scopes import only
 from app.certificates.lifetime import RENEWAL_HORIZON, expires_within, renewal_times
 from app.certificates.lineages import newest_of_lineage
 from app.db.clock import epoch, read_now
+from app.db.database import Database
 from app.db.models import Certificate
 from app.services import Services
 
@@ -50,7 +51,7 @@ class ForecastCache:
                 if now - read_at < _CACHE_SECONDS:
                     return known
                 self._known[domains] = (now, known)  # this thread computes; no other starts meanwhile
-        fresh = compute_forecast(self._services, domains)
+        fresh = compute_forecast(self._services.database, domains)
         with self._lock:
             if len(self._known) >= _MOST_KEPT:
                 self._known.clear()
@@ -58,10 +59,10 @@ class ForecastCache:
         return fresh
 
 
-def compute_forecast(services: Services, domains: Sequence[str] | None = None) -> RenewalForecast:
+def compute_forecast(database: Database, domains: Sequence[str] | None = None) -> RenewalForecast:
     """Group the newest certificates of their lineages by the days of notBefore and notAfter: few groups, one pass."""
     first_days, last_days = epoch(Certificate.not_before) // _DAY, epoch(Certificate.not_after) // _DAY
-    with services.database.read() as session:
+    with database.read() as session:
         now = read_now(session)
         query = (
             select(first_days, last_days, func.count())

@@ -19,7 +19,7 @@ from app.db.clock import read_now
 from app.db.models import Certificate, Order, OrderState, Quota, RenewalInfo
 from app.domain_names import OrderNames, digest_names
 from app.errors import PermanentError
-from app.jobs.queue import Claim
+from app.jobs.queue import Claim, Queue
 from app.orders.placement import NewOrder, create_order
 from app.services import Services
 
@@ -65,14 +65,16 @@ class _Candidate:
 def renew_due(services: Services, claim: Claim) -> None:
     """Order the renewals that are due, the most urgent first, no more at once than the quota allows."""
     with services.database.read() as session, closing(_due(session, services.settings.renewal_policy)) as candidates:
-        due = list(islice(candidates, _capacity(services, session)))
+        due = list(islice(candidates, _capacity(services.account_id, session)))
     for certificate_id, reason in due:
         with services.queue.checkpoint(claim) as session:
-            order_renewal(services, session, session.get_one(Certificate, certificate_id), reason)
+            order_renewal(
+                services.queue, services.account_id, session, session.get_one(Certificate, certificate_id), reason
+            )
 
 
 def order_renewal(
-    services: Services, session: Session, certificate: Certificate, reason: str, *, actor: str = SYSTEM
+    queue: Queue, account_id: int, session: Session, certificate: Certificate, reason: str, *, actor: str = SYSTEM
 ) -> str | None:
     """Order the renewal of a certificate in the caller's transaction; the order's ID, or None if one is in flight."""
     common_name, domain = certificate.common_name, certificate.domain
@@ -91,12 +93,12 @@ def order_renewal(
         renews=certificate,
         reason=reason,
     )
-    placed = create_order(session, services, new, actor=actor)
+    placed = create_order(session, queue, account_id, new, actor=actor)
     return placed.order_id if placed.is_new else None
 
 
 def renew_now(
-    services: Services, session: Session, certificate_id: int, *, actor: str, requested_by: str
+    queue: Queue, account_id: int, session: Session, certificate_id: int, *, actor: str, requested_by: str
 ) -> str | None:
     """Order a renewal on request, in the caller's transaction; the order's ID, or None if one is in flight.
 
@@ -108,7 +110,7 @@ def renew_now(
     newer = newest_successor(session, certificate)
     if newer is not None:
         raise PermanentError(f"certificate {certificate_id} has already been replaced by certificate {newer.id}")
-    return order_renewal(services, session, certificate, f"requested by {requested_by}", actor=actor)
+    return order_renewal(queue, account_id, session, certificate, f"requested by {requested_by}", actor=actor)
 
 
 def _due(session: Session, policy: str) -> Generator[tuple[int, str]]:
@@ -140,9 +142,9 @@ def _candidates(now: datetime, policy: str) -> Any:
     )
 
 
-def _capacity(services: Services, session: Session) -> int:
+def _capacity(account_id: int, session: Session) -> int:
     """How many more renewals may be ordered now."""
-    quota = session.get(Quota, services.account_id)
+    quota = session.get(Quota, account_id)
     most = max(1, int(quota.call_limit * _CONCURRENT_SHARE)) if quota else 1
     renewals = Order.renews_certificate_id.is_not(None)
     purchasing = session.scalar(select(func.count()).where(renewals, Order.state.in_(_BEING_PURCHASED)))

@@ -35,7 +35,7 @@ def requires[**P](
         @functools.wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
             token = _token(browser=browser)
-            client = authenticate(services(), token) if token else None
+            client = authenticate(services().database, token) if token else None
             refusal = _unauthorized(browser=browser) if client is None else _refusal(client, scope, by_domain=by_domain)
             if refusal is not None:
                 return refusal

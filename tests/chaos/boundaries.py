@@ -77,7 +77,7 @@ class Lifecycle:
             known = session.scalar(select(ApiToken.id).where(ApiToken.name == self.domain))
         token_file = self.settings.data_dir / f"{self.domain}.token"
         if known is None:
-            token_file.write_text(create_token(services, self.domain, ("issue", "read"))[1])
+            token_file.write_text(create_token(services.database, self.domain, ("issue", "read"))[1])
         client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token_file.read_text()}"
         return services, client
 

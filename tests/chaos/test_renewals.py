@@ -57,7 +57,9 @@ def _open(settings: Settings) -> tuple[Services, FlaskClient]:
     services: Services = app.extensions["certcourier"].services
     claim_installation(services)
     client = app.test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {create_token(services, 'tests', ('issue', 'read'))[1]}"
+    client.environ_base["HTTP_AUTHORIZATION"] = (
+        f"Bearer {create_token(services.database, 'tests', ('issue', 'read'))[1]}"
+    )
     return services, client
 
 

@@ -84,6 +84,6 @@ def anonymous(app: Flask) -> FlaskClient:
 def client(app: Flask, services: Services) -> FlaskClient:
     """A client that may issue and read."""
     client = app.test_client()
-    _, token = create_token(services, "tests", ("issue", "read"))
+    _, token = create_token(services.database, "tests", ("issue", "read"))
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     return client

@@ -194,7 +194,7 @@ class Simulation:
             self._advance(DAY / 4)
             self._wait_for_simulator()
         self._simulator.rates(**{name.replace("-", "_"): rate for name, rate in RATES.items()})
-        run_id = start_import(self._services, None)
+        run_id = start_import(self._services.database, self._services.queue, None)
         strides = (*FIRST_STRIDES, DAY / self._plan.steps_of_a_day - sum(FIRST_STRIDES))
         for day in range(3, self._plan.days):
             self._web_is_down = self._plan.no_web[0] <= day < self._plan.no_web[1]
@@ -208,7 +208,7 @@ class Simulation:
                 self._collect()
                 delivered = sum(slot.renewals for slot in self._ledger.slots.values())
                 self._say(f"day {day}: {len(self._ledger.slots)} certificates, {delivered} renewals")
-        assert import_progress(self._services, run_id).is_finished
+        assert import_progress(self._services.database, run_id).is_finished
         self._collect()
         faults = self._simulator.control("GET", "/faults")
         self._thrown: dict[str, int] = faults["thrown"]

@@ -46,7 +46,7 @@ def list_orders() -> Response:
     """List orders, newest first."""
     query = ListQuery.model_validate(request.args.to_dict())
     page = queries.list_orders(
-        services(),
+        services().database,
         domain=query.domain,
         state=query.state,
         cursor=query.cursor,
@@ -60,7 +60,7 @@ def list_orders() -> Response:
 @requires("read", by_domain=True)
 def show_order(order_id: str) -> Response:
     """Show one order with its timeline."""
-    found = queries.find_order(services(), order_id, domains=client().domains)
+    found = queries.find_order(services().database, order_id, domains=client().domains)
     if found is None:
         abort(404, "no order with this ID")
     return jsonify({"data": schemas.order_detail(*found)})
@@ -72,7 +72,7 @@ def list_certificates() -> Response:
     """List certificates, newest first."""
     query = ListQuery.model_validate(request.args.to_dict())
     page = queries.list_certificates(
-        services(),
+        services().database,
         domain=query.domain,
         state=query.state,
         cursor=query.cursor,
@@ -87,7 +87,7 @@ def list_certificates() -> Response:
 def show_certificate(certificate_id: int) -> Response:
     """Show one certificate with its PEM data and timeline."""
     known = certificate_id <= LARGEST_ID
-    found = queries.find_certificate(services(), certificate_id, domains=client().domains) if known else None
+    found = queries.find_certificate(services().database, certificate_id, domains=client().domains) if known else None
     if found is None:
         abort(404, "no certificate with this ID")
     current().reads.note(services(), client().actor, certificate_id)

@@ -51,7 +51,9 @@ def issue_certificate() -> Response:
     try:
         hold_seconds = deadline.remaining() + services().queue.lease_seconds if inline else None
         placed = submit_order(
-            services(),
+            services().database,
+            services().queue,
+            services().account_id,
             order,
             client_id=client().id,
             idempotency_key=key,
@@ -72,7 +74,7 @@ def _advance(placed: PlacedOrder, key: str | None, prefer: Preference, deadline:
         if placed.claim is not None:
             advance_inline(services(), placed.claim, deadline)
         if inline and prefer.wait:
-            wait_until_issued(services(), placed.order_id, Deadline.after(prefer.wait))
+            wait_until_issued(services().database, placed.order_id, Deadline.after(prefer.wait))
         return _answer(placed, key, _applied(prefer, inline=inline))
     except SQLAlchemyError as error:
         log.error("database error", reason=type(error).__name__, order_id=placed.order_id)  # noqa: TRY400
@@ -156,7 +158,7 @@ def _replayed(stored: StoredAnswer) -> Response:
 
 
 def _answer(placed: PlacedOrder, key: str | None, applied: str | None) -> Response:
-    found = find_order(services(), placed.order_id)
+    found = find_order(services().database, placed.order_id)
     assert found is not None  # noqa: S101, committed above, and orders are not deleted
     order, certificate, _ = found
     if order.failure is not None:
@@ -169,7 +171,7 @@ def _answer(placed: PlacedOrder, key: str | None, applied: str | None) -> Respon
         answer = jsonify(body)
         answer.status_code = 202
     if key is not None:
-        store_answer(services(), client().id, key, status=answer.status_code, body=body)
+        store_answer(services().database, client().id, key, status=answer.status_code, body=body)
     answer.headers["Location"] = url_for("certificates.show_order", order_id=order.id)
     if applied:
         answer.headers["Preference-Applied"] = applied

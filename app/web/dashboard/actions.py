@@ -44,7 +44,7 @@ def refetch(certificate_id: int) -> Any:
     """Queue a job that fetches the private key from DNSimple again."""
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-        key_refetch.enqueue_key_refetch(services(), session, [certificate_id], actor=who().actor)
+        key_refetch.enqueue_key_refetch(services().queue, session, [certificate_id], actor=who().actor)
     return _back(certificate_id, "refetched")
 
 
@@ -54,7 +54,9 @@ def renew(certificate_id: int) -> Any:
     """Order its renewal now, unless one is already in progress."""
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
-        order_id = renewal.renew_now(services(), session, certificate_id, actor=who().actor, requested_by=who().name)
+        order_id = renewal.renew_now(
+            services().queue, services().account_id, session, certificate_id, actor=who().actor, requested_by=who().name
+        )
     return _back(certificate_id, "renewed" if order_id is not None else "renewing")
 
 
@@ -67,8 +69,10 @@ def redeliver(certificate_id: int) -> Any:
     wanted = redelivery.RedeliveryRequest(
         request.form.get("destination", ""), certificate_id=certificate_id, again=True
     )
-    redelivery.count_lineages(services(), wanted)  # raises if it is not possible
-    for _ in redelivery.redeliver(services(), wanted, actor=who().actor):
+    redelivery.count_lineages(services().database, services().destinations, wanted)  # raises if it is not possible
+    for _ in redelivery.redeliver(
+        services().database, services().queue, services().destinations, wanted, actor=who().actor
+    ):
         pass
     return _back(certificate_id, "redelivered")
 

@@ -45,7 +45,7 @@ def certificates() -> Response:
     """The certificates that match; without a filter the newest first."""
     names = CertificateQuery.model_fields
     query = CertificateQuery.model_validate({name: request.args.get(name, "").replace("\0", "") for name in names})
-    found = search.search(services(), query.wanted(), cursor=cursor(), limit=LIMIT, domains=who().domains)
+    found = search.search(services().database, query.wanted(), cursor=cursor(), limit=LIMIT, domains=who().domains)
     with services().database.read() as session:
         now, replaced = read_now(session), lineages.replaced(session, found.rows)
     return render(
@@ -67,7 +67,7 @@ def certificate(certificate_id: int) -> Response:
     """One certificate with its deliveries, endpoints and timeline."""
     found, timeline, endpoints = _find(certificate_id)
     current().reads.note(services(), who().actor, certificate_id)
-    events = queries.list_events(services(), certificate_id=certificate_id, limit=_MOST_EVENTS).rows
+    events = queries.list_events(services().database, certificate_id=certificate_id, limit=_MOST_EVENTS).rows
     with services().database.read() as session:
         now, replaced = read_now(session), lineages.replaced(session, [found])
     return render(
@@ -85,7 +85,7 @@ def certificate(certificate_id: int) -> Response:
 
 def _find(certificate_id: int) -> tuple[Certificate, list[TimelineEntry], list[EndpointCheck]]:
     known = certificate_id <= LARGEST_ID
-    found = queries.find_certificate(services(), certificate_id, domains=who().domains) if known else None
+    found = queries.find_certificate(services().database, certificate_id, domains=who().domains) if known else None
     if found is None:
         abort(404, "No certificate has this ID.")
     return found

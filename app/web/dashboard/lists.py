@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from app.db.database import Database
 from app.db.models import (
     AuditEntry,
     Certificate,
@@ -19,7 +20,7 @@ from app.db.models import (
     TimelineEntry,
 )
 from app.db.pagination import Page, paginate
-from app.services import Services
+from app.destinations.base import Destination
 from app.web.dashboard.search import at_most
 
 _NEWEST = 1000
@@ -48,19 +49,19 @@ class DestinationHealth:
     suspended: SuspendedDestination | None
 
 
-def list_audit(services: Services, *, cursor: str | None, limit: int) -> Page[AuditEntry]:
+def list_audit(database: Database, *, cursor: str | None, limit: int) -> Page[AuditEntry]:
     """Audit entries, newest first."""
-    with services.database.read() as session:
+    with database.read() as session:
         order = {"id": AuditEntry.id}
         return paginate(session, select(AuditEntry), order, cursor=cursor, limit=limit, descending=True)
 
 
-def list_jobs(services: Services, *, cursor: str | None, limit: int) -> Jobs:
+def list_jobs(database: Database, *, cursor: str | None, limit: int) -> Jobs:
     """`cursor` is that of a page of dead jobs."""
     dead = select(Job).where(Job.state == "dead")
     ready = select(Job).where(Job.state == "ready").order_by(Job.priority, Job.run_at)
     finished = select(Job).where(Job.finished_at.is_not(None), Job.state != "dead").order_by(Job.finished_at.desc())
-    with services.database.read() as session:
+    with database.read() as session:
         return Jobs(
             dead=paginate(session, dead, {"id": Job.id}, cursor=cursor, limit=limit, descending=True),
             running=session.scalars(select(Job).where(Job.state == "running").order_by(Job.id).limit(limit)).all(),
@@ -69,13 +70,13 @@ def list_jobs(services: Services, *, cursor: str | None, limit: int) -> Jobs:
         )
 
 
-def newest_steps(services: Services, limit: int) -> Sequence[TimelineEntry]:
+def newest_steps(database: Database, limit: int) -> Sequence[TimelineEntry]:
     """The most recent timeline entries of all certificates and orders."""
-    with services.database.read() as session:
+    with database.read() as session:
         return session.scalars(select(TimelineEntry).order_by(TimelineEntry.id.desc()).limit(limit)).all()
 
 
-def failing_deliveries(services: Services, limit: int) -> Sequence[tuple[Delivery, str]]:
+def failing_deliveries(database: Database, limit: int) -> Sequence[tuple[Delivery, str]]:
     """The newest, with their certificates' common names."""
     query = (
         select(Delivery, Certificate.common_name)
@@ -84,14 +85,14 @@ def failing_deliveries(services: Services, limit: int) -> Sequence[tuple[Deliver
         .order_by(Delivery.id.desc())
         .limit(limit)
     )
-    with services.database.read() as session:
+    with database.read() as session:
         return [(delivery, name) for delivery, name in session.execute(query)]
 
 
-def destinations_health(services: Services) -> list[DestinationHealth]:
+def destinations_health(database: Database, destinations: Mapping[str, Destination]) -> list[DestinationHealth]:
     """Every configured destination, in the order of the file."""
     newest = select(Delivery.destination, Delivery.delivered_at).order_by(Delivery.id.desc()).limit(_NEWEST).subquery()
-    with services.database.read() as session:
+    with database.read() as session:
         suspended = {row.destination: row for row in session.scalars(select(SuspendedDestination))}
         by_name = select(newest.c.destination, func.max(newest.c.delivered_at)).group_by(newest.c.destination)
         latest: dict[str, datetime | None] = dict(session.execute(by_name).all())
@@ -108,7 +109,7 @@ def destinations_health(services: Services) -> list[DestinationHealth]:
                 newest_failure=_newest_failure(session, name),
                 suspended=suspended.get(name),
             )
-            for name, destination in services.destinations.items()
+            for name, destination in destinations.items()
         ]
 
 

@@ -31,7 +31,7 @@ def page[**P](*, scope: str = "read", by_domain: bool = False) -> Callable[[Call
     def decorate(view: Callable[P, Any]) -> Callable[P, Any]:
         @functools.wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
-            signed_in = sessions.find_session(services(), request.cookies.get(_cookie(), ""))
+            signed_in = sessions.find_session(services().database, request.cookies.get(_cookie(), ""))
             if signed_in is None:
                 return redirect(url_for("dashboard.sign_in", next=_wanted()), 303)
             g.signed_in, g.client = signed_in, signed_in.client
@@ -56,7 +56,9 @@ def begin_session() -> Any:
         return _forged()
     token, wanted = request.form.get("token", ""), _safe(request.form.get("next", ""))
     try:
-        session_id = sessions.sign_in(services(), token) if len(token) <= _LONGEST_TOKEN else None
+        session_id = (
+            sessions.sign_in(services().settings, services().database, token) if len(token) <= _LONGEST_TOKEN else None
+        )
     except MissingReadScopeError as error:
         reason = f"{error} Sign in with a token that has the scope read or admin."
         return _form(403, next=wanted, error=reason)
@@ -82,7 +84,7 @@ def begin_session() -> Any:
 @page(by_domain=True)
 def end_session() -> Any:
     """End the session on the server, not only in this browser."""
-    sessions.sign_out(services(), request.cookies.get(_cookie(), ""))
+    sessions.sign_out(services().database, request.cookies.get(_cookie(), ""))
     answer = redirect(url_for("dashboard.sign_in"), 303)
     answer.delete_cookie(_cookie(), path="/", secure=_is_secure(), httponly=True, samesite="Strict")
     return answer

@@ -15,10 +15,10 @@ from app.certificates.lifetime import expires_within
 from app.certificates.lineages import newest_of_lineage
 from app.certificates.queries import check_certificate_state
 from app.db.clock import read_now
+from app.db.database import Database
 from app.db.models import Certificate, Delivery
 from app.db.pagination import Page, paginate
 from app.identifiers import LARGEST_ID
-from app.services import Services
 
 MOST = 1000
 _AFTER_EVERYTHING = "\U0010ffff"
@@ -42,7 +42,7 @@ def at_most(session: Session, query: Select[Any], most: int = MOST) -> int:
 
 
 def search(
-    services: Services,
+    database: Database,
     wanted: CertificateFilter,
     *,
     cursor: str | None,
@@ -52,7 +52,7 @@ def search(
     """One page of matching certificates. Raises `InvalidFieldError` for an unknown state or `cursor`."""
     text = wanted.text.strip().rstrip(".").lower()
     query = _query(wanted, domains)
-    with services.database.read() as session:
+    with database.read() as session:
         check_certificate_state(session, wanted.state or None, domains)
         if wanted.expiring_days is not None:
             soon = expires_within(read_now(session), timedelta(days=wanted.expiring_days))

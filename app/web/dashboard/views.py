@@ -51,7 +51,7 @@ def overview() -> Response:
         now=overview.now,
         weeks=_weeks(forecast),
         most=max(forecast.days.values(), default=0),
-        steps=lists.newest_steps(services(), 8) if domains is None else (),
+        steps=lists.newest_steps(services().database, 8) if domains is None else (),
     )
 
 
@@ -71,7 +71,7 @@ def orders() -> Response:
     """The orders, newest first."""
     query = _list_query()
     found = queries.list_orders(
-        services(), domain=query.domain, state=query.state, cursor=cursor(), limit=LIMIT, domains=who().domains
+        services().database, domain=query.domain, state=query.state, cursor=cursor(), limit=LIMIT, domains=who().domains
     )
     return render(
         "orders.html",
@@ -87,7 +87,7 @@ def orders() -> Response:
 @page(by_domain=True)
 def order(order_id: str) -> Response:
     """One order with its timeline."""
-    found = queries.find_order(services(), order_id[:40], domains=who().domains)
+    found = queries.find_order(services().database, order_id[:40], domains=who().domains)
     if found is None:
         abort(404, "No order has this ID.")
     return render("order.html", order=found[0], certificate=found[1], timeline=found[2], now=_now())
@@ -97,7 +97,7 @@ def order(order_id: str) -> Response:
 @page()
 def events() -> Response:
     """DNSimple's events, newest first."""
-    found = queries.list_events(services(), cursor=cursor(), limit=LIMIT)
+    found = queries.list_events(services().database, cursor=cursor(), limit=LIMIT)
     return render("events.html", page=found, next_page=next_page(found.next_cursor), now=_now())
 
 
@@ -105,7 +105,7 @@ def events() -> Response:
 @page()
 def jobs() -> Response:
     """Dead ones first."""
-    found = lists.list_jobs(services(), cursor=cursor(), limit=_SHORT)
+    found = lists.list_jobs(services().database, cursor=cursor(), limit=_SHORT)
     return render("jobs.html", jobs=found, next_page=next_page(found.dead.next_cursor), now=_now(), done=done())
 
 
@@ -114,7 +114,7 @@ def jobs() -> Response:
 def retry_job(job_id: int) -> Any:
     """Queue a dead job again."""
     with services().database.write() as session:
-        retried = job_id <= LARGEST_ID and job_retry.retry_job(services(), session, job_id, actor=who().actor)
+        retried = job_id <= LARGEST_ID and job_retry.retry_job(services().queue, session, job_id, actor=who().actor)
     return redirect(url_for("dashboard.jobs", done="retried" if retried else "gone"), 303)
 
 
@@ -122,8 +122,8 @@ def retry_job(job_id: int) -> Any:
 @page()
 def destinations() -> Response:
     """The destinations and their health."""
-    found = lists.destinations_health(services())
-    failing = lists.failing_deliveries(services(), LIMIT)
+    found = lists.destinations_health(services().database, services().destinations)
+    failing = lists.failing_deliveries(services().database, LIMIT)
     return render("destinations.html", destinations=found, failing=failing, now=_now(), done=done())
 
 
@@ -131,7 +131,7 @@ def destinations() -> Response:
 @page(scope="admin")
 def resume_destination(name: str) -> Any:
     """Resume deliveries to a suspended destination."""
-    if suspension.resume(services(), name, actor=who().actor) is None:
+    if suspension.resume(services().database, services().queue, name, actor=who().actor) is None:
         abort(404, "No suspended destination has this name.")
     return redirect(url_for("dashboard.destinations", done="resumed"), 303)
 
@@ -148,7 +148,7 @@ def dnsimple() -> Response:
 @page()
 def audit() -> Response:
     """The audit trail, newest first."""
-    found = lists.list_audit(services(), cursor=cursor(), limit=LIMIT)
+    found = lists.list_audit(services().database, cursor=cursor(), limit=LIMIT)
     details = {entry.id: json.loads(entry.detail) for entry in found.rows}
     return render("audit.html", page=found, details=details, next_page=next_page(found.next_cursor), now=_now())
 

@@ -265,7 +265,7 @@ SITUATIONS: dict[str, tuple[Build, list[str]]] = {
 def views(app: Flask, services: Services, client: FlaskClient) -> dict[str, Callable[[], set[str]]]:
     """The alert kinds that each view names."""
     browser = app.test_client()
-    _, token = create_token(services, "Ann", ("read",))
+    _, token = create_token(services.database, "Ann", ("read",))
     browser.post("/dashboard/sign-in", data={"token": token})
 
     def by_command(*arguments: str, field: str) -> set[str]:
@@ -333,7 +333,7 @@ def test_a_domain_restricted_token_sees_only_alerts_about_its_domains(app: Flask
     certificates = add_lineages(services, 2)
     add_deliveries(services, certificates, "files", state="failed", detail="disk full")
     browser = app.test_client()
-    _, token = create_token(services, "Ann", ("read",), domains=["customer1.example"])
+    _, token = create_token(services.database, "Ann", ("read",), domains=["customer1.example"])
     browser.post("/dashboard/sign-in", data={"token": token})
     page = browser.get("/dashboard").text
     assert re.findall(r'data-alert="(\w+)"', page) == ["delivery_failing"]

@@ -38,7 +38,7 @@ def client_for(app: Flask, token: str) -> FlaskClient:
 
 
 def limited(app: Flask, services: Services, *domains: str) -> FlaskClient:
-    return client_for(app, create_token(services, "limited", ("issue", "read"), domains=domains)[1])
+    return client_for(app, create_token(services.database, "limited", ("issue", "read"), domains=domains)[1])
 
 
 def with_settings(app: Flask, **changes: Any) -> None:
@@ -105,7 +105,7 @@ def test_a_page_asks_browsers_in_a_header_that_they_understand(anonymous: FlaskC
 
 
 def test_a_token_may_do_what_its_scopes_say(app: Flask, services: Services) -> None:
-    tokens = {scope: create_token(services, scope, (scope,))[1] for scope in ("issue", "read", "admin")}
+    tokens = {scope: create_token(services.database, scope, (scope,))[1] for scope in ("issue", "read", "admin")}
     statuses = {
         scope: (
             client_for(app, token).get("/orders").status_code,
@@ -186,7 +186,7 @@ def test_what_is_no_pattern_is_refused(text: str) -> None:
 
 
 def test_an_expired_token_is_worthless(app: Flask, services: Services) -> None:
-    created, token = create_token(services, "soon over", ("read",), valid_seconds=3600)
+    created, token = create_token(services.database, "soon over", ("read",), valid_seconds=3600)
     assert client_for(app, token).get("/orders").status_code == 200
     with services.database.write() as session:
         session.execute(update(ApiToken).where(ApiToken.id == created.id).values(expires_at=db_now(-0.001)))
@@ -194,17 +194,17 @@ def test_an_expired_token_is_worthless(app: Flask, services: Services) -> None:
 
 
 def test_a_revoked_token_is_worthless_in_every_process_at_once(app: Flask, services: Services) -> None:
-    created, token = create_token(services, "x", ("read",))
+    created, token = create_token(services.database, "x", ("read",))
     client = client_for(app, token)
     assert client.get("/orders").status_code == 200
-    assert revoke_token(services, created.id)  # straight in the database, as from another host
+    assert revoke_token(services.database, created.id)  # straight in the database, as from another host
     assert client.get("/orders").status_code == 401
 
 
 def test_a_token_may_make_so_many_requests_a_minute(app: Flask, services: Services) -> None:
     with_settings(app, token_requests_per_minute=3)
-    _, token = create_token(services, "busy", ("read",))
-    _, other = create_token(services, "other", ("read",))
+    _, token = create_token(services.database, "busy", ("read",))
+    _, other = create_token(services.database, "other", ("read",))
     _spend(services, app, "token:", token)
     answer = client_for(app, token).get("/orders")
     assert answer.status_code == 429
@@ -222,7 +222,7 @@ def test_failed_logins_are_limited_but_a_valid_token_is_accepted(app: Flask, ser
     assert app.test_client().get("/orders").status_code == 429
     elsewhere = {"REMOTE_ADDR": "192.0.2.7"}
     assert app.test_client().get("/orders", environ_base=elsewhere).status_code == 401
-    _, token = create_token(services, "same address", ("read",))
+    _, token = create_token(services.database, "same address", ("read",))
     assert client_for(app, token).get("/orders").status_code == 200
 
 
@@ -244,7 +244,7 @@ def test_an_ipv6_customer_is_one_address(app: Flask, services: Services) -> None
 
 
 def test_the_audit_trail_records_orders_and_reads(app: Flask, services: Services, domain: str) -> None:
-    created, token = create_token(services, "billing", ("issue", "read"))
+    created, token = create_token(services.database, "billing", ("issue", "read"))
     client = client_for(app, token)
     placed = client.post("/issue_certificate", json={"domain": domain}).json["data"]
     for _ in range(3):
@@ -258,7 +258,7 @@ def test_the_audit_trail_records_orders_and_reads(app: Flask, services: Services
 
 
 def test_an_order_that_was_there_already_is_not_recorded_again(app: Flask, services: Services, domain: str) -> None:
-    client = client_for(app, create_token(services, "twice", ("issue",))[1])
+    client = client_for(app, create_token(services.database, "twice", ("issue",))[1])
     for _ in range(2):
         client.post("/issue_certificate", json={"domain": domain}, headers={"Prefer": "respond-async"})
     assert [entry[1] for entry in audited(services)] == ["token.created", "order.placed"]

@@ -126,15 +126,15 @@ def test_a_dry_run_shows_what_would_come_and_changes_nothing(
 
 
 def test_a_run_that_was_interrupted_is_taken_up(services: Services, account: Simulator) -> None:
-    first = start_import(services, None)
+    first = start_import(services.database, services.queue, None)
     (claim,) = services.queue.claim(1, worker_id="dies")
     assert claim.kind == "import_account"
-    assert start_import(services, None) == first
+    assert start_import(services.database, services.queue, None) == first
     let_leases_end(services)
     drain(services)
-    progress = import_progress(services, first)
+    progress = import_progress(services.database, first)
     assert (progress.is_finished, progress.fetched) == (True, 3)
-    assert start_import(services, None) != first
+    assert start_import(services.database, services.queue, None) != first
     assert len([call for call in account.calls() if call["path_template"] == "/{account}/domains"]) == 1
 
 

@@ -102,7 +102,7 @@ def owe(services: Services, *numbers: int, to: Sequence[str] = ("web", "hook"), 
             session.add(certificate)
             session.flush()
             for destination in to:
-                enqueue_delivery(services, session, number, destination)
+                enqueue_delivery(services.queue, services.destinations, session, number, destination)
 
 
 def states(services: Services, destination: str = "hook") -> dict[int, str]:
@@ -163,7 +163,7 @@ def test_a_hook_waits_for_files_that_failed_and_runs_when_they_were_retried(
     (tmp_path / "web").unlink()
     (dead,) = [job.id for job in jobs(services) if job.state == "dead"]
     with services.database.write() as session:
-        assert retry_job(services, session, dead, actor="tests")
+        assert retry_job(services.queue, session, dead, actor="tests")
     drain(services)
     assert states(services) == {1: "delivered"}
     assert hook.runs == [[1]]
@@ -179,8 +179,8 @@ def test_a_hook_that_was_given_up_gets_its_certificate_when_it_is_retried(servic
     hook.broken, hook.runs = False, []
     (dead,) = [job.id for job in jobs(services) if job.state == "dead"]
     with services.database.write() as session:
-        assert retry_job(services, session, dead, actor="tests")
-        assert not retry_job(services, session, dead, actor="tests")
+        assert retry_job(services.queue, session, dead, actor="tests")
+        assert not retry_job(services.queue, session, dead, actor="tests")
     drain(services)
     assert states(services) == {1: "delivered"}
     assert hook.runs == [[1]]

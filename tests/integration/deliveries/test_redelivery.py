@@ -68,7 +68,9 @@ def test_a_destination_is_added_to_a_thousand_certificates_by_one_command(
 
 def test_an_interrupted_run_is_gone_on_with(app: Flask, added: Services) -> None:
     add_lineages(added, 250)
-    steps = redeliver(added, RedeliveryRequest("mail"), actor="operator:tests")
+    steps = redeliver(
+        added.database, added.queue, added.destinations, RedeliveryRequest("mail"), actor="operator:tests"
+    )
     assert next(steps).owed == BATCH
     assert len(states(added)) == BATCH
     assert "150 deliveries queued for mail" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
@@ -170,7 +172,7 @@ def test_a_newer_certificate_is_put_back_that_an_older_one_has_overtaken(service
     careless = Careless(newer_comes)
     services = replace(services, destinations={"careless": careless})
     with services.database.write() as session:
-        enqueue_delivery(services, session, 10, "careless")
+        enqueue_delivery(services.queue, services.destinations, session, 10, "careless")
     drain(services)
     assert careless.held == [11, 10, 11]
     assert states(services, "careless") == {10: "delivered", 11: "delivered"}
@@ -182,12 +184,12 @@ def test_a_certificate_that_is_reissued_during_its_delivery_is_delivered_again(s
     def reissued() -> None:
         with services.database.write() as session:
             session.execute(update(Certificate).values(fingerprint="ab" * 32))
-            enqueue_delivery(services, session, 10, "careless")
+            enqueue_delivery(services.queue, services.destinations, session, 10, "careless")
 
     careless = Careless(reissued)
     services = replace(services, destinations={"careless": careless})
     with services.database.write() as session:
-        enqueue_delivery(services, session, 10, "careless")
+        enqueue_delivery(services.queue, services.destinations, session, 10, "careless")
     drain(services)
     assert careless.fingerprints[-1] == "ab" * 32
     assert states(services, "careless") == {10: "delivered"}

@@ -49,7 +49,7 @@ def settings(database_url: str, simulator: Simulator, tmp_path: Path, far: Inbox
 def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
     app: Flask, client: FlaskClient, services: Services, simulator: Simulator, domain: str, far: Inbox
 ) -> None:
-    check_destinations(services)
+    check_destinations(services.destinations, services.time_limits)
     first = order(client, simulator, domain)["certificate_id"]
     far.process.will_answer({"status": 410})
     post_event(client, simulator, domain, first)

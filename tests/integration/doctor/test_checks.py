@@ -97,8 +97,8 @@ def test_all_is_well(app: Flask, services: Services, simulator: Simulator, domai
     for hook in simulator.api("GET", "/webhooks"):
         simulator.api("DELETE", f"/webhooks/{hook['id']}")
     services.dnsimple.create_webhook(services.webhook_url)
-    note_version(services, "web")
-    note_version(services, "worker")
+    note_version(services.database, "web")
+    note_version(services.database, "worker")
     with services.database.write() as session:
         session.add(Worker(id="wrk_1", host="a", pid=1))
     records = {(f"{domain}.", "NS"): OURS, (f"{domain}.", "SOA"): SOA}
@@ -183,7 +183,7 @@ def test_a_host_with_another_database(app: Flask, settings: Settings, tmp_path: 
 
 
 def test_no_worker_and_old_code(app: Flask, services: Services) -> None:
-    note_version(services, "web")
+    note_version(services.database, "web")
     with services.database.write() as session:
         RUNNING_VERSIONS["worker"].set(session, "0123456789ab")
     said = only(app, "workers")

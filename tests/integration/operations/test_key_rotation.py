@@ -202,9 +202,9 @@ def test_a_running_worker_reports_the_new_key(services: Services) -> None:
     file = services.settings.kek_file
     new = Encryptor.new_key()
     file.write_text(f"{new}\n{file.read_text()}")
-    assert key_rotation.workers_missing_key(services, key_id_of(new)) != []
+    assert key_rotation.workers_missing_key(services.database, key_id_of(new)) != []
     worker._heartbeat()
-    assert key_rotation.workers_missing_key(services, key_id_of(new)) == []
+    assert key_rotation.workers_missing_key(services.database, key_id_of(new)) == []
 
 
 def test_a_second_concurrent_rotation_is_refused(app: Flask, services: Services) -> None:

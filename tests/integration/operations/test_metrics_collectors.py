@@ -50,7 +50,7 @@ def test_it_requires_a_token_with_the_scope_read(
 ) -> None:
     assert client.get("/metrics").content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert anonymous.get("/metrics").status_code == 401
-    _, token = create_token(services, "shop", ("issue",))
+    _, token = create_token(services.database, "shop", ("issue",))
     assert anonymous.get("/metrics", headers={"Authorization": f"Bearer {token}"}).status_code == 403
 
 

@@ -99,7 +99,7 @@ def test_workers_without_a_heartbeat_are_deleted_after_a_day(services: Services)
 
 
 def test_an_expired_idempotency_key_is_deleted_alone(services: Services) -> None:
-    client, _ = create_token(services, "tests", ("issue",))
+    client, _ = create_token(services.database, "tests", ("issue",))
     with services.database.write() as session:
         names: Sequence[str] = ["customer.example"]
         common = {"domain": names[0], "name": "", "common_name": names[0], "san": [], "names": names}
@@ -152,7 +152,7 @@ def test_a_delivery_whose_key_was_deleted_names_the_remedy(services: Services) -
     with services.database.write() as session:
         session.execute(insert(Lineage).values(id=1, account_id=1, domain="d.example", names_digest="x", name="d"))
         session.execute(update(Certificate).values(encrypted_key=None, lineage_id=1, not_before=db_now(-DAY)))
-        enqueue_delivery(services, session, 1, "files")
+        enqueue_delivery(services.queue, services.destinations, session, 1, "files")
     (claim,) = services.queue.claim(1, worker_id="test")
     with pytest.raises(PermanentError, match=r"PRIVATE_KEY_RETENTION.*flask certificates refetch 1"):
         deliver(services, claim)

@@ -231,7 +231,15 @@ def test_an_order_whose_process_died_is_taken_up(
 ) -> None:
     """As the order's row is when a process is killed right after the commit that led to the state."""
     request = OrderRequest(domain)
-    submit_order(services, request, client_id=_client_id(services), idempotency_key=None, hold_seconds=3600)
+    submit_order(
+        services.database,
+        services.queue,
+        services.account_id,
+        request,
+        client_id=_client_id(services),
+        idempotency_key=None,
+        hold_seconds=3600,
+    )
     if state != "accepted":
         bought = simulator.purchase(domain)
     with services.database.write() as session:
@@ -260,7 +268,7 @@ def test_an_order_whose_process_died_is_taken_up(
 
 
 def _client_id(services: Services) -> str:
-    return create_token(services, "x", ("issue",))[0].id
+    return create_token(services.database, "x", ("issue",))[0].id
 
 
 # What DNSimple refuses
@@ -393,7 +401,15 @@ def test_a_key_whose_first_request_is_not_answered_yet_is_a_conflict(
     client: FlaskClient, services: Services, domain: str
 ) -> None:
     client_id = _client_of(client, services)
-    submit_order(services, OrderRequest(domain), client_id=client_id, idempotency_key="k1", hold_seconds=3600)
+    submit_order(
+        services.database,
+        services.queue,
+        services.account_id,
+        OrderRequest(domain),
+        client_id=client_id,
+        idempotency_key="k1",
+        hold_seconds=3600,
+    )
     answer = client.post("/issue_certificate", json={"domain": domain}, headers={"Idempotency-Key": "k1"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (409, "2")
     let_leases_end(services)  # its process is dead
@@ -402,7 +418,7 @@ def test_a_key_whose_first_request_is_not_answered_yet_is_a_conflict(
 
 
 def test_keys_of_two_clients_are_two_keys(client: FlaskClient, services: Services, domain: str) -> None:
-    _, token = create_token(services, "other", ("issue",))
+    _, token = create_token(services.database, "other", ("issue",))
     for body, headers in (
         ({"domain": domain}, {}),
         ({"domain": domain, "san": "x"}, {"Authorization": f"Bearer {token}"}),
@@ -412,7 +428,7 @@ def test_keys_of_two_clients_are_two_keys(client: FlaskClient, services: Service
 
 
 def _client_of(client: FlaskClient, services: Services) -> str:
-    found = authenticate(services, client.environ_base["HTTP_AUTHORIZATION"].removeprefix("Bearer "))
+    found = authenticate(services.database, client.environ_base["HTTP_AUTHORIZATION"].removeprefix("Bearer "))
     assert found is not None
     return found.id
 
@@ -457,5 +473,5 @@ def test_a_database_that_goes_away_after_the_commit_is_not_said_to_have_lost_the
     monkeypatch.setattr("app.web.api.issue.find_order", fail)
     answer = client.post("/issue_certificate", json={"domain": domain})
     assert answer.status_code == 503
-    assert "is on record" in answer.json["detail"]
+    assert "is stored and continues" in answer.json["detail"]
     assert answer.headers["Location"] == f"/orders/{order_of(services).id}" == f"/orders/{answer.json['order_id']}"

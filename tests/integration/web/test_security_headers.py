@@ -47,7 +47,7 @@ def app(settings: Settings) -> Iterator[Flask]:
 def read_client(app: Flask) -> FlaskClient:
     services: Services = app.extensions["certcourier"].services
     client = app.test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {create_token(services, 'x', ('read', 'issue'))[1]}"
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {create_token(services.database, 'x', ('read', 'issue'))[1]}"
     return client
 
 

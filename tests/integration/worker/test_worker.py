@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
@@ -161,6 +161,6 @@ def test_a_destination_that_hangs_does_not_keep_a_worker_from_starting(
     services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hanging = Hanging()
-    check_destinations(replace(services, destinations={"hanging": hanging, **services.destinations}))
+    check_destinations({"hanging": hanging, **services.destinations}, services.time_limits)
     hanging.let_go.set()
     assert "hanging did not finish within 0.05 seconds" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def settings(database_url: str, simulator: Simulator, tmp_path: Path, machine: S
 def test_certificates_and_their_renewals_arrive_and_a_changed_host_key_is_told(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, machine: SshServer
 ) -> None:
-    check_destinations(services)
+    check_destinations(services.destinations, services.time_limits)
     first = order(client, simulator, domain)["certificate_id"]
     post_event(client, simulator, domain, first)
     drain(services)

@@ -139,7 +139,7 @@ def test_nothing_is_shown_without_a_token(anonymous: FlaskClient, path: str) -> 
 
 
 def test_a_scope_that_is_missing_is_named(app: Flask, services: Services) -> None:
-    _, token = create_token(services, "reader", ("read",))
+    _, token = create_token(services.database, "reader", ("read",))
     headers = {"Authorization": f"Bearer {token}"}
     assert app.test_client().get("/orders", headers=headers).status_code == 200
     answer = app.test_client().post("/issue_certificate", json={"domain": "a.example"}, headers=headers)
@@ -147,22 +147,22 @@ def test_a_scope_that_is_missing_is_named(app: Flask, services: Services) -> Non
 
 
 def test_a_revoked_token_is_worth_nothing(app: Flask, services: Services) -> None:
-    created, token = create_token(services, "x", ("read",))
+    created, token = create_token(services.database, "x", ("read",))
     headers = {"Authorization": f"Bearer {token}"}
     assert app.test_client().get("/orders", headers=headers).status_code == 200
-    assert revoke_token(services, created.id)
+    assert revoke_token(services.database, created.id)
     assert app.test_client().get("/orders", headers=headers).status_code == 401
 
 
 def test_a_token_is_kept_as_a_hash(services: Services) -> None:
-    created, token = create_token(services, "x", ("read",))
+    created, token = create_token(services.database, "x", ("read",))
     with services.database.read() as session:
         row = session.get_one(ApiToken, created.id)
         assert token not in json.dumps({name: str(value) for name, value in vars(row).items()})
 
 
 def test_a_browser_may_send_the_token_as_a_password_to_the_page(app: Flask, services: Services) -> None:
-    _, token = create_token(services, "x", ("read",))
+    _, token = create_token(services.database, "x", ("read",))
     browser = app.test_client()
     page = browser.get("/docs", auth=("anybody", token))
     assert page.status_code == 200

@@ -110,7 +110,7 @@ def test_every_answer_to_a_generated_request_is_one_that_the_document_promises(
     services: Services,
     record_property: Any,
 ) -> None:
-    _, token = create_token(services, "generator", ("issue", "read"))
+    _, token = create_token(services.database, "generator", ("issue", "read"))
     headers = {"Authorization": f"Bearer {token}"}
     order = add_order(services, REAL_DOMAIN, REAL_ID)
     with services.database.write() as session:  # a worker, or /readyz is right to say 503

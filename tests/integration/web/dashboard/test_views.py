@@ -61,7 +61,7 @@ def browser(app: Flask, services: Services) -> FlaskClient:
 
 def signed_in(app: Flask, services: Services, *scopes: str, domains: list[str] | None = None) -> FlaskClient:
     browser = app.test_client()
-    _, token = create_token(services, "Ann", scopes, domains=domains)
+    _, token = create_token(services.database, "Ann", scopes, domains=domains)
     assert browser.post("/dashboard/sign-in", data={"token": token}).status_code == 303
     return browser
 
@@ -137,20 +137,20 @@ def test_signing_in_leads_to_the_requested_page(app: Flask, services: Services) 
     asked = browser.get("/dashboard/certificates?q=a.example")
     page = browser.get(asked.headers["Location"]).text
     assert 'name="next" value="/dashboard/certificates?q=a.example"' in page
-    _, token = create_token(services, "Ann", ("read",))
+    _, token = create_token(services.database, "Ann", ("read",))
     form = {"token": token, "next": "/dashboard/certificates?q=a.example"}
     assert browser.post("/dashboard/sign-in", data=form).headers["Location"] == form["next"]
 
 
 @pytest.mark.parametrize("wanted", ["https://evil.example/", "//evil.example", "/dashboardx", "/dashboard\\evil"])
 def test_signing_in_never_leads_away(app: Flask, services: Services, wanted: str) -> None:
-    _, token = create_token(services, "Ann", ("read",))
+    _, token = create_token(services.database, "Ann", ("read",))
     answer = app.test_client().post("/dashboard/sign-in", data={"token": token, "next": wanted})
     assert answer.headers["Location"] == "/dashboard"
 
 
 def test_the_cookie_is_limited_to_this_site_and_is_not_the_token(app: Flask, services: Services) -> None:
-    _, token = create_token(services, "Ann", ("read",))
+    _, token = create_token(services.database, "Ann", ("read",))
     cookie = app.test_client().post("/dashboard/sign-in", data={"token": token}).headers["Set-Cookie"]
     assert cookie.startswith("certcourier=")
     assert {"HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=3600"} <= set(cookie.split("; "))
@@ -165,7 +165,7 @@ def test_over_https_the_cookie_is_secure_and_bound_to_the_host(tmp_path: Path) -
     app = create_app(make_settings(url, "http://127.0.0.1:9", tmp_path, public_url="https://certs.example.com"))
     services: Services = app.extensions["certcourier"].services
     claim_installation(services)
-    _, token = create_token(services, "Ann", ("read",))
+    _, token = create_token(services.database, "Ann", ("read",))
     cookie = app.test_client().post("/dashboard/sign-in", data={"token": token}).headers["Set-Cookie"]
     assert cookie.startswith("__Host-certcourier=")
     assert {"Secure", "Path=/"} <= set(cookie.split("; "))
@@ -184,7 +184,7 @@ def test_an_invalid_token_gets_no_session(app: Flask) -> None:
 
 def test_a_token_without_the_scope_read_is_refused_but_is_no_failed_attempt(app: Flask, services: Services) -> None:
     browser = app.test_client()
-    _, issuer = create_token(services, "issuer", ("issue",))
+    _, issuer = create_token(services.database, "issuer", ("issue",))
     for _ in range(5):
         answer = browser.post("/dashboard/sign-in", data={"token": issuer})
         assert (answer.status_code, "Set-Cookie" in answer.headers) == (403, False)
@@ -219,11 +219,11 @@ def test_a_session_ends_with_its_time(browser: FlaskClient, services: Services) 
 
 
 def test_a_session_ends_with_its_token(app: Flask, services: Services) -> None:
-    client, token = create_token(services, "Ann", ("read",))
+    client, token = create_token(services.database, "Ann", ("read",))
     browser = app.test_client()
     browser.post("/dashboard/sign-in", data={"token": token})
     assert browser.get("/dashboard").status_code == 200
-    revoke_token(services, client.id)
+    revoke_token(services.database, client.id)
     assert browser.get("/dashboard").status_code == 303
 
 
@@ -272,7 +272,7 @@ def test_a_form_of_another_session_does_nothing(app: Flask, browser: FlaskClient
 
 
 def test_a_form_from_another_site_cannot_even_sign_in(app: Flask, services: Services) -> None:
-    _, token = create_token(services, "attacker", ("read",))
+    _, token = create_token(services.database, "attacker", ("read",))
     headers = {"Sec-Fetch-Site": "cross-site"}
     answer = app.test_client().post("/dashboard/sign-in", data={"token": token}, headers=headers)
     assert (answer.status_code, "Set-Cookie" in answer.headers) == (403, False)
@@ -469,14 +469,14 @@ def test_a_rejected_token_is_reported(browser: FlaskClient, services: Services) 
 def test_renewals_are_expected_thirty_days_before_expiry_and_not_of_what_was_replaced(services: Services) -> None:
     certificate(services, 1, "a.example", days=40)
     certificate(services, 2, "b.example", days=40, lineage_id=1, not_before=datetime.now(UTC) - timedelta(days=80))
-    forecast = compute_forecast(services)
+    forecast = compute_forecast(services.database)
     assert forecast.days == {forecast.today + timedelta(days=10): 1}
 
 
 def test_short_lived_certificates_are_expected_at_half_their_lifetime(services: Services) -> None:
     now = datetime.now(UTC)
     certificate(services, 1, "a.example", not_before=now, not_after=now + timedelta(days=6))
-    forecast = compute_forecast(services)
+    forecast = compute_forecast(services.database)
     assert forecast.days == {forecast.today + timedelta(days=3): 1}
 
 
@@ -624,7 +624,7 @@ def test_foreign_input_never_becomes_markup(browser: FlaskClient, services: Serv
         Worker(id="w", host=SCRIPT, pid=1),
     )  # fmt: skip
     dead_job(services, last_error=SCRIPT)
-    create_token(services, "<b>bold</b>", ("read",))
+    create_token(services.database, "<b>bold</b>", ("read",))
     seen = 0
     for page in (*PAGES, "/certificates/1", "/orders/ord_1", "/certificates?q=" + SCRIPT, '/orders?state="><x'):
         text = browser.get(f"/dashboard{page}").text
