@@ -1,8 +1,8 @@
-"""The audit trail: who did what, each entry chained by hash to the one before, so that no change goes unseen.
+"""The audit trail: who did what. Each entry is chained by hash to the previous one, so that changes are detected.
 
-`record` is called in the transaction that does the deed: both are committed, or neither. Entries are numbered without
-a gap, and the head (the last number and its hash) is kept apart as a fact, so that an end that was cut off is noticed
-too. What this cannot show, and how a head that was noted elsewhere does, is in docs/security.md.
+`record` is called in the transaction of the action: both are committed, or neither. Entries are numbered without gaps,
+and the head (the last number and its hash) is stored separately, so that a truncated end is detected too. The limits of
+this, and how a head stored elsewhere overcomes them, are in docs/security.md.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Head:
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """Read one that `str()` wrote. Raises `ValueError`."""
+        """Parse what `str()` returns. Raises `ValueError`."""
         number, _, digest = text.strip().partition(":")
         if not number.isascii() or not number.isdigit() or len(digest) != len(_ORIGIN):
-            raise ValueError("a head is written NUMBER:HASH, as `flask audit verify` prints it")
+            raise ValueError("must be NUMBER:HASH, as `flask audit verify` prints it")
         return cls(int(number), digest.lower())
 
     def __str__(self) -> str:
@@ -48,25 +48,25 @@ class Head:
 
 
 class AuditBrokenError(PermanentError):
-    """The trail is not what was written. `number` is the first entry that is wrong."""
+    """The trail was altered. `number` is the first entry that is wrong."""
 
-    def __init__(self, number: int, what: str) -> None:
-        super().__init__(f"entry {number}: {what}")
+    def __init__(self, number: int, error: str) -> None:
+        super().__init__(f"entry {number}: {error}")
         self.number = number
 
 
 def record(session: Session, *, actor: str, action: str, subject: str, detail: dict[str, Any] | None = None) -> None:
-    """Add an entry in the caller's transaction. Nothing of it may be secret.
+    """Add an entry in the caller's transaction. It must not contain secrets.
 
-    `actor` is `token:<id> <name>`, `operator:<user>@<host>` or `SYSTEM`; `action` reads like `token.revoked`; `subject`
-    is the ID of what was acted on. It is written at the commit, so that the trail's one lock is taken last and held
-    shortly: two transactions never wait for each other in a circle.
+    `actor` is `token:<id> <name>`, `operator:<user>@<host>` or `SYSTEM`; `action` is like `token.revoked`; `subject` is
+    the ID of the object. It is written at commit, so that the trail's lock is taken last and held briefly: two
+    transactions never deadlock on it.
     """
     session.info.setdefault(_PENDING, []).append((actor, action, subject, detail or {}))
 
 
 def entries(session: Session) -> Iterator[AuditEntry]:
-    """All entries in their order, a few at a time."""
+    """All entries in order, read in batches."""
     last = None
     while True:
         query = select(AuditEntry).order_by(AuditEntry.id).limit(_BATCH)
@@ -79,32 +79,32 @@ def entries(session: Session) -> Iterator[AuditEntry]:
 
 
 def newest(session: Session, count: int) -> Sequence[AuditEntry]:
-    """The last entries, from the end."""
+    """The last entries, newest first."""
     return session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc()).limit(count)).all()
 
 
 def document(entry: AuditEntry) -> dict[str, Any]:
-    """An entry as it is exported: what was hashed, and the hashes, so that a reader can follow the chain."""
+    """An entry for export: what was hashed, and the hashes, so that a reader can verify the chain."""
     return _content(entry) | {"hash": entry.hash}
 
 
 def verify(session: Session, *, known: Head | None = None) -> Head:
-    """Follow the whole chain and return its head. Raises `AuditBrokenError`.
+    """Verify the whole chain and return its head. Raises `AuditBrokenError`.
 
-    `known` is a head that was noted elsewhere earlier: the entry of its number must still have its hash.
+    `known` is a head that was stored elsewhere earlier: the entry with its number must still have its hash.
     """
     session.connection(execution_options=_one_snapshot(session))
-    noted, at_end = _noted_head(session), Head(0, _ORIGIN)
+    stored, at_end = _stored_head(session), Head(0, _ORIGIN)
     for entry in entries(session):
         _check(entry, at_end)
         at_end = Head(entry.id, entry.hash)
         if known is not None and known.number == entry.id and known.digest != entry.hash:
-            raise AuditBrokenError(entry.id, f"has the hash {entry.hash}, not the {known.digest} noted earlier")
-    longest = max(noted.number, known.number if known else 0)
+            raise AuditBrokenError(entry.id, f"has the hash {entry.hash}, not the {known.digest} recorded earlier")
+    longest = max(stored.number, known.number if known else 0)
     if at_end.number < longest:
-        raise AuditBrokenError(at_end.number + 1, f"is missing, as all up to {longest}: the end was cut off")
-    if at_end != noted:
-        raise AuditBrokenError(at_end.number, "is not the one that the trail's head names")
+        raise AuditBrokenError(at_end.number + 1, f"is missing, like all up to {longest}: the end was truncated")
+    if at_end != stored:
+        raise AuditBrokenError(at_end.number, "is not the last entry according to the trail's head")
     return at_end
 
 
@@ -112,13 +112,13 @@ def _check(entry: AuditEntry, previous: Head) -> None:
     if entry.id != previous.number + 1:
         raise AuditBrokenError(previous.number + 1, f"is missing: {entry.id} comes next")
     if entry.previous_hash != previous.digest:
-        raise AuditBrokenError(entry.id, f"does not follow entry {previous.number}: one was altered or moved")
+        raise AuditBrokenError(entry.id, f"does not follow entry {previous.number}: an entry was altered or moved")
     try:
         right = _digest(entry) == entry.hash
     except ValueError:
         right = False
     if not right:
-        raise AuditBrokenError(entry.id, "was altered: its content does not fit its hash")
+        raise AuditBrokenError(entry.id, "was altered: its content does not match its hash")
 
 
 @event.listens_for(Session, "before_commit")
@@ -154,16 +154,16 @@ def _drop_pending(session: Session) -> None:
     session.info.pop(_PENDING, None)
 
 
-def _noted_head(session: Session) -> Head:
+def _stored_head(session: Session) -> Head:
     text = AUDIT_HEAD.get(session)
     try:
         return Head(0, _ORIGIN) if text is None else Head.parse(text)
     except ValueError:
-        raise AuditBrokenError(0, "the noted head of the trail was altered: it is no head any more") from None
+        raise AuditBrokenError(0, "the stored head of the trail was altered") from None
 
 
 def _one_snapshot(session: Session) -> dict[str, Any]:
-    """Entries that are added meanwhile must not look like a wrong head. SQLite's reads are of one instant anyway."""
+    """Entries added during verification must not look like a wrong head. SQLite reads are consistent anyway."""
     return {} if session.get_bind().dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
 
 

@@ -133,7 +133,7 @@ def redeliver(certificate_id: int | None, destination: str, everything: bool, li
             for progress in redelivery.redeliver(
                 services.database, services.queue, services.destinations, request, actor=operator()
             ):
-                queued += progress.owed
+                queued += progress.queued
                 bar.update(progress.checked)
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None

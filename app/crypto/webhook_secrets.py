@@ -1,7 +1,7 @@
-"""The secrets of the webhook's path: the newest, and those that events may still come under for a while.
+"""The secrets in the webhook's path: the current one, and older ones that are still accepted for a while.
 
-They are kept in the database, sealed, so that every host hears what DNSimple sends to any of them, and any host can
-register the webhook. Secrets have 256 random bits, so their digests tell nothing.
+They are stored encrypted in the database, so that every host accepts all of them and any host can register the webhook.
+Secrets have 256 random bits, so their digests reveal nothing.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from app.db.models import WebhookSecret
 from app.db.upsert import insert_once
 from app.errors import RetryableError
 
-# How long a process may go on without asking the database again.
+# How long a process relies on what it has read: for an accepted secret, and for an unknown one.
 _KNOWN_SECONDS = 30.0
 _UNKNOWN_SECONDS = 1.0
-# After so long every process has heard of a new secret when the first event comes under it.
-SPREAD_SECONDS = 2 * _UNKNOWN_SECONDS
-# DNSimple repeats an event for two hours (contract, section 3.4); and a little more for its clock and ours.
+# By then every process knows a new secret when the first event arrives with it.
+PROPAGATION_SECONDS = 2 * _UNKNOWN_SECONDS
+# DNSimple retries an event for two hours (contract, section 3.4); the rest is a margin for clocks.
 RETRY_WINDOW_SECONDS = 2 * 3600 + 900.0
-_TRIES = 5
+_ATTEMPTS = 5
 _IS_CURRENT = WebhookSecret.current.is_(True)
 
 
 def digest_of(secret: str) -> str:
-    """What is kept of a secret in clear."""
+    """The digest of a secret, which is stored in clear."""
     return hashlib.sha256(b"webhook" + secret.encode(errors="surrogateescape")).hexdigest()
 
 
 class WebhookSecrets:
-    """Safe for many threads and across forks; remembers for half a minute which secrets are accepted."""
+    """Thread-safe and fork-safe; caches for half a minute which secrets are accepted."""
 
     def __init__(
         self,
@@ -61,28 +61,28 @@ class WebhookSecrets:
         self._read_at: float | None = None
 
     def accepts(self, secret: str) -> bool:
-        """Whether events may come under this secret, as far as was known a moment ago.
+        """Whether events with this secret are accepted, as of the last read.
 
-        Compares in constant time. A flood of wrong secrets costs one look at the database a second.
+        Compares in constant time. A flood of wrong secrets causes one query a second.
         """
         digest = digest_of(secret).encode()
         if self._older_than(_KNOWN_SECONDS):
-            self._look_again(_KNOWN_SECONDS)
+            self._reload(_KNOWN_SECONDS)
         if _is_among(digest, self._accepted):
             return True
         if self._older_than(_UNKNOWN_SECONDS):
-            self._look_again(_UNKNOWN_SECONDS)
+            self._reload(_UNKNOWN_SECONDS)
         return _is_among(digest, self._accepted)
 
     def current(self) -> str:
-        """The newest secret. Raises `KeyNotHeldError` or `SealBrokenError` if it cannot be opened here."""
+        """The current secret. Raises `KeyNotHeldError` or `DecryptionError` if it cannot be decrypted here."""
         self.settle()
         with self._database.read() as session:
             row = session.scalars(select(WebhookSecret).where(_IS_CURRENT)).one()
         return self._encryptor.decrypt(_owner(row.digest), row.encrypted)
 
     def current_digest(self) -> str:
-        """The digest of the newest secret, which needs no key."""
+        """The digest of the current secret, which needs no key."""
         self.settle()
         with self._database.read() as session:
             return session.scalars(select(WebhookSecret.digest).where(_IS_CURRENT)).one()
@@ -92,39 +92,39 @@ class WebhookSecrets:
 
         A secret that was rotated out does not come back by being configured still.
         """
-        for _ in range(_TRIES):  # another process may be quicker
+        for _ in range(_ATTEMPTS):  # another process may be faster
             with self._database.read() as session:
                 known = set(session.scalars(select(WebhookSecret.digest)))
             if known and (self._given is None or digest_of(self._given) in known):
                 return
             with self._database.write() as session:
                 if not self._add(session, self._given or secrets.token_urlsafe(32)):
-                    session.rollback()  # else the one that was quicker would stay, and none be current
-        raise RetryableError("other processes keep changing the webhook's secret: give all hosts the same one")
+                    session.rollback()  # else no secret would be current
+        raise RetryableError("other processes keep changing the webhook's secret: configure the same one on all hosts")
 
     def rotate(self, session: Session) -> str:
-        """Make a new one in the caller's transaction; the old one stays accepted. Returns the new one's digest."""
+        """Create a new secret in the caller's transaction; the old one stays accepted. Returns the new one's digest."""
         secret = secrets.token_urlsafe(32)
         if not self._add(session, secret):
-            raise RetryableError("another process changes the webhook's secret at this moment: try again")
+            raise RetryableError("another process is changing the webhook's secret: try again")
         return digest_of(secret)
 
-    def seconds_to_spread(self) -> float:
-        """How long to wait before DNSimple may be told of the newest secret. 0 if it is the only one."""
+    def seconds_until_known(self) -> float:
+        """How long to wait before the current secret can be registered at DNSimple. 0 if it is the only one."""
         with self._database.read() as session:
             rows = session.scalars(select(WebhookSecret)).all()
             newest = next(row.created_at for row in rows if row.current)
             age = (read_now(session) - newest).total_seconds()
-        return max(0.0, SPREAD_SECONDS - age) if len(rows) > 1 else 0.0
+        return max(0.0, PROPAGATION_SECONDS - age) if len(rows) > 1 else 0.0
 
-    def retire(self, session: Session, *, but: str) -> None:
-        """DNSimple posts to the URL of this digest alone: let older secrets end when its retries are over."""
-        old = update(WebhookSecret).where(WebhookSecret.current.is_(None), WebhookSecret.digest != but)
-        still_open = old.where(WebhookSecret.accepted_until.is_(None))
-        session.execute(still_open.values(accepted_until=db_now(RETRY_WINDOW_SECONDS)))
+    def expire_others(self, session: Session, digest: str) -> None:
+        """Let all other secrets expire after DNSimple's retries: it now posts only to the URL of this digest."""
+        old = update(WebhookSecret).where(WebhookSecret.current.is_(None), WebhookSecret.digest != digest)
+        unlimited = old.where(WebhookSecret.accepted_until.is_(None))
+        session.execute(unlimited.values(accepted_until=db_now(RETRY_WINDOW_SECONDS)))
 
     def rows(self) -> list[WebhookSecret]:
-        """All secrets that were ever used, the newest first."""
+        """All secrets ever used, the newest first."""
         with self._database.read() as session:
             newest_first = select(WebhookSecret).order_by(
                 WebhookSecret.current.desc().nulls_last(), WebhookSecret.created_at.desc()
@@ -132,7 +132,7 @@ class WebhookSecrets:
             return list(session.scalars(newest_first))
 
     def is_outdated(self) -> bool:
-        """Whether the configured secret is one that was rotated out."""
+        """Whether the configured secret has been rotated out."""
         return self._given is not None and digest_of(self._given) != self.current_digest()
 
     def reencrypt(self, session: Session) -> None:
@@ -145,7 +145,7 @@ class WebhookSecrets:
                 row.encrypted = self._encryptor.encrypt(_owner(row.digest), secret, key_id=key_id)
 
     def _add(self, session: Session, secret: str) -> bool:
-        """Make it the newest. False if another process was quicker with this or another one: then roll back."""
+        """Make the secret the current one. False if another process was faster: then roll back."""
         digest = digest_of(secret)
         encrypted = self._encryptor.encrypt(_owner(digest), secret, key_id=encryption_key_id(session))
         session.execute(update(WebhookSecret).where(_IS_CURRENT).values(current=None))
@@ -154,10 +154,10 @@ class WebhookSecrets:
     def _older_than(self, seconds: float) -> bool:
         return self._read_at is None or self._clock() - self._read_at >= seconds
 
-    def _look_again(self, seconds: float) -> None:
+    def _reload(self, seconds: float) -> None:
         with self._lock:
             if not self._older_than(seconds):
-                return  # another thread has looked meanwhile
+                return  # another thread was faster
             now = self._clock()
             with self._database.read() as session:
                 valid = or_(WebhookSecret.accepted_until.is_(None), WebhookSecret.accepted_until > db_now())
@@ -169,7 +169,7 @@ class WebhookSecrets:
 
 def _is_among(digest: bytes, accepted: Iterable[bytes]) -> bool:
     found = False
-    for each in accepted:  # all of them: how long it takes does not tell which one it was
+    for each in accepted:  # all of them, so that the duration reveals nothing
         found |= hmac.compare_digest(digest, each)
     return found
 

@@ -1,6 +1,6 @@
-"""Deliveries by an operator's wish: tried again at once, or owed to a destination that was added or lost its files.
+"""Deliveries requested by an operator: retries, and redelivery to a destination that was added or lost its files.
 
-All of it is enqueued in small commits, so that nobody waits for it and a second run goes on where one was interrupted.
+They are enqueued in small transactions, so that they block nothing and a repeated run continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RETRYABLE = (*UNFINISHED_DELIVERIES, DeliveryState.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class RedeliveryRequest:
-    """Which certificates shall be delivered. `again`: also those that the destination has been given already."""
+    """Which certificates to deliver. `again`: also those that have been delivered to the destination."""
 
     destination: str
     lineage: str | None = None
@@ -39,16 +39,16 @@ class RedeliveryRequest:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What became of a batch of lineages."""
+    """How many lineages of a batch were checked, and how many certificates were queued for delivery."""
 
     checked: int
-    owed: int
+    queued: int
 
 
 def list_deliveries(
     database: Database, *, state: str | None, destination: str | None, limit: int
 ) -> list[tuple[Delivery, str]]:
-    """The newest deliveries with their lineages' names."""
+    """The newest deliveries with the names of their lineages."""
     query = (
         select(Delivery, Lineage.name)
         .join(Certificate, Certificate.id == Delivery.certificate_id)
@@ -64,10 +64,10 @@ def list_deliveries(
 def count_unfinished(
     database: Database, *, ids: Sequence[int] = (), state: str | None = None, destination: str | None = None
 ) -> int:
-    """How many deliveries `retry` would go through."""
+    """How many deliveries `retry` would queue."""
     with database.read() as session:
-        wanted = _wanted(ids, state, destination)
-        return session.scalar(select(func.count()).select_from(Delivery).where(*wanted)) or 0
+        conditions = _retryable(ids, state, destination)
+        return session.scalar(select(func.count()).select_from(Delivery).where(*conditions)) or 0
 
 
 def retry(
@@ -79,17 +79,17 @@ def retry(
     state: str | None = None,
     destination: str | None = None,
 ) -> Iterator[int]:
-    """Let deliveries that failed or wait for their next attempt begin at once; yields how many, commit by commit."""
+    """Queue failed and unfinished deliveries for an immediate attempt. Yields the number in each transaction."""
     last = 0
     while True:
         with database.write() as session:
-            query = select(Delivery).where(*_wanted(ids, state, destination), Delivery.id > last)
+            query = select(Delivery).where(*_retryable(ids, state, destination), Delivery.id > last)
             rows = session.scalars(query.order_by(Delivery.id).limit(BATCH).with_for_update()).all()
             if rows:
                 detail = {"deliveries": [row.id for row in rows]}
                 record(session, actor=actor, action="deliveries.retried", subject=destination or "all", detail=detail)
             for name in sorted({row.destination for row in rows}):
-                _owe(queue, session, {row.certificate_id for row in rows if row.destination == name}, name)
+                _queue(queue, session, {row.certificate_id for row in rows if row.destination == name}, name)
         if not rows:
             return
         last = rows[-1].id
@@ -97,76 +97,80 @@ def retry(
 
 
 def count_lineages(database: Database, destinations: Mapping[str, Destination], request: RedeliveryRequest) -> int:
-    """How many lineages `redeliver` looks through. Raises `PermanentError` if the wish cannot be met."""
+    """How many lineages `redeliver` will check. Raises `PermanentError` if the request matches nothing."""
     if request.destination not in destinations:
         known = ", ".join(destinations)
-        raise PermanentError(f"no destination is named {request.destination!r}; there are {known}")
+        raise PermanentError(f"unknown destination {request.destination!r}; configured: {known}")
     with database.read() as session:
-        found = session.scalar(select(func.count()).select_from(Lineage).where(*_chosen(session, request))) or 0
+        found = (
+            session.scalar(select(func.count()).select_from(Lineage).where(*_lineage_conditions(session, request))) or 0
+        )
     if found == 0 and request.lineage is not None:
-        raise PermanentError(f"no lineage is named {request.lineage!r}; `GET /certificates/<id>` shows the name")
+        raise PermanentError(f"unknown lineage {request.lineage!r}; `flask certificates show ID` shows the name")
     return found
 
 
 def redeliver(
     database: Database, queue: Queue, destinations: Mapping[str, Destination], request: RedeliveryRequest, *, actor: str
 ) -> Iterator[Progress]:
-    """Owe the newest certificate of each lineage to the destination, where it has not been given it; commit by commit.
+    """Queue the newest certificate of each lineage that the destination does not hold, in small transactions.
 
-    Costs DNSimple no call, but for certificates whose private key is not on record any more: those are fetched again.
+    Makes no DNSimple call, except for certificates whose private key is no longer stored: it is fetched again.
     """
     destination = destinations[request.destination]
     last = 0
     while True:
         with database.write() as session:
             newest = _newest(session, request, last)
-            owed = _missing(session, [one for one in newest if destination.config.takes(one.names)], request)
-            _owe(queue, session, {one.id for one in owed if one.encrypted_key is not None}, request.destination)
-            keyless = [one.id for one in owed if one.encrypted_key is None]
-            _pending(session, keyless, request.destination)
+            accepted = [certificate for certificate in newest if destination.config.takes(certificate.names)]
+            missing = _missing(session, accepted, request)
+            keyless = [certificate.id for certificate in missing if certificate.encrypted_key is None]
+            _queue(queue, session, {certificate.id for certificate in missing} - set(keyless), request.destination)
+            _set_pending(session, keyless, request.destination)
             enqueue_key_refetch(queue, session, keyless, actor=actor)
-            if owed:
-                detail = {"certificates": [one.id for one in owed]}
+            if missing:
+                detail = {"certificates": [certificate.id for certificate in missing]}
                 record(
                     session, actor=actor, action="certificates.redelivered", subject=request.destination, detail=detail
                 )
         if not newest:
             return
         last = newest[-1].lineage_id or 0
-        yield Progress(len(newest), len(owed))
+        yield Progress(len(newest), len(missing))
 
 
 def _filters(state: str | None, destination: str | None) -> list[ColumnElement[bool]]:
-    chosen = []
+    conditions = []
     if state is not None:
-        chosen.append(Delivery.state == state)
+        conditions.append(Delivery.state == state)
     if destination is not None:
-        chosen.append(Delivery.destination == destination)
-    return chosen
+        conditions.append(Delivery.destination == destination)
+    return conditions
 
 
-def _wanted(ids: Sequence[int], state: str | None, destination: str | None) -> list[ColumnElement[bool]]:
-    ours = [Delivery.id.in_(ids)] if ids else []
-    return [Delivery.state.in_(_RETRYABLE), *ours, *_filters(state, destination)]
+def _retryable(ids: Sequence[int], state: str | None, destination: str | None) -> list[ColumnElement[bool]]:
+    chosen = [Delivery.id.in_(ids)] if ids else []
+    return [Delivery.state.in_(_RETRYABLE), *chosen, *_filters(state, destination)]
 
 
-def _owe(queue: Queue, session: Session, certificate_ids: Collection[int], destination: str) -> None:
-    """Their jobs begin now, afresh or early; those that were given up need no attention any more."""
+def _queue(queue: Queue, session: Session, certificate_ids: Collection[int], destination: str) -> None:
+    """Start their jobs now, with new attempts; dead jobs of theirs are cancelled."""
     dead = session.execute(select(Job.id, Job.args).where(Job.kind == JobKind.DELIVER, Job.state == "dead"))
-    ours = [
-        number
-        for number, args in dead
+    obsolete = [
+        job_id
+        for job_id, args in dead
         if args.get("destination") == destination and args.get("certificate_id") in certificate_ids
     ]
-    session.execute(update(Job).where(Job.id.in_(ours)).values(state="cancelled"))
-    _pending(session, certificate_ids, destination)
+    session.execute(update(Job).where(Job.id.in_(obsolete)).values(state="cancelled"))
+    _set_pending(session, certificate_ids, destination)
     keys = enqueue_deliveries(queue, session, certificate_ids, destination)
     queue.expedite(session, keys)
 
 
-def _pending(session: Session, certificate_ids: Collection[int], destination: str) -> None:
+def _set_pending(session: Session, certificate_ids: Collection[int], destination: str) -> None:
     rows = [
-        {"certificate_id": one, "destination": destination, "state": DeliveryState.PENDING} for one in certificate_ids
+        {"certificate_id": certificate_id, "destination": destination, "state": DeliveryState.PENDING}
+        for certificate_id in certificate_ids
     ]
     insert_many_once(session, Delivery, rows, "certificate_id")
     delivery = Delivery.certificate_id.in_(certificate_ids), Delivery.destination == destination
@@ -175,33 +179,36 @@ def _pending(session: Session, certificate_ids: Collection[int], destination: st
 
 def _missing(session: Session, certificates: Sequence[Certificate], request: RedeliveryRequest) -> list[Certificate]:
     query = select(Delivery.certificate_id, Delivery.state).where(
-        Delivery.certificate_id.in_([one.id for one in certificates]), Delivery.destination == request.destination
+        Delivery.certificate_id.in_([certificate.id for certificate in certificates]),
+        Delivery.destination == request.destination,
     )
     states = dict(session.execute(query).all())
-    left_alone = set(UNFINISHED_DELIVERIES if request.again else DeliveryState) - {DeliveryState.FAILED}
-    return [one for one in certificates if states.get(one.id) not in left_alone]
+    unchanged = set(UNFINISHED_DELIVERIES if request.again else DeliveryState) - {DeliveryState.FAILED}
+    return [certificate for certificate in certificates if states.get(certificate.id) not in unchanged]
 
 
-def _chosen(session: Session, request: RedeliveryRequest) -> list[ColumnElement[bool]]:
+def _lineage_conditions(session: Session, request: RedeliveryRequest) -> list[ColumnElement[bool]]:
     if request.lineage is not None:
         return [Lineage.name == request.lineage]
     if request.certificate_id is None:
         return []
     certificate = session.get(Certificate, request.certificate_id)
     if certificate is None or certificate.lineage_id is None:
-        raise PermanentError(f"no certificate with the ID {request.certificate_id} is installed; `GET /certificates`")
+        raise PermanentError(
+            f"certificate {request.certificate_id} is unknown or not fetched; see `flask certificates list`"
+        )
     newest = session.scalars(_newest_of(Certificate.lineage_id == certificate.lineage_id)).one()
     if newest.id != certificate.id:
         raise PermanentError(
-            f"certificate {certificate.id} has been replaced by {newest.id}, and an older one is never delivered "
-            f"over a newer one; name {newest.id}"
+            f"certificate {certificate.id} has been replaced by {newest.id}, and an older certificate never replaces "
+            f"a newer one; redeliver {newest.id}"
         )
     return [Lineage.id == certificate.lineage_id]
 
 
 def _newest(session: Session, request: RedeliveryRequest, after: int) -> list[Certificate]:
-    """The newest installed certificates of some of the lineages beyond `after`."""
-    query = _newest_of(*_chosen(session, request), Lineage.id > after)
+    """The newest certificates of the next lineages after this ID."""
+    query = _newest_of(*_lineage_conditions(session, request), Lineage.id > after)
     return list(session.scalars(query.order_by(Lineage.id).limit(BATCH)))
 
 

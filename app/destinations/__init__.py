@@ -1,1 +1,1 @@
-"""Where certificates go. One module per kind; each keeps one slot per lineage."""
+"""Destinations: a module or package for each kind; each keeps one slot per lineage."""

@@ -1,7 +1,7 @@
-"""A program of the operator's, run when certificates are in place: `nginx -s reload`, or whatever makes them served.
+"""Hooks: a command that runs when certificates are in place, such as `nginx -s reload`.
 
-It is started without a shell, in a process group of its own, and is told of certificates in its environment and on its
-standard input. It is never told a private key.
+It runs without a shell, in a process group of its own, and gets the certificates' details in its environment and on its
+standard input. It never gets a private key.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from app.destinations.base import (
     DestinationUnavailableError,
 )
 
-# All that a program gets of our own environment, which holds tokens and passwords.
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+# All that a command gets of the worker's environment, which holds tokens and passwords.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 _OUTPUT_BYTES = 2000
 _GRACE_SECONDS = 2.0
-# PostgreSQL stores no NUL, and a log line shall stay one.
+# PostgreSQL stores no NUL, and a log entry must stay one line.
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\uffff]+")
 
 
@@ -44,34 +44,34 @@ class CommandConfig(DestinationConfig):
 
     kind: Literal["command"] = "command"
     command: tuple[str, ...] = Field(
-        min_length=1, description="Program and arguments, as a list: no shell takes part, nothing is expanded."
+        min_length=1, description="Program and arguments, as a list; no shell, no expansion."
     )
     run_for: Literal["all", "each"] = Field(
         "all",
-        description="`all`: one run for all certificates that are in place when it starts; `each`: one for each.",
+        description="`all`: one run for all certificates that are in place at its start; `each`: one run for each.",
     )
     min_interval_seconds: float = Field(
         2.0,
         ge=0,
         le=3600,
-        description="`all`: least time from the start of one run to that of the next, in seconds.",
+        description="`all`: minimum time between the starts of two runs, in seconds.",
     )
     kill_after_seconds: float = Field(
         50.0,
         gt=0,
-        description="When the program and all that it started is killed; 5 seconds or more before `timeout_seconds`.",
+        description="Time limit after which the command is killed, in seconds; at least 5 less than `timeout_seconds`.",
     )
-    directory: Path = Field(Path("/"), description="Folder that the program is started in.")
+    directory: Path = Field(Path("/"), description="Working directory of the command.")
 
     @model_validator(mode="after")
     def _killed_in_time(self) -> Self:
         if self.kill_after_seconds + 5 > self.timeout_seconds:
-            raise ValueError("kill_after_seconds: must be at least 5 less than timeout_seconds, to see it end")
+            raise ValueError("kill_after_seconds: must be at least 5 less than timeout_seconds")
         return self
 
 
 class CommandDestination:
-    """Runs a program. It holds no slots: what is where is known to the destinations that it comes after."""
+    """Runs a command. It holds no slots: the files belong to the destinations in `after`."""
 
     Config = CommandConfig
 
@@ -93,14 +93,14 @@ class CommandDestination:
         started = time.monotonic()
         status, output = self._run(changes)
         seconds = time.monotonic() - started
-        said = f": {output}" if output else ""
+        suffix = f": {output}" if output else ""
         if status is None:
             limit = f"{self._config.kill_after_seconds:g} seconds (kill_after_seconds)"
-            raise DestinationUnavailableError(f"{self._program} was killed after {limit}{said}")
+            raise DestinationUnavailableError(f"{self._program} was killed after {limit}{suffix}")
         if status != 0:
-            how = f"exited with {status}" if status > 0 else f"was ended by {signal.Signals(-status).name}"
-            raise DestinationUnavailableError(f"{self._program} {how} after {seconds:.1f} seconds{said}")
-        return f"{self._program} exited with 0 after {seconds:.1f} seconds{said}"
+            how = f"exited with {status}" if status > 0 else f"was terminated by {signal.Signals(-status).name}"
+            raise DestinationUnavailableError(f"{self._program} {how} after {seconds:.1f} seconds{suffix}")
+        return f"{self._program} exited with 0 after {seconds:.1f} seconds{suffix}"
 
     def check(self) -> None:
         where = f"destination {self._config.name}"
@@ -108,7 +108,7 @@ class CommandDestination:
             raise DestinationRefusedError(f"{where}: directory: {self._config.directory} is not a folder")
         if shutil.which(self._config.directory / self._program) is None and shutil.which(self._program) is None:
             raise DestinationRefusedError(
-                f"{where}: command: {self._program} is not a program that this process may run; give its whole path"
+                f"{where}: command: {self._program} is not a program that this process can run; use its full path"
             )
 
     @property
@@ -117,11 +117,11 @@ class CommandDestination:
 
     def _run(self, changes: Sequence[Change]) -> tuple[int | None, str]:
         """Exit status (None: killed) and the end of the output."""
-        with tempfile.TemporaryFile() as lines:  # a file, so that a program that never reads it hinders nobody
+        with tempfile.TemporaryFile() as lines:  # a file, so that a command that never reads it does not block
             lines.write("".join(json.dumps(_line(change)) + "\n" for change in changes).encode())
             lines.seek(0)
             try:
-                process = subprocess.Popen(  # noqa: S603, no shell; what is run is the operator's word
+                process = subprocess.Popen(  # noqa: S603, no shell; the command is the operator's
                     self._config.command,
                     cwd=self._config.directory,
                     env=self._environment(changes),
@@ -134,7 +134,7 @@ class CommandDestination:
                 raise DestinationUnavailableError(
                     f"{self._program} cannot be started: {error.strerror}; check `command` and `directory`"
                 ) from error
-        assert process.stdout is not None  # noqa: S101, a pipe, as we said
+        assert process.stdout is not None  # noqa: S101, stdout is a pipe
         with process.stdout as stdout:
             output = _Output(stdout)
             ended = output.wait(process, self._config.kill_after_seconds)
@@ -143,7 +143,7 @@ class CommandDestination:
             return (process.returncode if ended else None), output.text()
 
     def _environment(self, changes: Sequence[Change]) -> dict[str, str]:
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= {"CERTCOURIER_DESTINATION": self._config.name, "CERTCOURIER_COUNT": str(len(changes))}
         if self._config.run_for == "each":
             (change,) = changes
@@ -157,7 +157,7 @@ class CommandDestination:
 
 
 class _Output:
-    """Reads what a program says, and keeps the end of it."""
+    """Reads a command's output, and keeps its end."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe
@@ -166,7 +166,7 @@ class _Output:
         os.set_blocking(pipe.fileno(), False)
 
     def wait(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
-        """Until it ends: whether it did in time. What it left in the background may go on and is not waited for."""
+        """Whether the process ended in time. Processes that it left in the background are not waited for."""
         end = time.monotonic() + seconds
         handle = os.pidfd_open(process.pid)
         try:
@@ -185,15 +185,15 @@ class _Output:
             os.close(handle)
 
     def text(self) -> str:
-        """The last of it, without what no record can hold."""
-        for _ in range(16):  # what is in the pipe still, were it even being filled by somebody in the background
+        """The end of the output, without unprintable characters."""
+        for _ in range(16):  # what is left in the pipe, which a background process may keep filling
             if not self._read():
                 break
         text = _UNPRINTABLE.sub(" ", self._kept.decode(errors="replace")).strip()
         return f"... {text}" if self._cut else text
 
     def _read(self) -> bytes | None:
-        """Some bytes, none at the end, or None while there are no more yet."""
+        """Some bytes, none at the end, or None if there are none yet."""
         try:
             data = os.read(self._pipe.fileno(), 65536)
         except BlockingIOError:
@@ -204,7 +204,7 @@ class _Output:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The whole group: politely, then for good, whoever of it is left."""
+    """SIGTERM to the process group, then SIGKILL."""
     os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE_SECONDS)

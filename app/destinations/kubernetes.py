@@ -1,7 +1,7 @@
 """Certificates as `kubernetes.io/tls` secrets, by server-side apply.
 
-The first delivery creates the secret, which only succeeds when there is none. A renewal applies to the resource version
-that was read, so of two writers one gets a conflict, reads again, and steps back if the other was newer.
+The first delivery creates the secret, which fails if it exists. A renewal applies to the resource version that was
+read: of two concurrent writers one gets a conflict, reads again, and stops if the other certificate is newer.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from app.destinations.base import (
     DestinationRefusedError,
     DestinationUnavailableError,
 )
-from app.destinations.private_files import read_private_file
-from app.destinations.secret_document import MOST_RACES, SlotTemplate, fill
-from app.destinations.slots import parse_version, version_text
+from app.destinations.credentials import read_credential
+from app.destinations.secret_document import MAX_CONFLICTS
+from app.destinations.slots import SlotTemplate, fill, parse_version, version_text
 
 _MANAGER = "certcourier"
 _MANAGED_BY = {"app.kubernetes.io/managed-by": _MANAGER}
@@ -45,8 +45,8 @@ class KubernetesConfig(DestinationConfig):
     """`[[destination]]` with `kind = "kubernetes"`."""
 
     kind: Literal["kubernetes"]
-    kubeconfig: Path | None = Field(None, description="Kubeconfig file, mode 0600; without it, the pod's own account.")
-    context: str | None = Field(None, description="Context of the kubeconfig, if not its current one.")
+    kubeconfig: Path | None = Field(None, description="Kubeconfig file, mode 0600. Default: the pod's service account.")
+    context: str | None = Field(None, description="Context of the kubeconfig. Default: its current one.")
     namespace: str = Field(
         pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="Namespace of the secrets. It must exist."
     )
@@ -54,7 +54,7 @@ class KubernetesConfig(DestinationConfig):
 
 
 class KubernetesDestination:
-    """Creates and applies secrets that carry its labels, and touches no other."""
+    """Creates and applies secrets with its labels, and changes no others."""
 
     Config = KubernetesConfig
 
@@ -69,19 +69,19 @@ class KubernetesDestination:
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
         name = secret_name(self._config.secret_name, bundle.slot)
-        with self._told(name):
-            for _ in range(MOST_RACES):
+        with self._translated_errors(name):
+            for _ in range(MAX_CONFLICTS):
                 result = self._try(name, bundle)
                 if result is not None:
                     return result
-        raise DestinationUnavailableError(f"{self._at(name)}: others write there all the time; trying again later")
+        raise DestinationUnavailableError(f"{self._at(name)}: too many concurrent writers; retrying later")
 
     def check(self) -> None:
-        with self._told("secrets"):
+        with self._translated_errors("secrets"):
             self._client()
 
     def _try(self, name: str, bundle: Bundle) -> DeliveryResult | None:
-        """None when somebody else was faster: then what is there has to be looked at again."""
+        """None if another writer was faster: then read again."""
         found, wanted = self._read(name), _manifest(name, self._config.namespace, bundle)
         if found is None:
             done = self._unless_conflict(
@@ -90,12 +90,10 @@ class KubernetesDestination:
                 )
             )
             return DeliveryResult("delivered", self._at(name)) if done else None
-        self._own(found, name, bundle.slot)
+        self._check_owner(found, name, bundle.slot)
         held = parse_version(_annotations(found).get(_VERSION))
         if held is not None and held > bundle.version:
-            return DeliveryResult(
-                "superseded", f"{self._at(name)} holds certificate {held.certificate_id}, which is newer"
-            )
+            return DeliveryResult("superseded", f"{self._at(name)} holds the newer certificate {held.certificate_id}")
         if found.get("data") == wanted["data"] and _has(found, wanted):
             return DeliveryResult("delivered", self._at(name))
         wanted["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
@@ -103,12 +101,12 @@ class KubernetesDestination:
         return DeliveryResult("delivered", self._at(name)) if done else None
 
     def _apply(self, core: Any, name: str, wanted: dict[str, Any], options: dict[str, Any]) -> Any:
-        """Server-side apply. `patch_namespaced_secret` cannot be told that this is the kind of patch."""
+        """Server-side apply, which `patch_namespaced_secret` does not support."""
         return core.api_client.call_api(
             "/api/v1/namespaces/{namespace}/secrets/{name}",
             "PATCH",
             {"namespace": self._config.namespace, "name": name},
-            # Forced: the secret is ours, whoever else has changed a field of it.
+            # Forced: the secret is managed by Certcourier, also if another manager has changed a field.
             [("fieldManager", _MANAGER), ("force", "true")],
             {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"},
             body=wanted,
@@ -117,12 +115,12 @@ class KubernetesDestination:
             **options,
         )
 
-    def _own(self, found: dict[str, Any], name: str, slot: str) -> None:
+    def _check_owner(self, found: dict[str, Any], name: str, slot: str) -> None:
         labels = found["metadata"].get("labels") or {}
         lineage = _annotations(found).get(_LINEAGE)
         if not _MANAGED_BY.items() <= labels.items() or lineage != slot or found.get("type") != "kubernetes.io/tls":
             raise DestinationRefusedError(
-                f"{self._at(name)} is there but not Certcourier's for {slot} (its lineage: {lineage or 'none'}); "
+                f"{self._at(name)} is not managed by Certcourier for {slot} (its lineage: {lineage or 'none'}); "
                 "delete it, or choose another secret_name"
             )
 
@@ -146,7 +144,7 @@ class KubernetesDestination:
         return True
 
     def _call(self, action: Callable[..., Any]) -> bytes:
-        """The answer's body, not parsed. A login that is refused is made again once."""
+        """The response's body, unparsed. Logs in again once if the login is rejected."""
         client = self._client()
         seconds = min(self._config.timeout_seconds, 30.0)
         options = {"_request_timeout": seconds, "_preload_content": False}
@@ -173,22 +171,22 @@ class KubernetesDestination:
             login.load_incluster_config(client_configuration=configuration)
             return api.ApiClient(configuration)
         path = self._config.kubeconfig
-        read_private_file(path, "kubeconfig")
+        read_credential(path, "kubeconfig")
         login.load_kube_config(
             str(path), context=self._config.context, client_configuration=configuration, persist_config=False
         )
         return api.ApiClient(configuration)
 
     @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
-        """Errors of the library as ours. Answers of the server are not shown whole: they may quote the secret."""
+    def _translated_errors(self, name: str) -> Iterator[None]:
+        """Raise the library's errors as ours. Responses are not shown in full: they may quote the secret."""
         try:
             yield
         except api.ApiException as error:
             raise self._translated(error, name) from None
         except urllib3.exceptions.HTTPError as error:
             raise DestinationUnavailableError(
-                f"{self._at(name)}: the API server does not answer ({type(error).__name__}); check that it runs"
+                f"{self._at(name)}: the API server does not respond ({type(error).__name__}); check that it is running"
             ) from None
         except OSError as error:
             raise DestinationRefusedError(
@@ -204,23 +202,23 @@ class KubernetesDestination:
         at = self._at(name)
         if error.status == 0 and "CERTIFICATE_VERIFY_FAILED" in str(error.reason):
             return DestinationRefusedError(
-                f"{at}: the API server's certificate is not trusted; check the kubeconfig's authority"
+                f"{at}: the API server's certificate is not trusted; check the kubeconfig's certification authority"
             )
         if error.status in {0, 429} or error.status >= 500:
             after = (error.headers or {}).get("Retry-After") or ""
             return DestinationUnavailableError(
-                f"{at}: the API server cannot answer now ({error.status}); trying again later",
+                f"{at}: the API server is unavailable ({error.status}); retrying later",
                 retry_after=float(after) if after.isdigit() else None,
             )
         if error.status == 401:
-            return DestinationRefusedError(f"{at}: the API server does not accept the login; renew it")
+            return DestinationRefusedError(f"{at}: the API server rejected the credentials; renew them")
         if error.status == 403:
             return DestinationRefusedError(
                 f"{at}: permission denied; allow get, create and patch of secrets in namespace {self._config.namespace}"
                 " (docs/destinations.md has a role)"
             )
         if error.status == 404:
-            return DestinationRefusedError(f"{at}: there is no namespace {self._config.namespace}; create it")
+            return DestinationRefusedError(f"{at}: namespace {self._config.namespace} does not exist; create it")
         return DestinationRefusedError(
             f"{at}: the API server refused the secret ({error.status} {error.reason}); is it immutable, or is there an "
             "admission policy?"
@@ -231,9 +229,9 @@ class KubernetesDestination:
 
 
 def secret_name(template: str, slot: str) -> str:
-    """A valid name for a secret: `*.example.com` becomes `example.com.wildcard`, which no host is called.
+    """A valid name for a secret: `*.example.com` becomes `example.com.wildcard`, which is no host name.
 
-    What is too long or no DNS name is cut and ends in a digest.
+    A name that is too long or no DNS name is shortened and ends in a digest.
     """
     fill(template, slot)
     readable = f"{slot.removeprefix('_wildcard.')}.wildcard" if slot.startswith("_wildcard.") else slot

@@ -1,4 +1,4 @@
-"""The destinations that the operator named, read from one TOML file and checked before the first delivery."""
+"""The configured destinations, read from the destinations file and checked at startup."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ ENTRY_POINTS = "certcourier.destinations"
 
 
 def load_destinations(file: Path | None, *, data_dir: Path) -> Mapping[str, Destination]:
-    """Destinations by name. Without a file: one of files, `certificates` in `data_dir`.
+    """Destinations by name. Without a file: one of kind `files`, in `certificates` below `data_dir`.
 
-    Relative paths in the file count from the folder that the service is started in. Raises
-    `DestinationRefusedError` that names the file, the entry and the field.
+    Relative paths in the file are relative to the working directory. Raises `DestinationRefusedError`, which names the
+    file, the entry and the field.
     """
     if file is None:
         return {"files": FilesDestination(FilesConfig(path=data_dir / "certificates"))}
@@ -42,7 +42,7 @@ def load_destinations(file: Path | None, *, data_dir: Path) -> Mapping[str, Dest
     unknown = set(document) - {"destination", "endpoint"}
     if unknown:
         raise DestinationRefusedError(
-            f"{file}: unknown {', '.join(sorted(unknown))}; only [[destination]] and [[endpoint]] tables count"
+            f"{file}: unknown {', '.join(sorted(unknown))}; only [[destination]] and [[endpoint]] tables are allowed"
         )
     destinations: dict[str, Destination] = {}
     for number, entry in enumerate(document.get("destination", []), start=1):
@@ -51,14 +51,14 @@ def load_destinations(file: Path | None, *, data_dir: Path) -> Mapping[str, Dest
             raise DestinationRefusedError(f"{file}: two destinations are named {destination.config.name!r}")
         destinations[destination.config.name] = destination
     if not destinations:
-        raise DestinationRefusedError(f"{file}: names no destination; add a [[destination]] table")
+        raise DestinationRefusedError(f"{file}: no destination is configured; add a [[destination]] table")
     _check_paths(file, destinations)
     _check_order(file, destinations)
     return destinations
 
 
 def _check_paths(file: Path, destinations: Mapping[str, Destination]) -> None:
-    """Two destinations in one folder would rewrite each other's versions."""
+    """Two destinations in one folder would replace each other's versions."""
     paths: dict[Path, str] = {}
     for destination in destinations.values():
         if isinstance(destination, FilesDestination):
@@ -69,7 +69,7 @@ def _check_paths(file: Path, destinations: Mapping[str, Destination]) -> None:
 
 
 def _check_order(file: Path, destinations: Mapping[str, Destination]) -> None:
-    """What comes `after` another one waits for it: it must be there, and must not wait in turn."""
+    """Destinations in `after` must exist and must not depend on each other in a circle."""
     settled: set[str] = set()
     for destination in destinations.values():
         for name in destination.config.after:
@@ -80,12 +80,14 @@ def _check_order(file: Path, destinations: Mapping[str, Destination]) -> None:
     while waiting := [name for name in destinations if name not in settled]:
         ready = {name for name in waiting if settled.issuperset(destinations[name].config.after)}
         if not ready:
-            raise DestinationRefusedError(f"{file}: after: these wait for each other: {', '.join(waiting)}")
+            raise DestinationRefusedError(
+                f"{file}: after: these destinations depend on each other: {', '.join(waiting)}"
+            )
         settled |= ready
 
 
 def all_kinds() -> dict[str, EntryPoint]:
-    """Classes by kind: ours, and those that installed packages add as entry points of `certcourier.destinations`."""
+    """Classes by kind: built-in ones, and those of installed packages (entry points `certcourier.destinations`)."""
     ours = {kind: EntryPoint(kind, path, ENTRY_POINTS) for kind, path in KINDS.items()}
     return {found.name: found for found in entry_points(group=ENTRY_POINTS)} | ours
 

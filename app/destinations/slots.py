@@ -1,13 +1,16 @@
-"""What all destinations make of a lineage's name and of a certificate's version."""
+"""Names of slots and of versions, in paths and in the names of secrets."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from app.destinations.base import DestinationRefusedError, Version
 
-# Lineage names are made by us from host names; this is the second lock on the same door.
+# Lineage names are made from validated host names; this is a second check.
 _SAFE_SLOT = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,253}[a-z0-9])?")
 _TIME = "%Y%m%dT%H%M%SZ"
 _VERSION = re.compile(r"(\d{8}T\d{6}Z)-(\d{1,20})")
@@ -16,7 +19,7 @@ _VERSION = re.compile(r"(\d{8}T\d{6}Z)-(\d{1,20})")
 def check_slot(slot: str) -> str:
     """The slot, if it is safe as part of a path or a name. Raises `DestinationRefusedError`."""
     if not _SAFE_SLOT.fullmatch(slot) or ".." in slot:
-        raise DestinationRefusedError(f"{slot!r} cannot be the name of a folder or part of a name")
+        raise DestinationRefusedError(f"{slot!r} is not a safe name for a slot")
     return slot
 
 
@@ -34,3 +37,19 @@ def parse_version(text: object) -> Version | None:
         return Version(datetime.strptime(match[1], _TIME).replace(tzinfo=UTC), int(match[2]))
     except ValueError:
         return None
+
+
+def _template(text: str) -> str:
+    if text.count("{slot}") != 1 or set("{}") & set(text.replace("{slot}", "")):
+        raise ValueError(
+            "must contain {slot} exactly once, which is replaced by the lineage's name, and no other braces"
+        )
+    return text
+
+
+SlotTemplate = Annotated[str, AfterValidator(_template)]
+
+
+def fill(template: str, slot: str) -> str:
+    """The template with the slot inserted. Raises `DestinationRefusedError` if the slot is not a safe name."""
+    return template.replace("{slot}", check_slot(slot))

@@ -1,7 +1,7 @@
-"""Time limits: a destination that hangs costs a few threads once, and delays no other one.
+"""Time limits: a destination that hangs blocks a few threads once, and delays no other destination.
 
-A thread that hangs in the kernel cannot be ended, only left behind. So what a destination does is done in a helper
-thread, which may be left behind; while one is, nothing more is begun at that destination.
+A thread that hangs in the kernel cannot be stopped, only abandoned. So destinations work in helper threads, which can
+be abandoned; while one of them has not returned, nothing more is started at that destination.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from app.destinations.base import Destination, DestinationUnavailableError
 
 log = structlog.get_logger("certcourier.destinations")
 
-_PATIENCE_SECONDS = 1.0
+_WAIT_SECONDS = 1.0
 _BUSY_SECONDS = 5.0
 
 
 @dataclass(eq=False, slots=True)
 class _Attempt:
-    """One thing that a destination is doing, or has done."""
+    """An action of a destination, running or finished."""
 
     action: Callable[[], Any]
     started: float
@@ -44,9 +44,10 @@ class TimeLimits:
         self._running: dict[str, list[_Attempt]] = {}
 
     def run[T](self, destination: Destination, action: Callable[[], T]) -> T:
-        """The action's result or error, if it comes within the destination's time limit.
+        """The action's result or error.
 
-        Raises `DestinationUnavailableError` when it does not, and at once while an earlier one has not ended yet.
+        Raises `DestinationUnavailableError` if it takes longer than the destination's time limit, and immediately
+        while an earlier action that exceeded it has not returned.
         """
         config, attempt = destination.config, self._begin(destination, action)
         if not attempt.done.wait(config.timeout_seconds):
@@ -56,7 +57,7 @@ class TimeLimits:
         if attempt.overdue:
             raise DestinationUnavailableError(
                 f"{config.name} did not finish within {config.timeout_seconds:g} seconds (timeout_seconds); "
-                "nothing more is begun there until it has"
+                "nothing more is started there until it does"
             )
         if attempt.error is not None:
             raise attempt.error
@@ -71,17 +72,17 @@ class TimeLimits:
                 seconds = self._clock() - oldest.started
                 if any(attempt.overdue for attempt in running):
                     raise DestinationUnavailableError(
-                        f"{destination.config.name} is still busy with what it began {seconds:.0f} seconds ago"
+                        f"{destination.config.name} has not finished an operation started {seconds:.0f} seconds ago"
                     )
                 if len(running) < destination.config.at_once:
                     break
-                if seconds >= _PATIENCE_SECONDS:  # slow, perhaps hanging: no place to wait in for a worker's thread
+                if seconds >= _WAIT_SECONDS:  # slow, perhaps hanging: do not block a worker's thread
                     raise DestinationUnavailableError(f"{destination.config.name} is busy", retry_after=_BUSY_SECONDS)
-                self._changed.wait(_PATIENCE_SECONDS - seconds)
+                self._changed.wait(_WAIT_SECONDS - seconds)
             attempt = _Attempt(action, self._clock())
             running.append(attempt)
         name = f"destination-{destination.config.name}"
-        job = contextvars.copy_context()  # its log lines say what they are about
+        job = contextvars.copy_context()  # for the job's fields in its log lines
         arguments = (self._do, destination.config.name, attempt)
         threading.Thread(target=job.run, args=arguments, name=name, daemon=True).start()
         return attempt
@@ -98,4 +99,4 @@ class TimeLimits:
         if attempt.overdue:
             seconds = round(self._clock() - attempt.started, 1)
             failure = type(attempt.error).__name__ if attempt.error else None
-            log.warning("destination has ended what was given up", destination=name, seconds=seconds, failure=failure)
+            log.warning("destination finished after its time limit", destination=name, seconds=seconds, failure=failure)

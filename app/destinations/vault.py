@@ -1,7 +1,7 @@
 """Certificates as secrets of Vault or OpenBao (KV version 2).
 
 One secret per slot holds certificate and key together. It is written with check-and-set against the version that was
-read, so of two writers one always finds that the other was there, reads again, and steps back if that was newer.
+read: of two concurrent writers one fails, reads again, and stops if the other certificate is newer.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from app.destinations.base import (
     DestinationUnavailableError,
     Version,
 )
-from app.destinations.secret_document import MOST_RACES, SlotTemplate, fill, read_login, secret_document
-from app.destinations.slots import parse_version
+from app.destinations.credentials import read_credential
+from app.destinations.secret_document import MAX_CONFLICTS, secret_document
+from app.destinations.slots import SlotTemplate, fill, parse_version
 
 _UNAVAILABLE = (
     vault_errors.VaultDown,
@@ -35,7 +36,7 @@ _UNAVAILABLE = (
     vault_errors.InternalServerError,
     vault_errors.BadGateway,
     vault_errors.RateLimitExceeded,
-    vault_errors.PreconditionFailed,  # a replica that is behind
+    vault_errors.PreconditionFailed,  # a replica lags behind
     requests.RequestException,
 )
 
@@ -46,14 +47,15 @@ class VaultConfig(DestinationConfig):
     kind: Literal["vault"]
     address: str = Field(pattern=r"^https?://[^/]+", description="URL of the server.")
     token_file: Path | None = Field(
-        None, description="File with a token, mode 0600; read again when the token is refused, so it may be replaced."
+        None,
+        description="File with a token, mode 0600; read again when the token is rejected, so that it can be replaced.",
     )
     role_id: str | None = Field(None, description="Role ID of an AppRole, instead of a token.")
     secret_id_file: Path | None = Field(None, description="File with the AppRole's secret ID, mode 0600.")
-    auth_mount: str = Field("approle", description="Where the AppRole method is mounted.")
+    auth_mount: str = Field("approle", description="Mount path of the AppRole method.")
     namespace: str | None = Field(None, description="Namespace of the login and of the secrets.")
-    ca_bundle: Path | None = Field(None, description="PEM file of the authorities that the server's certificate is of.")
-    mount: str = Field("secret", description="Where the KV version 2 engine is mounted.")
+    ca_bundle: Path | None = Field(None, description="PEM file of the server's certification authorities.")
+    mount: str = Field("secret", description="Mount path of the KV version 2 engine.")
     path: SlotTemplate = Field("certcourier/{slot}", description="Path of the secret; `{slot}` is the lineage's name.")
 
     @model_validator(mode="after")
@@ -61,13 +63,13 @@ class VaultConfig(DestinationConfig):
         approle = self.role_id is not None and self.secret_id_file is not None
         partly = self.role_id is not None or self.secret_id_file is not None
         if (self.token_file is not None) == approle or partly != approle:
-            raise ValueError("give token_file, or role_id and secret_id_file")
+            raise ValueError("set token_file, or role_id and secret_id_file")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What is at a path: the number that check-and-set wants, and the fields, None when there are none."""
+    """The secret at a path: its version number for check-and-set, and its fields, None if there are none."""
 
     number: int
     fields: dict[str, Any] | None
@@ -79,7 +81,7 @@ class _Held:
 
 
 class VaultDestination:
-    """Writes secrets; logs in when first needed, and once more when the login is refused."""
+    """Writes secrets; logs in when first needed, and again once when the login is rejected."""
 
     Config = VaultConfig
 
@@ -94,28 +96,28 @@ class VaultDestination:
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
         path, document = fill(self._config.path, bundle.slot), secret_document(bundle)
-        with self._told(path):
-            for _ in range(MOST_RACES):
+        with self._translated_errors(path):
+            for _ in range(MAX_CONFLICTS):
                 held = self._read(path)
                 if held.fields is not None and held.version is None:
                     raise DestinationRefusedError(
-                        f"{self._at(path)} holds something that Certcourier did not write; move it away, or choose "
+                        f"{self._at(path)} holds a secret that Certcourier did not write; move it away, or choose "
                         "another path"
                     )
                 if held.version is not None and held.version > bundle.version:
                     newer = held.version.certificate_id
-                    return DeliveryResult("superseded", f"{self._at(path)} holds certificate {newer}, which is newer")
+                    return DeliveryResult("superseded", f"{self._at(path)} holds the newer certificate {newer}")
                 if held.fields == document or self._write(path, document, held.number):
                     self._describe(path)
                     return DeliveryResult("delivered", self._at(path))
-        raise DestinationUnavailableError(f"{self._at(path)}: others write there all the time; trying again later")
+        raise DestinationUnavailableError(f"{self._at(path)}: too many concurrent writers; retrying later")
 
     def check(self) -> None:
         config = self._config
         if config.token_file:
-            read_login(config.name, "token_file", config.token_file)
+            read_credential(config.token_file, f"destination {config.name}: token_file")
         if config.secret_id_file:
-            read_login(config.name, "secret_id_file", config.secret_id_file)
+            read_credential(config.secret_id_file, f"destination {config.name}: secret_id_file")
         if config.ca_bundle and not config.ca_bundle.is_file():
             raise DestinationRefusedError(f"destination {config.name}: ca_bundle {config.ca_bundle} is not a file")
 
@@ -127,13 +129,13 @@ class VaultDestination:
 
         try:
             data = self._call(read)["data"]
-        except vault_errors.InvalidPath as error:  # nothing there, or its last version was deleted or destroyed
+        except vault_errors.InvalidPath as error:  # no secret, or its last version was deleted or destroyed
             data = (error.json or {}).get("data") or {"metadata": {"version": 0}}
         metadata = data["metadata"]
         return _Held(int(metadata["version"]), data.get("data"), metadata.get("custom_metadata") or {})
 
     def _write(self, path: str, document: dict[str, Any], number: int) -> bool:
-        """Whether it was written: not if the secret has changed since its version `number` was read."""
+        """False if the secret has changed since its version `number` was read."""
 
         def write(client: hvac.Client) -> Any:
             return client.secrets.kv.v2.create_or_update_secret(
@@ -149,7 +151,7 @@ class VaultDestination:
         return True
 
     def _describe(self, path: str) -> None:
-        """Custom metadata after what the secret holds. There is no check-and-set for it: so look again afterwards."""
+        """Set custom metadata that describes the secret. There is no check-and-set for it, so read again afterwards."""
         held, described = self._read(path), None
         while held.fields and held.number != described:
             ours = {name: str(held.fields.get(name, "")) for name in ("version", "fingerprint", "lineage")}
@@ -168,7 +170,10 @@ class VaultDestination:
         client = self._client()
         try:
             return action(client)
-        except (vault_errors.Forbidden, vault_errors.Unauthorized):  # an ended token is told like a missing permission
+        except (
+            vault_errors.Forbidden,
+            vault_errors.Unauthorized,
+        ):  # an expired token and a missing permission look the same
             return action(self._client(instead_of=client))
 
     def _client(self, instead_of: hvac.Client | None = None) -> hvac.Client:
@@ -180,7 +185,9 @@ class VaultDestination:
 
     def _login(self) -> hvac.Client:
         config = self._config
-        token = read_login(config.name, "token_file", config.token_file) if config.token_file else ""
+        token = (
+            read_credential(config.token_file, f"destination {config.name}: token_file") if config.token_file else ""
+        )
         client = hvac.Client(
             url=config.address,
             token=token,  # never from the environment
@@ -189,7 +196,7 @@ class VaultDestination:
             timeout=min(config.timeout_seconds, 30.0),
         )
         if config.secret_id_file:
-            secret_id = read_login(config.name, "secret_id_file", config.secret_id_file)
+            secret_id = read_credential(config.secret_id_file, f"destination {config.name}: secret_id_file")
             try:
                 client.auth.approle.login(config.role_id, secret_id, mount_point=config.auth_mount)
             except (vault_errors.InvalidRequest, vault_errors.Forbidden, vault_errors.InvalidPath):
@@ -200,20 +207,20 @@ class VaultDestination:
         return client
 
     @contextmanager
-    def _told(self, path: str) -> Iterator[None]:
-        """Errors of the library as ours."""
+    def _translated_errors(self, path: str) -> Iterator[None]:
+        """Raise the library's errors as `DestinationUnavailableError` or `DestinationRefusedError`."""
         try:
             yield
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-                raise DestinationUnavailableError(f"{self._config.address}: TLS failed; trying again") from None
+                raise DestinationUnavailableError(f"{self._config.address}: TLS failed; retrying") from None
             raise DestinationRefusedError(
-                f"{self._config.address}: its certificate is not trusted; set ca_bundle to its authority"
+                f"{self._config.address}: its certificate is not trusted; set ca_bundle to its certification authority"
             ) from None
         except _UNAVAILABLE as error:
             reason = "it does not answer" if isinstance(error, requests.RequestException) else str(error)
             raise DestinationUnavailableError(
-                f"{self._config.address}: {reason}; check that it runs and is unsealed"
+                f"{self._config.address}: {reason}; check that it is running and unsealed"
             ) from None
         except (vault_errors.Forbidden, vault_errors.Unauthorized):
             raise DestinationRefusedError(

@@ -1,1 +1,1 @@
-"""Endpoints: where a TLS server is asked which certificate it serves."""
+"""Endpoints: TLS servers that are probed for the certificate they serve."""

@@ -1,4 +1,4 @@
-"""Which certificate does a server send? Every address of an endpoint is asked; nothing is sent but a handshake."""
+"""Probes of the certificate that a TLS server sends: a handshake with every address of an endpoint."""
 
 from __future__ import annotations
 
@@ -13,72 +13,75 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.endpoints.registry import Endpoint
-from app.endpoints.starttls import BEGIN, TLSRefusedError, Wire
+from app.endpoints.starttls import STARTTLS, TLSRefusedError, Wire
 
-_MOST_ADDRESSES = 16
+_MAX_ADDRESSES = 16
 _NO_NETWORK = {errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What one address answered: the leaf as DER, or why there is none."""
+    """The leaf that one address sent, as DER, or the error."""
 
     address: str
     leaf: bytes | None
-    problem: str | None = None
+    error: str | None = None
 
 
 class Probes:
-    """Shared by all threads of a process: only some of a worker's threads look at endpoints at a time."""
+    """Shared by all threads of a process; limits how many of a worker's threads probe at the same time."""
 
-    def __init__(self, places: int = 1) -> None:
-        self._places = threading.BoundedSemaphore(places)
+    def __init__(self, slots: int = 1) -> None:
+        self._slots = threading.BoundedSemaphore(slots)
 
     @contextmanager
-    def place(self) -> Iterator[bool]:
-        """Whether there was a place; it is ours within the block."""
-        free = self._places.acquire(blocking=False)
+    def slot(self) -> Iterator[bool]:
+        """Whether a slot was free; if so, it is held within the block."""
+        free = self._slots.acquire(blocking=False)
         try:
             yield free
         finally:
             if free:
-                self._places.release()
+                self._slots.release()
 
-    def look(self, endpoint: Endpoint, common_names: Sequence[str]) -> list[list[ProbeResult]]:
-        """What the endpoint serves for each of these certificates. Raises nothing for what a server does."""
+    def probe(self, endpoint: Endpoint, common_names: Sequence[str]) -> list[list[ProbeResult]]:
+        """The results for each common name. Never raises for what a server does."""
         if not common_names:
             return []
         with ThreadPoolExecutor(min(endpoint.at_once, len(common_names)), thread_name_prefix="probe") as pool:
-            return list(pool.map(lambda name: look(endpoint, name), common_names))
+            return list(pool.map(lambda name: probe(endpoint, name), common_names))
 
 
-def look(endpoint: Endpoint, common_name: str) -> list[ProbeResult]:
-    """Ask every address of the endpoint for this certificate."""
+def probe(endpoint: Endpoint, common_name: str) -> list[ProbeResult]:
+    """Probe every address of the endpoint for the certificate of this common name."""
     host, port = endpoint.host_and_port(common_name)
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return [ProbeResult(shown, None, f"{host} has no address: {_reason(error)}")]
-    places = list(dict.fromkeys((family, address) for family, _, _, _, address in found))[:_MOST_ADDRESSES]
-    seen = [_ask(endpoint, family, address, endpoint.name_to_ask_for(common_name)) for family, address in places]
-    # A host without IPv6 cannot reach the IPv6 address of one that has both: no fault of the endpoint's.
-    return [one for one in seen if one is not None] or [
-        ProbeResult(shown, None, f"{host} is in no network of this host")
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))[:_MAX_ADDRESSES]
+    server_name = endpoint.server_name(common_name)
+    results = [_probe_address(endpoint, family, address, server_name) for family, address in addresses]
+    # This host may have no IPv6, which is not the endpoint's fault: addresses without a route are left out.
+    return [result for result in results if result is not None] or [
+        ProbeResult(shown, None, f"no route from this host to {host}")
     ]
 
 
-def _ask(endpoint: Endpoint, family: int, address: tuple[object, ...], server_name: str) -> ProbeResult | None:
+def _probe_address(
+    endpoint: Endpoint, family: int, address: tuple[object, ...], server_name: str
+) -> ProbeResult | None:
     shown = f"[{address[0]}]:{address[1]}" if family == socket.AF_INET6 else f"{address[0]}:{address[1]}"
     limit = time.monotonic() + endpoint.timeout_seconds
     try:
         with socket.socket(family, socket.SOCK_STREAM) as connecting:
             wire = Wire(connecting, limit)
-            wire.hurry()
+            wire.set_timeout()
             connecting.connect(address)
             if endpoint.starttls is not None:
-                BEGIN[endpoint.starttls](wire)
-            wire.hurry()
+                STARTTLS[endpoint.starttls](wire)
+            wire.set_timeout()
             with _context().wrap_socket(connecting, server_hostname=server_name) as connected:
                 return ProbeResult(shown, connected.getpeercert(binary_form=True), None)
     except TimeoutError:
@@ -90,7 +93,7 @@ def _ask(endpoint: Endpoint, family: int, address: tuple[object, ...], server_na
 
 
 def _context() -> ssl.SSLContext:
-    """Takes whatever certificate is served: it is compared with ours, not believed."""
+    """Accepts any certificate: it is compared with the delivered one, not trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""The endpoints that the operator named, `[[endpoint]]` tables of the destinations file."""
+"""The configured endpoints: `[[endpoint]]` tables of the destinations file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.destinations.entry_errors import explain_entry
 from app.endpoints.starttls import Protocol
 
 _ADDRESS = re.compile(r"(?P<host>\{host\}|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
-# A name that a wildcard covers and that hardly has a certificate of its own.
+# A name that a wildcard covers and that is unlikely to have a certificate of its own.
 _BELOW_WILDCARD = "certcourier-check"
 
 
@@ -27,53 +27,57 @@ def _address(text: str) -> str:
 
 
 class Endpoint(BaseModel):
-    """What an `[[endpoint]]` says."""
+    """The fields of an `[[endpoint]]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Unique name of the endpoint.")
     address: Annotated[str, AfterValidator(_address)] = Field(
-        description="`host:port` to connect to; every address that the host has is looked at. `{host}` stands for "
-        "the name that is asked for (`sni`).",
+        description="`host:port` to connect to; every address of the host is checked. `{host}` is the server name "
+        "(`sni`).",
     )
     sni: str | None = Field(
         None,
         pattern=r"^[a-z0-9._-]{1,253}$",
-        description="Name to ask for; by default the certificate's common name, for a wildcard `certcourier-check` "
+        description="Server name to send. Default: the certificate's common name; for a wildcard, `certcourier-check` "
         "below it.",
     )
     starttls: Protocol | None = Field(
-        None, description="`smtp`, `imap`, `pop3` or `postgresql`: how TLS is begun; without it, at once."
+        None,
+        description="Protocol that starts TLS: `smtp`, `imap`, `pop3` or `postgresql`. Default: TLS from the start.",
     )
     domains: tuple[Pattern, ...] = Field(
-        ("*",), min_length=1, description="Which certificates are served there: patterns as for destinations."
+        ("*",), min_length=1, description="Certificates that are served there: patterns as for destinations."
     )
     lineages: tuple[str, ...] = Field(
-        (), description="Only these lineages, by the names that `GET /certificates/<id>` shows; by default all."
+        (), description="Only these lineages, by the names that `GET /certificates/<id>` shows. Default: all."
     )
     after: tuple[str, ...] = Field(
         (),
-        description="Destinations that the endpoint reads from: it is looked at once all of them have the "
-        "certificate. By default all that the certificate is delivered to.",
+        description="Destinations that the endpoint reads from: it is checked once all of them hold the certificate. "
+        "Default: all destinations of the certificate.",
     )
     grace_seconds: float = Field(
-        300.0, gt=0, le=86400, description="How long after a delivery another certificate may still be served."
+        300.0,
+        gt=0,
+        le=86400,
+        description="How long after a delivery another certificate may still be served, in seconds.",
     )
-    timeout_seconds: float = Field(10.0, gt=0, le=60, description="How long one connection may take, in seconds.")
-    at_once: int = Field(4, ge=1, le=32, description="Connections that one worker process makes there at a time.")
+    timeout_seconds: float = Field(10.0, gt=0, le=60, description="Time limit of one connection, in seconds.")
+    at_once: int = Field(4, ge=1, le=32, description="Concurrent connections of one worker process.")
 
-    def watches(self, lineage: str, names: Iterable[str]) -> bool:
-        """Whether a certificate of this lineage and these names is served there."""
+    def serves(self, lineage: str, names: Iterable[str]) -> bool:
+        """Whether the endpoint serves certificates of this lineage with these names."""
         return (not self.lineages or lineage in self.lineages) and takes(self.domains, names)
 
-    def name_to_ask_for(self, common_name: str) -> str:
-        """The server name that is indicated."""
+    def server_name(self, common_name: str) -> str:
+        """The server name (SNI) to send."""
         return self.sni or common_name.replace("*", _BELOW_WILDCARD)
 
     def host_and_port(self, common_name: str) -> tuple[str, int]:
         """Where to connect."""
         host, _, port = self.address.rpartition(":")
-        return host.replace("{host}", self.name_to_ask_for(common_name)).strip("[]"), int(port)
+        return host.replace("{host}", self.server_name(common_name)).strip("[]"), int(port)
 
 
 def load_endpoints(file: Path | None, destinations: Collection[str]) -> Mapping[str, Endpoint]:

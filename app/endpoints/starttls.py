@@ -1,7 +1,7 @@
-"""Asking a server in its own protocol to begin TLS, line by line and never reading beyond the answer.
+"""STARTTLS in the server's own protocol, line by line and never reading beyond the response.
 
-Python's smtplib, imaplib and poplib do it too, but indicate to the server the address that they connect to, not the
-name whose certificate is asked for.
+Python's smtplib, imaplib and poplib do it too, but send the address that they connect to as the server name (SNI), not
+the name whose certificate is probed.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from typing import Literal, get_args
 
 Protocol = Literal["smtp", "imap", "pop3", "postgresql"]
 
-_LONGEST_LINE = 4096
-_MOST_LINES = 200
+_MAX_LINE_BYTES = 4096
+_MAX_LINES = 200
 
 
 class TLSRefusedError(Exception):
-    """The server does not begin TLS; the message says what it said instead."""
+    """The server does not start TLS; the message quotes its response."""
 
 
 class Wire:
-    """A connected socket with one time limit for all that is done on it. `limit` is on the monotonic clock."""
+    """A connected socket with one deadline for everything, on the monotonic clock."""
 
     def __init__(self, connected: socket.socket, limit: float) -> None:
         self.socket = connected
         self._limit = limit
 
-    def hurry(self) -> None:
-        """Let the next step take what is left of the time. Raises TimeoutError when nothing is."""
+    def set_timeout(self) -> None:
+        """Give the next step the remaining time. Raises TimeoutError if there is none."""
         left = self._limit - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self.socket.settimeout(left)
 
     def send(self, data: bytes) -> None:
-        self.hurry()
+        self.set_timeout()
         self.socket.sendall(data)
 
     def byte(self) -> bytes:
-        """The next byte. One at a time: what follows the answer belongs to the TLS handshake."""
-        self.hurry()
+        """The next byte. One at a time: what follows the response belongs to the TLS handshake."""
+        self.set_timeout()
         found = self.socket.recv(1)
         if not found:
             raise TLSRefusedError("the server closed the connection")
@@ -52,8 +52,8 @@ class Wire:
         line = b""
         while not line.endswith(b"\n"):
             line += self.byte()
-            if len(line) > _LONGEST_LINE:
-                raise TLSRefusedError("the server sent a line without end")
+            if len(line) > _MAX_LINE_BYTES:
+                raise TLSRefusedError("the server sent a line that is too long")
         return line.decode("ascii", "replace").rstrip()
 
 
@@ -70,10 +70,10 @@ def _smtp(wire: Wire) -> None:
 
 def _smtp_reply(wire: Wire, code: str) -> list[str]:
     lines = [wire.line()]
-    while lines[-1][3:4] == "-" and len(lines) < _MOST_LINES:
+    while lines[-1][3:4] == "-" and len(lines) < _MAX_LINES:
         lines.append(wire.line())
     if not lines[-1].startswith(code):
-        raise TLSRefusedError(f"the server said {_shown(lines[-1])}")
+        raise TLSRefusedError(f"the server responded {_shown(lines[-1])}")
     return lines
 
 
@@ -81,15 +81,15 @@ def _imap(wire: Wire) -> None:
     """RFC 9051, section 6.2.1."""
     greeting = wire.line()
     if not greeting.startswith("* OK"):
-        raise TLSRefusedError(f"the server said {_shown(greeting)}")
+        raise TLSRefusedError(f"the server responded {_shown(greeting)}")
     wire.send(b"c1 STARTTLS\r\n")
-    for _ in range(_MOST_LINES):
+    for _ in range(_MAX_LINES):
         line = wire.line()
         if line.startswith("c1 "):
             if not line.upper().startswith("C1 OK"):
-                raise TLSRefusedError(f"the server said {_shown(line)}")
+                raise TLSRefusedError(f"the server responded {_shown(line)}")
             return
-    raise TLSRefusedError("the server did not answer STARTTLS")
+    raise TLSRefusedError("the server did not respond to STARTTLS")
 
 
 def _pop3(wire: Wire) -> None:
@@ -102,7 +102,7 @@ def _pop3(wire: Wire) -> None:
 def _pop3_reply(wire: Wire) -> None:
     line = wire.line()
     if not line.startswith("+OK"):
-        raise TLSRefusedError(f"the server said {_shown(line)}")
+        raise TLSRefusedError(f"the server responded {_shown(line)}")
 
 
 def _postgresql(wire: Wire) -> None:
@@ -110,17 +110,19 @@ def _postgresql(wire: Wire) -> None:
     wire.send((8).to_bytes(4, "big") + (80877103).to_bytes(4, "big"))
     answer = wire.byte()
     if answer != b"S":
-        raise TLSRefusedError("the server does no TLS (ssl = off)" if answer == b"N" else "it is not PostgreSQL")
+        raise TLSRefusedError(
+            "the server does not support TLS (ssl = off)" if answer == b"N" else "it is not PostgreSQL"
+        )
 
 
 def _shown(line: str) -> str:
     return repr(line[:200])
 
 
-BEGIN: Mapping[Protocol, Callable[[Wire], None]] = {
+STARTTLS: Mapping[Protocol, Callable[[Wire], None]] = {
     "smtp": _smtp,
     "imap": _imap,
     "pop3": _pop3,
     "postgresql": _postgresql,
 }
-assert set(BEGIN) == set(get_args(Protocol))  # noqa: S101, a protocol without its steps is a mistake of ours
+assert set(STARTTLS) == set(get_args(Protocol))  # noqa: S101, a protocol without its steps is a mistake of ours

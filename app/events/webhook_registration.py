@@ -8,7 +8,7 @@ import structlog
 
 from app.certificates.reconciliation import catch_up
 from app.crypto.encryption import DecryptionError, KeyNotHeldError
-from app.crypto.webhook_secrets import SPREAD_SECONDS, digest_of
+from app.crypto.webhook_secrets import PROPAGATION_SECONDS, digest_of
 from app.db.clock import read_now
 from app.db.installation_state import MISSED_EVENTS, WEBHOOK_CHECKED_AT, WEBHOOK_ID, MissedEvents
 from app.dnsimple.models import Webhook
@@ -52,12 +52,12 @@ def register_webhook(services: Services, claim: Claim) -> None:
             services.dnsimple.delete_webhook(hook.id)
             log.info("webhook removed", webhook_id=hook.id)
     with services.queue.finishing(claim) as session:
-        services.webhook_secrets.retire(session, but=digest)
+        services.webhook_secrets.expire_others(session, digest)
         WEBHOOK_CHECKED_AT.set(session, read_now(session))
 
 
 def _create(services: Services) -> Webhook:
-    pause = services.webhook_secrets.seconds_to_spread()
+    pause = services.webhook_secrets.seconds_until_known()
     if pause > 0:
         raise Snooze(pause, "every process has to load the webhook's new secret first")
     try:
@@ -66,7 +66,7 @@ def _create(services: Services) -> Webhook:
         # Its key-encryption key is lost. Events under the old secret are still accepted; a new one is generated.
         with services.database.write() as session:
             services.webhook_secrets.rotate(session)
-        raise Snooze(SPREAD_SECONDS, "the webhook's secret cannot be decrypted; a new one is generated") from None
+        raise Snooze(PROPAGATION_SECONDS, "the webhook's secret cannot be decrypted; a new one is generated") from None
     created = services.dnsimple.create_webhook(url)
     log.info("webhook registered", webhook_id=created.id)
     return created

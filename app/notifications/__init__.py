@@ -1,1 +1,1 @@
-"""Sending messages to the addresses in `NOTIFY_URLS`."""
+"""Notifications to the addresses in `NOTIFY_URLS`."""

@@ -1,6 +1,6 @@
-"""Sends one message by Apprise; run by `app.notifying`, which tells it all on standard input.
+"""Sends one message by Apprise; run by `notifier`, with its input as JSON on standard input.
 
-Exit status: 0 sent, 1 the service did not take it, 2 Apprise does not know the service.
+Exit status: 0 sent, 1 the service did not accept it, 2 Apprise does not know the service.
 """
 
 from __future__ import annotations

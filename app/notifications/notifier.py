@@ -1,8 +1,7 @@
-"""Messages to people, by any service that Apprise knows.
+"""Notifications by any service that Apprise supports.
 
-Apprise and its services take some 30 MiB, for a message now and then: they are loaded by a process that lives for one
-message (`child_process`). That also bounds the time, and keeps what Apprise logs, which can hold the addresses,
- out of our logs.
+Apprise takes some 30 MiB for an occasional message, so a child process loads it for each message (`child_process`).
+That also limits the time, and keeps Apprise's log messages, which can contain addresses, out of the log.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ _SECONDS = 60.0
 
 
 class NotificationFailedError(RetryableError):
-    """The service did not take the message now."""
+    """The service did not accept the message now."""
 
 
 class NotificationRefusedError(PermanentError):
-    """There is no such service."""
+    """The address is not configured, or Apprise does not know its service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where messages go. Its URL holds secrets: `id` stands for it in jobs, `name` in what people read."""
+    """A recipient. Its URL contains secrets: jobs refer to it by `id`, messages by `name`."""
 
     id: str
     name: str
@@ -53,17 +52,17 @@ class Notifier:
 
     def send(self, address_id: str, title: str, body: str, *, good: bool) -> None:
         """Send one message. `good`: a recovery. Raises `NotificationFailedError` or `NotificationRefusedError`."""
-        address = next((one for one in self.addresses if one.id == address_id), None)
+        address = next((each for each in self.addresses if each.id == address_id), None)
         if address is None:
-            raise NotificationRefusedError("this address is no longer among NOTIFY_URLS or in NOTIFY_URLS_FILE")
+            raise NotificationRefusedError("this address is no longer in NOTIFY_URLS or NOTIFY_URLS_FILE")
         message = json.dumps({"url": address.url, "title": title, "body": body, "good": good})
         try:
-            done = subprocess.run(  # noqa: S603, our own program
+            done = subprocess.run(  # noqa: S603, a program of this package
                 [sys.executable, "-I", str(_CHILD)],
                 input=message,
                 text=True,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # can hold the address
+                stderr=subprocess.DEVNULL,  # can contain the address
                 timeout=self._seconds,
                 check=False,
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
@@ -74,17 +73,17 @@ class Notifier:
             ) from None
         if done.returncode == 2:
             raise NotificationRefusedError(
-                f"notification address {address.name} is none that Apprise knows: see its documentation, then "
+                f"notification address {address.name} is not supported by Apprise: see its documentation, then run "
                 "`flask alerts test`"
             )
         if done.returncode != 0:
             raise NotificationFailedError(
-                f"notification address {address.name} did not take the message; what it said is not shown, for it can "
-                "hold the address"
+                f"notification address {address.name} did not accept the message (its response is not shown: it "
+                "can contain the address)"
             )
 
 
-# What Apprise needs to reach a service; none of our own secrets.
+# What Apprise needs to reach a service; none of the worker's secrets.
 _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
@@ -92,9 +91,9 @@ _ENVIRONMENT = (
 
 
 def build_notifier(settings: Settings) -> Notifier:
-    """The addresses of NOTIFY_URLS and of NOTIFY_URLS_FILE, whose readers may be nobody but its owner.
+    """The addresses in NOTIFY_URLS and NOTIFY_URLS_FILE, which only its owner may read.
 
-    Raises `PermanentError` that names the setting and the line, never the address.
+    Raises `PermanentError`, which names the setting and the line, never the address.
     """
     urls = settings.notify_urls.get_secret_value().split() if settings.notify_urls else []
     file = settings.notify_urls_file
@@ -106,6 +105,6 @@ def build_notifier(settings: Settings) -> Notifier:
         for number, line in enumerate(lines, start=1):
             if line and not line.startswith("#"):
                 if "://" not in line or " " in line:
-                    raise PermanentError(f"NOTIFY_URLS_FILE: line {number} is no Apprise URL, such as mailtos://...")
+                    raise PermanentError(f"NOTIFY_URLS_FILE: line {number} is not an Apprise URL such as mailtos://...")
                 urls.append(line)
     return Notifier(urls)

@@ -383,9 +383,9 @@ def upgrade() -> None:  # noqa: PLR0915, one statement for each table and index
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("since", _TIME, nullable=False),
         sa.Column("detail", sa.Text(), nullable=True),
-        sa.Column("seen_fingerprint", sa.String(length=64), nullable=True),
+        sa.Column("served_fingerprint", sa.String(length=64), nullable=True),
         sa.Column("last_checked_at", _TIME, nullable=True),
-        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("deadline_at", _TIME, nullable=True),
         sa.Column("next_check_at", _TIME, nullable=False),
         sa.ForeignKeyConstraint(

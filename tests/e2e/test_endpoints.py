@@ -84,7 +84,7 @@ def test_a_stale_server_is_an_alert_that_resolves(
             wait_until(lambda: len(receiver.messages) == 2, "the recovery is told")
         problem, recovery = receiver.messages
         assert problem["title"] == "Certcourier at 127.0.0.1: An endpoint serves another certificate"
-        assert f"our older certificate {first}" in problem["message"]
+        assert f"the older certificate {first}" in problem["message"]
         assert recovery["title"] == "Certcourier at 127.0.0.1: Over: An endpoint serves another certificate"
         worker = psutil.Process(stack.processes["worker"].pid)
         wait_until(lambda: not worker.children(), "the process that sent it has ended")

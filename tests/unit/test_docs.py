@@ -22,7 +22,7 @@ from app.destinations.files.destination import FilesConfig, FilesDestination
 from app.destinations.registry import KINDS, load_destinations
 from app.domain_names import resolve_names
 from app.endpoints.registry import load_endpoints
-from app.endpoints.starttls import BEGIN
+from app.endpoints.starttls import STARTTLS
 from app.web.api.openapi import openapi_document
 from config import Settings
 from simulator.__main__ import options_table
@@ -103,7 +103,7 @@ def test_every_variable_passed_to_a_command_is_documented(monkeypatch: pytest.Mo
 
 def test_every_starttls_protocol_is_documented() -> None:
     section = DOCS["destinations.md"].partition("## Endpoints")[2]
-    for protocol in BEGIN:
+    for protocol in STARTTLS:
         assert f"`{protocol}`" in section
 
 

@@ -15,7 +15,7 @@ from app.db.models.states import UNFINISHED_DELIVERIES, UNSUCCESSFUL_DELIVERIES,
 class Delivery(Base):
     """One certificate to one destination.
 
-    `detail` is how it went, or why the last attempt failed; `blocked_by`: what keeps it from being tried now.
+    `detail`: the result, or why the last attempt failed; `blocked_by`: what the next attempt waits for.
     """
 
     __tablename__ = "deliveries"
@@ -27,7 +27,7 @@ class Delivery(Base):
     detail: Mapped[str | None] = mapped_column(Text)
     blocked_by: Mapped[str | None] = mapped_column(Text)
     delivered_at: Mapped[datetime | None]
-    # The run that began when this certificate was in place, for destinations where one run serves many.
+    # The hook run that serves this delivery: it started when the certificate was in place.
     run_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
@@ -56,16 +56,16 @@ class Delivery(Base):
 
 
 class HookRun(Base):
-    """One run at a destination for all deliveries that waited. `state`: running, succeeded, failed, abandoned.
+    """One run of a hook for all deliveries that waited. `state`: running, succeeded, failed, abandoned.
 
-    It is going on for as long as the job that began it is held with the same token.
+    It is in progress while the job that started it holds its lease with the same token.
     """
 
     __tablename__ = "hook_runs"
 
     id: Mapped[int] = mapped_column(AutoId, primary_key=True)
     destination: Mapped[str] = mapped_column(String(63))
-    # The destination's name while the run is going on, then null: two cannot go on at once.
+    # The destination's name while the run is in progress, then null: a destination has one run at a time.
     key: Mapped[str | None] = mapped_column(String(63), unique=True)
     state: Mapped[str] = mapped_column(String(12))
     detail: Mapped[str | None] = mapped_column(Text)
@@ -78,7 +78,7 @@ class HookRun(Base):
 
 
 class SuspendedDestination(Base):
-    """A destination whose other side wants no more deliveries, until the operator enables it again."""
+    """A destination whose receiver refuses all deliveries, until the operator resumes it."""
 
     __tablename__ = "suspended_destinations"
 
@@ -88,10 +88,10 @@ class SuspendedDestination(Base):
 
 
 class EndpointCheck(Base):
-    """What an endpoint serves for a lineage, compared with the certificate that was delivered for it.
+    """Whether an endpoint serves the certificate that was delivered for a lineage.
 
-    `state`: delivered (not proven yet), served, stale (another certificate is served), unreachable. While another is
-    served in a time of grace, until `give_up_at`, the state stays as it was.
+    `state`: unverified (not verified yet), served, stale (another certificate is served), unreachable. The state does
+    not change to stale or unreachable before `deadline_at`.
     """
 
     __tablename__ = "endpoint_checks"
@@ -102,9 +102,9 @@ class EndpointCheck(Base):
     state: Mapped[str] = mapped_column(String(20))
     since: Mapped[datetime] = mapped_column(default=db_now())
     detail: Mapped[str | None] = mapped_column(Text)
-    seen_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    served_fingerprint: Mapped[str | None] = mapped_column(String(64))
     last_checked_at: Mapped[datetime | None]
-    tries: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
     deadline_at: Mapped[datetime | None]
     next_check_at: Mapped[datetime] = mapped_column(default=db_now())
 

@@ -1,9 +1,9 @@
-"""Certificates imported into AWS Certificate Manager, a renewal into the same ARN, so that what uses it goes on.
+"""Certificates imported into AWS Certificate Manager; a renewal keeps the ARN, so that its users follow.
 
-ACM has no conditional import. So a delivery first announces its version by a tag, then imports, then looks again. That
-shows most meetings of an older certificate and a newer one, not all: an older delivery that stood still just before its
-announcement, while another process delivered the newer one, goes unnoticed here. The newer one is delivered again then
-(`app.deliveries.delivery`). Deliveries of one process take turns.
+ACM has no conditional import. So a delivery first announces its version by a tag, then imports, then reads again. This
+detects most races of an older certificate with a newer one, not all: an older delivery that is paused just before its
+announcement, while another process delivers the newer one, is not detected here. The newer one is then delivered again
+(`app.deliveries.delivery`). Deliveries of one process to a slot are serialized.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from app.destinations.base import (
     DestinationUnavailableError,
     Version,
 )
-from app.destinations.secret_document import fill
-from app.destinations.slots import parse_version, version_text
+from app.destinations.slots import fill, parse_version, version_text
 
 # Unless asked for, ListCertificates leaves out all but RSA keys of 1024 and 2048 bits.
 _KEY_TYPES = ["RSA_2048", "RSA_1024", "RSA_3072", "RSA_4096", "EC_prime256v1", "EC_secp384r1", "EC_secp521r1"]
@@ -36,7 +35,7 @@ class AcmConfig(AwsConfig):
 
     kind: Literal["aws-acm"]
     regions: tuple[Region, ...] = Field(
-        min_length=1, description="AWS regions to import into; CloudFront wants `us-east-1`."
+        min_length=1, description="AWS regions to import into; CloudFront requires `us-east-1`."
     )
 
 
@@ -51,7 +50,7 @@ class _Imported:
 
 
 class AcmDestination:
-    """Imports, and finds by tags what was imported before."""
+    """Imports certificates, and finds earlier imports by their tags."""
 
     Config = AcmConfig
 
@@ -67,15 +66,15 @@ class AcmDestination:
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
         fill("{slot}", bundle.slot)
-        receipts = []
+        results = []
         with self._turns.setdefault(bundle.slot, threading.Lock()):
             for region in self._config.regions:
-                with self._aws.told(region, bundle.slot):
-                    receipts.append(self._deliver(region, bundle))
+                with self._aws.translated_errors(region, bundle.slot):
+                    results.append(self._deliver(region, bundle))
         outcome: Literal["delivered", "superseded"] = (
-            "delivered" if any(result.outcome == "delivered" for result in receipts) else "superseded"
+            "delivered" if any(result.outcome == "delivered" for result in results) else "superseded"
         )
-        return DeliveryResult(outcome, "; ".join(result.detail for result in receipts))
+        return DeliveryResult(outcome, "; ".join(result.detail for result in results))
 
     def check(self) -> None:
         self._aws.check()
@@ -89,10 +88,8 @@ class AcmDestination:
             found = self._find(region, bundle.slot, bundle.names)  # another process may have been first at once
         newest = max(max(item.version, item.announced or item.version) for item in found)
         if newest > bundle.version:
-            return DeliveryResult(
-                "superseded", f"{found[0].arn} holds certificate {newest.certificate_id}, which is newer"
-            )
-        for item in found:  # one; or several, when two were imported first at the same instant: none grows old
+            return DeliveryResult("superseded", f"{found[0].arn} holds the newer certificate {newest.certificate_id}")
+        for item in found:  # usually one; several if two first imports ran at the same time
             if item.serial != serial or item.announced != bundle.version:
                 self._replace(client, item.arn, bundle, serial)
         return DeliveryResult("delivered", ", ".join(item.arn for item in found))
@@ -101,16 +98,16 @@ class AcmDestination:
         version = [{"Key": VERSION_TAG, "Value": version_text(bundle.version)}]
         client.add_tags_to_certificate(CertificateArn=arn, Tags=version)
         self._import(client, bundle, arn=arn)
-        after = _look(client, arn, bundle.slot)
+        after = _read(client, arn, bundle.slot)
         if after is None:
-            raise DestinationUnavailableError(f"{arn} was changed meanwhile; trying again")
+            raise DestinationUnavailableError(f"{arn} was changed by another writer; retrying")
         if after.announced is not None and after.announced > bundle.version and after.serial == serial:
             raise DestinationRefusedError(
                 f"{arn}: certificate {bundle.version.certificate_id} was imported over the newer "
-                f"{after.announced.certificate_id} at the same instant; deliver the newer one again"
+                f"{after.announced.certificate_id} at the same time; redeliver the newer one"
             )
         if after.serial != serial:
-            raise DestinationUnavailableError(f"{arn}: another certificate was imported meanwhile; looking again")
+            raise DestinationUnavailableError(f"{arn}: another certificate was imported at the same time; retrying")
 
     def _import(
         self, client: Any, bundle: Bundle, *, arn: str | None = None, tags: dict[str, str] | None = None
@@ -130,7 +127,7 @@ class AcmDestination:
         return str(answer["CertificateArn"])
 
     def _find(self, region: str, slot: str, names: tuple[str, ...] = ()) -> list[_Imported]:
-        """What carries the slot's tag. `names` save looking at the tags of certificates of other names."""
+        """Certificates with the slot's tag. With `names`, the tags of certificates for other names are not read."""
         client = self._aws.client(region)
         pages = client.get_paginator("list_certificates").paginate(Includes={"keyTypes": _KEY_TYPES})
         arns = [
@@ -142,12 +139,12 @@ class AcmDestination:
         known = self._known.get((region, slot))
         if known is not None and known not in arns:  # ACM's list may lag behind
             arns.append(known)
-        found = [item for item in (_look(client, arn, slot) for arn in arns) if item is not None]
+        found = [item for item in (_read(client, arn, slot) for arn in arns) if item is not None]
         return sorted(found, key=lambda item: item.arn)
 
 
-def _look(client: Any, arn: str, slot: str) -> _Imported | None:
-    """The certificate with its tags, or None when it is gone or not the slot's."""
+def _read(client: Any, arn: str, slot: str) -> _Imported | None:
+    """The certificate with its tags, or None if it is gone or not the slot's."""
     try:
         answer = client.list_tags_for_certificate(CertificateArn=arn)
         tags = {tag["Key"]: tag.get("Value", "") for tag in answer["Tags"]}

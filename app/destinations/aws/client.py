@@ -1,7 +1,6 @@
-"""What the destinations in AWS share: how to log in, and AWS's errors as ours.
+"""AWS sessions, clients and errors, shared by the AWS destinations.
 
-Credentials come from AWS's usual chain (environment, profile, web identity, container, instance); none is configured
-here.
+Credentials come from AWS's default chain (environment, profile, web identity, container, instance).
 """
 
 from __future__ import annotations
@@ -48,17 +47,19 @@ _WRONG_CREDENTIALS = {
 
 
 class AwsConfig(DestinationConfig):
-    """What both kinds say."""
+    """The fields of both AWS kinds."""
 
-    profile: str | None = Field(None, description="Profile of AWS's shared configuration, if not the usual chain.")
-    endpoint_url: str | None = Field(
-        None, pattern=r"^https?://", description="Another address of the service: a private endpoint, or a test server."
+    profile: str | None = Field(
+        None, description="Profile of AWS's shared configuration. Default: AWS's credential chain."
     )
-    tags: dict[str, str] = Field(default_factory=dict, description="Further tags, given when first delivered.")
+    endpoint_url: str | None = Field(
+        None, pattern=r"^https?://", description="URL of the service, for a private endpoint or a test server."
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="Further tags, set at the first delivery.")
 
 
 class Aws:
-    """Clients by region, made when first needed; they may be used by several threads."""
+    """Clients by region, created when first needed. Thread-safe."""
 
     def __init__(self, config: AwsConfig, service: str) -> None:
         self._config = config
@@ -72,7 +73,7 @@ class Aws:
         with self._lock:
             if region not in self._clients:
                 session = self._open()
-                # One try: deliveries are retried by us, with pauses that no worker's thread sleeps through.
+                # One attempt: the job queue retries, without blocking a worker's thread.
                 options = Config(
                     connect_timeout=min(10.0, self._config.timeout_seconds),
                     read_timeout=min(30.0, self._config.timeout_seconds),
@@ -85,8 +86,8 @@ class Aws:
             return self._clients[region]
 
     def check(self) -> None:
-        """Raise `DestinationRefusedError` if the profile does not exist. Asks nobody."""
-        with self.told("", ""), self._lock:
+        """Raise `DestinationRefusedError` if the profile does not exist. Makes no request."""
+        with self.translated_errors("", ""), self._lock:
             self._open()
 
     def _open(self) -> Any:
@@ -95,8 +96,8 @@ class Aws:
         return self._session
 
     @contextmanager
-    def told(self, region: str, what: str) -> Iterator[None]:
-        """AWS's errors as ours. `what` is the slot."""
+    def translated_errors(self, region: str, what: str) -> Iterator[None]:
+        """Raise AWS's errors as `DestinationUnavailableError` or `DestinationRefusedError`. `what` is the slot."""
         where = f"{self._config.name}: {self._service} in {region}, {what}" if region else self._config.name
         try:
             yield
@@ -108,9 +109,7 @@ class Aws:
                 "environment variables"
             ) from None
         except SSLError:
-            raise DestinationUnavailableError(
-                f"{where}: TLS failed; check AWS_CA_BUNDLE and what stands between"
-            ) from None
+            raise DestinationUnavailableError(f"{where}: TLS failed; check AWS_CA_BUNDLE and proxies") from None
         except (ConnectionError, HTTPClientError, CredentialRetrievalError) as error:
             raise DestinationUnavailableError(
                 f"{where}: no answer ({type(error).__name__}); check the network and endpoint_url"
@@ -124,11 +123,11 @@ def _translated(error: ClientError, service: str, where: str) -> DestinationRefu
     message = str(error.response.get("Error", {}).get("Message", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code.startswith(_SLOW_DOWN) or status == 429:
-        return DestinationUnavailableError(f"{where}: AWS asks for fewer calls ({code}); trying again later")
+        return DestinationUnavailableError(f"{where}: AWS is throttling requests ({code}); retrying later")
     if status >= 500 or code in {"RequestInProgressException", "ResourceInUseException"}:
-        return DestinationUnavailableError(f"{where}: AWS failed ({code or status}); trying again later")
+        return DestinationUnavailableError(f"{where}: AWS failed ({code or status}); retrying later")
     if code in _WRONG_CREDENTIALS:
-        return DestinationRefusedError(f"{where}: AWS does not accept the credentials ({code}); renew them")
+        return DestinationRefusedError(f"{where}: AWS rejected the credentials ({code}); renew them")
     if code.startswith("AccessDenied"):
         action = f"{service}:{error.operation_name}"
         return DestinationRefusedError(f"{where}: allow the action {action} to the role or user ({code})")

@@ -1,8 +1,8 @@
 """Certificates as secrets of AWS Secrets Manager.
 
-One secret per slot. A version's ID is made from the certificate, so writing it twice is writing it once, and what is
-there is known without reading a secret. A version is added first, under a label of ours; then `AWSCURRENT` is moved to
-it from the version that was seen to hold it, which AWS refuses when it has moved meanwhile.
+One secret per slot. A version's ID is derived from the certificate, so that writing it twice has no effect and the held
+version is known without reading a secret. A version is first added with a label of its own; then `AWSCURRENT` is moved
+to it from the version that held it, which AWS refuses if the label has moved meanwhile.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from app.destinations.base import (
     DestinationUnavailableError,
     Version,
 )
-from app.destinations.secret_document import MOST_RACES, SlotTemplate, fill, secret_document
-from app.destinations.slots import parse_version, version_text
+from app.destinations.secret_document import MAX_CONFLICTS, secret_document
+from app.destinations.slots import SlotTemplate, fill, parse_version, version_text
 
 _COMING = "certcourier-coming"
 
@@ -35,7 +35,7 @@ class SecretsManagerConfig(AwsConfig):
     secret_name: SlotTemplate = Field(
         "certcourier/{slot}", description="Name of the secret; `{slot}` is the lineage's name."
     )
-    kms_key_id: str | None = Field(None, description="KMS key for new secrets, if not AWS's own.")
+    kms_key_id: str | None = Field(None, description="KMS key for new secrets. Default: AWS's own.")
 
 
 class SecretsManagerDestination:
@@ -53,19 +53,19 @@ class SecretsManagerDestination:
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
         name, region = fill(self._config.secret_name, bundle.slot), self._config.region
-        with self._aws.told(region, name):
+        with self._aws.translated_errors(region, name):
             client = self._aws.client(region)
-            for _ in range(MOST_RACES):
+            for _ in range(MAX_CONFLICTS):
                 result = self._try(client, name, bundle)
                 if result is not None:
                     return result
-        raise DestinationUnavailableError(f"{region}, {name}: others write there all the time; trying again later")
+        raise DestinationUnavailableError(f"{region}, {name}: too many concurrent writers; retrying later")
 
     def check(self) -> None:
         self._aws.check()
 
     def _try(self, client: Any, name: str, bundle: Bundle) -> DeliveryResult | None:
-        """None when somebody else was faster: then what is there has to be looked at again."""
+        """None if another writer was faster: then read again."""
         version_id = _version_id(bundle)
         document = json.dumps(secret_document(bundle))
         secret = _describe(client, name)
@@ -73,13 +73,13 @@ class SecretsManagerDestination:
             if not self._create(client, name, bundle.slot, version_id, document):
                 return None
             return DeliveryResult("delivered", f"{self._config.region}, {name}")
-        self._own(secret, name, bundle.slot)
+        self._check_owner(secret, name, bundle.slot)
         current = _current_id(secret)
         held = _version_of(current)
         if current == version_id:
             return DeliveryResult("delivered", f"{self._config.region}, {name}")
         if held is not None and held > bundle.version:
-            return DeliveryResult("superseded", f"{name} holds certificate {held.certificate_id}, which is newer")
+            return DeliveryResult("superseded", f"{name} holds the newer certificate {held.certificate_id}")
         client.put_secret_value(
             SecretId=name, ClientRequestToken=version_id, SecretString=document, VersionStages=[_COMING]
         )
@@ -102,14 +102,14 @@ class SecretsManagerDestination:
             return False
         return True
 
-    def _own(self, secret: dict[str, Any], name: str, slot: str) -> None:
+    def _check_owner(self, secret: dict[str, Any], name: str, slot: str) -> None:
         if secret.get("DeletedDate"):
             raise DestinationRefusedError(f"{name} is scheduled for deletion in AWS; restore it there, then retry")
         tags = {tag["Key"]: tag["Value"] for tag in secret.get("Tags", [])}
         if tags.get(SLOT_TAG) != slot:
             raise DestinationRefusedError(
-                f"{name} is there but not Certcourier's: it has no tag {SLOT_TAG}={slot}; choose another secret_name, "
-                "or give it the tag"
+                f"{name} exists but is not managed by Certcourier: it has no tag {SLOT_TAG}={slot}; choose another "
+                "secret_name, or add the tag"
             )
 
 
@@ -138,7 +138,7 @@ def _current_id(secret: dict[str, Any]) -> str | None:
 
 
 def _version_id(bundle: Bundle) -> str:
-    """`20261123T183000Z-101967-<start of the fingerprint>`: AWS wants 32 to 64 characters."""
+    """`20261123T183000Z-101967-<start of the fingerprint>`: AWS requires 32 to 64 characters."""
     return f"{version_text(bundle.version)}-{bundle.fingerprint[:24]}"
 
 

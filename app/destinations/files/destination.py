@@ -1,11 +1,11 @@
-"""Certificates as files, where a server on this machine reads them.
+"""Certificates as files, for servers on this host.
 
-    PATH/<slot>/current -> versions/20261123T183000Z-101967    the only thing that ever changes, by one rename
+    PATH/<slot>/current -> versions/20261123T183000Z-101967    replaced atomically, by one rename
     PATH/<slot>/versions/20261123T183000Z-101967/{fullchain,privkey,cert,chain}.pem
     PATH/<slot>/{fullchain,privkey,cert,chain}.pem -> current/...    the names to put into a server's configuration
 
-So the layout `separate`; the others (`app.destinations.files.layouts`) differ in the files of a version and in the
-links to them. The slot itself is a real folder, so it can be mounted into a container and still follow the flip.
+This is the layout `separate`; the others (`app.destinations.files.layouts`) differ in the files of a version and in the
+links to them. The slot is a real folder, so that it can be mounted into a container and still follows the switch.
 """
 
 from __future__ import annotations
@@ -37,24 +37,23 @@ from app.destinations.files.ownership import Ownership
 from app.destinations.slots import check_slot, parse_version, version_text
 
 _MAY_WRITE = (
-    "let this process write there and, where `owner` or `group` is set, give files away: run it as root, or as that "
-    "user and a member of that group"
+    "give this process write permission there; if `owner` or `group` is set, run the worker as root, or as that user "
+    "and as a member of that group"
 )
 _MAY_GIVE = (
-    "owner, group: this process may not give files to them; run the worker as root, or as that user and a member of "
-    "that group"
+    "owner, group: this process may not set them; run the worker as root, or as that user and as a member of that group"
 )
 
 
 def _octal(text: str) -> str:
     if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise ValueError('a mode is three or four octal digits in quotation marks, such as "0640"')
+        raise ValueError('must be three or four octal digits in quotation marks, such as "0640"')
     return text
 
 
 def _private(text: str) -> str:
     if int(_octal(text), 8) & 0o007:
-        raise ValueError("would let everybody read private keys; let a group read them, such as 0640")
+        raise ValueError("would make private keys readable for everyone; use a mode for a group, such as 0640")
     return text
 
 
@@ -65,32 +64,32 @@ class FilesConfig(DestinationConfig):
     name: str = Field("files", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Unique name of the destination.")
     path: Path = Field(description="Folder that holds one folder per lineage.")
     layout: Literal["separate", "haproxy", "traefik", "pkcs12"] = Field(
-        "separate", description="Form of the files, by what reads them: `separate`, `haproxy`, `traefik` or `pkcs12`."
+        "separate", description="Layout of the files: `separate`, `haproxy`, `traefik` or `pkcs12`."
     )
     keep_versions: int = Field(3, ge=0, description="Previous versions kept beside the current one.")
-    owner: str | None = Field(None, description="User who owns files and folders; by default who runs the worker.")
-    group: str | None = Field(None, description="Group of files and folders; by default that of who runs the worker.")
+    owner: str | None = Field(None, description="Owner of files and folders. Default: the worker's user.")
+    group: str | None = Field(None, description="Group of files and folders. Default: the worker's group.")
     mode: Annotated[str, AfterValidator(_private)] = Field("0600", description="Mode of files that hold a private key.")
     public_mode: Annotated[str, AfterValidator(_octal)] = Field("0644", description="Mode of all other files.")
     folder_mode: Annotated[str, AfterValidator(_octal)] = Field("0755", description="Mode of the lineages' folders.")
     password_file: Path | None = Field(
-        None, description="`pkcs12`: file whose first line is the keystore's password, mode 0600."
+        None, description="`pkcs12`: file with the keystore's password in its first line, mode 0600."
     )
     seen_as: Path | None = Field(
-        None, description="`traefik`: `path` as Traefik sees it, when that is another one, in a container."
+        None, description="`traefik`: `path` as Traefik sees it, if different, for example in a container."
     )
 
     @model_validator(mode="after")
     def _fields_of_the_layout(self) -> Self:
         if (self.password_file is not None) != (self.layout == "pkcs12"):
-            raise ValueError('password_file: belongs to layout = "pkcs12", which needs it')
+            raise ValueError('password_file: required for layout = "pkcs12", and only for it')
         if self.seen_as is not None and self.layout != "traefik":
-            raise ValueError('seen_as: belongs to layout = "traefik"')
+            raise ValueError('seen_as: only for layout = "traefik"')
         return self
 
 
 class FilesDestination:
-    """Writes versioned folders and flips one symbolic link."""
+    """Writes versioned folders and switches one symbolic link."""
 
     Config = FilesConfig
 
@@ -121,7 +120,7 @@ class FilesDestination:
             ) from error
 
     def places(self, slot: str) -> Mapping[str, Path]:
-        """Where a server reads what this slot holds: `folder`, and each file by its name without extension."""
+        """The slot's paths: `folder`, and each file by its name without extension."""
         folder = self._folder(slot)
         files = {Path(target).stem: path for path, target in self._layout.links(folder).items()}
         return {"folder": folder} | files
@@ -129,7 +128,7 @@ class FilesDestination:
     def check(self) -> None:
         existing = next(parent for parent in (self._root, *self._root.absolute().parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise self._refused(f"{existing} is not a folder that this process may write to")
+            raise self._refused(f"{existing} is not a folder that this process can write to")
         try:
             self._ownership().check()
             if isinstance(self._layout, Pkcs12):
@@ -152,23 +151,25 @@ class FilesDestination:
             made = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             if folder.is_symlink() and folder != self._root:
-                raise DestinationRefusedError(f"{folder} is a link that we have not made: remove it, then retry")
-            if made or folder != self._root:  # a folder that was there before us is the operator's
+                raise DestinationRefusedError(
+                    f"{folder} is a link that Certcourier did not create: remove it, then retry"
+                )
+            if made or folder != self._root:  # a folder that existed before is the operator's
                 own.give(folder, own.folder_mode)
         sync_folder(self._root)
 
     def _deliver(self, slot: Path, bundle: Bundle, ownership: Ownership) -> DeliveryResult:
         held = _current(slot)
         if held is not None and held > bundle.version:
-            return DeliveryResult("superseded", f"{slot} holds certificate {held.certificate_id}, which is newer")
+            return DeliveryResult("superseded", f"{slot} holds the newer certificate {held.certificate_id}")
         version = slot / "versions" / version_text(bundle.version)
         _clear_leftovers(slot)
         if not self._holds(version, bundle):
             _write_version(version, self._layout.render(bundle), self._layout.files, ownership)
         else:
             _give_version(version, self._layout.files, ownership)
-        self._flip(slot, version, ownership)
-        self._drop_old(slot, version)
+        self._switch(slot, version, ownership)
+        self._delete_old(slot, version)
         return DeliveryResult("delivered", str(slot))
 
     def _holds(self, version: Path, bundle: Bundle) -> bool:
@@ -178,7 +179,7 @@ class FilesDestination:
             return False
         return self._layout.holds(found, bundle)
 
-    def _flip(self, slot: Path, version: Path, ownership: Ownership) -> None:
+    def _switch(self, slot: Path, version: Path, ownership: Ownership) -> None:
         replace_link(slot / "current", f"versions/{version.name}")
         for path, target in self._layout.links(slot).items():
             if not path.is_symlink():
@@ -191,7 +192,7 @@ class FilesDestination:
         sync_folder(slot)
         sync_folder(self._root)
 
-    def _drop_old(self, slot: Path, current: Path) -> None:
+    def _delete_old(self, slot: Path, current: Path) -> None:
         found = ((parse_version(path.name), path) for path in (slot / "versions").iterdir() if path != current)
         older = [path for _, path in sorted((version, path) for version, path in found if version is not None)]
         for path in older[: max(0, len(older) - self._config.keep_versions)]:
@@ -208,14 +209,14 @@ def _layout(config: FilesConfig) -> Layout:
         case "traefik":
             return Traefik(config.seen_as or config.path.absolute())
         case "pkcs12":
-            assert config.password_file is not None  # noqa: S101, so says the configuration's validator
+            assert config.password_file is not None  # noqa: S101, ensured by the configuration's validator
             return Pkcs12(config.password_file)
         case _:
             return Separate()
 
 
 def _write_version(version: Path, contents: Mapping[str, bytes], secret: Mapping[str, bool], own: Ownership) -> None:
-    """Complete and on disk before it gets its name, so that a version that exists is whole."""
+    """Complete and on disk before it gets its name, so that an existing version is complete."""
     temporary = Path(tempfile.mkdtemp(dir=version.parent, prefix=".new-"))
     try:
         for name, data in contents.items():
@@ -224,7 +225,7 @@ def _write_version(version: Path, contents: Mapping[str, bytes], secret: Mapping
         own.give(temporary, own.folder_mode)
         sync_folder(temporary)
         damaged = version.with_name(f".old-{version.name}")
-        if version.exists():  # somebody changed it: what is whole takes its place
+        if version.exists():  # it was altered: replace it
             version.rename(damaged)
         temporary.rename(version)
         shutil.rmtree(damaged, ignore_errors=True)
@@ -235,7 +236,7 @@ def _write_version(version: Path, contents: Mapping[str, bytes], secret: Mapping
 
 
 def _give_version(version: Path, secret: Mapping[str, bool], own: Ownership) -> None:
-    """A version that was written under another configuration gets the owner and modes of this one."""
+    """Apply the configured owner and modes to a version that was written with another configuration."""
     for name, is_secret in secret.items():
         own.give(version / name, own.key_mode if is_secret else own.public_mode)
     own.give(version, own.folder_mode)
@@ -249,7 +250,7 @@ def _current(slot: Path) -> Version | None:
 
 
 def _clear_leftovers(slot: Path) -> None:
-    """What a killed process left half-written; nobody else writes here while we hold the lock."""
+    """Delete what a killed process left; no other process writes here while the lock is held."""
     for leftover in (slot / "versions").glob(".*"):
         shutil.rmtree(leftover)
 

@@ -1,4 +1,4 @@
-"""In which form the files destination writes a certificate: what its version holds, and by which names it is read.
+"""Layouts of the files destination: the files of a version, and the names by which servers read them.
 
 | layout | for |
 |---|---|
@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 
 from app.destinations.base import Bundle, DestinationRefusedError, DestinationUnavailableError
-from app.destinations.private_files import read_private_file
+from app.destinations.credentials import read_credential
 
 
 class Layout(Protocol):
@@ -32,13 +32,13 @@ class Layout(Protocol):
         """The files of a version by name."""
 
     def holds(self, found: Mapping[str, bytes], bundle: Bundle) -> bool:
-        """Whether these files are this certificate's."""
+        """Whether these files hold this certificate."""
 
     def links(self, slot: Path) -> dict[Path, str]:
-        """Links outside the version, and where they lead."""
+        """Links outside the version, with their targets."""
 
     def announcement(self, slot: Path, version: Path) -> tuple[Path, bytes] | None:
-        """A public file that is replaced after the flip, if the layout has one."""
+        """A public file that is replaced after the switch, if the layout has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class HAProxy:
 
 @dataclass(frozen=True, slots=True)
 class Traefik(Separate):
-    """The four files, and `PATH/<slot>.yml`, whose replacement Traefik notices.
+    """The four files, and `PATH/<slot>.yml`, which Traefik watches.
 
     It names the files of one version, not `current`, so Traefik never reads certificate and key of different versions.
     `seen_as` is `PATH` as Traefik sees it.
@@ -118,7 +118,7 @@ class Pkcs12:
         key = load_pem_private_key(bundle.key.reveal().encode(), password=None)
         store = pkcs12.serialize_key_and_certificates(
             bundle.slot.encode(),
-            key,  # type: ignore[arg-type]  # verified to be RSA or EC when it was installed
+            key,  # type: ignore[arg-type]  # verified to be RSA or EC when it was fetched
             chain[0],
             chain[1:],
             BestAvailableEncryption(self.password()),
@@ -126,10 +126,10 @@ class Pkcs12:
         return {"keystore.p12": store}
 
     def holds(self, found: Mapping[str, bytes], bundle: Bundle) -> bool:
-        """By content: the same certificate is encrypted to other bytes each time."""
+        """By content: encryption differs each time."""
         try:
             store = pkcs12.load_pkcs12(found["keystore.p12"], self.password())
-        except ValueError:  # damaged, or under another password
+        except ValueError:  # damaged, or another password
             return False
         chain = x509.load_pem_x509_certificates(bundle.fullchain_pem.encode())
         key = load_pem_private_key(bundle.key.reveal().encode(), password=None)
@@ -147,13 +147,13 @@ class Pkcs12:
         return None
 
     def password(self) -> bytes:
-        """The file's first line. Raises `DestinationUnavailableError` that says what is wrong with the file."""
+        """The file's first line. Raises `DestinationUnavailableError` if the file cannot be used."""
         try:
-            lines = read_private_file(self.password_file, "password_file").encode().splitlines()
+            lines = read_credential(self.password_file, "password_file").encode().splitlines()
         except DestinationRefusedError as error:
-            raise DestinationUnavailableError(str(error)) from None  # somebody puts it there soon
-        if len(lines[0]) < 6:  # Java takes no shorter one
+            raise DestinationUnavailableError(str(error)) from None  # the file may appear later
+        if len(lines[0]) < 6:  # Java's minimum
             raise DestinationUnavailableError(
-                f"password_file: {self.password_file} must hold at least 6 characters in its first line"
+                f"password_file: {self.password_file} must have at least 6 characters in its first line"
             )
         return lines[0]

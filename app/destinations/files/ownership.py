@@ -1,4 +1,4 @@
-"""Owner, group and mode of what is written, so that a private key is never readable before its final mode."""
+"""Owner, group and mode of files and folders; a private key is never readable for others before its final mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNCHANGED = -1
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Who owns files and folders, and who may read them. `uid` and `gid` are `UNCHANGED` where nobody was named."""
+    """Owner, group and modes of files and folders. `uid` and `gid` are `UNCHANGED` if not configured."""
 
     uid: int = UNCHANGED
     gid: int = UNCHANGED
@@ -26,29 +26,29 @@ class Ownership:
     def of(
         cls, owner: str | None, group: str | None, *, key_mode: int, public_mode: int, folder_mode: int
     ) -> Ownership:
-        """Names or numbers. Raises `LookupError` that says which name this machine does not know."""
+        """From names or numbers. Raises `LookupError`, which names what this host does not know."""
         return cls(_uid(owner), _gid(group), key_mode, public_mode, folder_mode)
 
     def give(self, path: Path, mode: int) -> None:
-        """Make a file or folder so, if it is not yet. On the way nobody may more than at either end."""
+        """Apply owner, group and mode, if they differ. In between, no one has more access than before or after."""
         now = path.stat()
-        is_so = (self.uid in {UNCHANGED, now.st_uid}) and (self.gid in {UNCHANGED, now.st_gid})
-        if not is_so:
+        is_owned = (self.uid in {UNCHANGED, now.st_uid}) and (self.gid in {UNCHANGED, now.st_gid})
+        if not is_owned:
             path.chmod(stat.S_IMODE(now.st_mode) & mode)
             os.chown(path, self.uid, self.gid)
-        if not is_so or stat.S_IMODE(now.st_mode) != mode:
+        if not is_owned or stat.S_IMODE(now.st_mode) != mode:
             path.chmod(mode)
 
     def of_folders(self) -> Ownership:
-        """The same for the folders that versions lie in: their owner stays who writes there, so that nobody else can
-        put a link in his way, and others may pass through to what is theirs.
+        """The same for the folders of versions: they stay owned by the worker, so that no other user can place links
+        there, and others may pass through them.
         """
         if self.uid == UNCHANGED:
             return self
         return replace(self, uid=os.geteuid(), folder_mode=self.folder_mode | 0o111)
 
     def check(self) -> None:
-        """Raise `PermissionError` if this process may not give files to that owner and group. Touches no disk."""
+        """Raise `PermissionError` if this process may not set that owner and group. Does not access the disk."""
         if (self.uid, self.gid) != (UNCHANGED, UNCHANGED):
             handle = os.memfd_create("certcourier-check")
             try:
@@ -63,7 +63,7 @@ def _uid(owner: str | None) -> int:
     try:
         return pwd.getpwnam(owner).pw_uid
     except KeyError:
-        raise LookupError(f"owner: this machine knows no user {owner!r}; create it or name another") from None
+        raise LookupError(f"owner: no user is named {owner!r} on this host; create it or name another") from None
 
 
 def _gid(group: str | None) -> int:
@@ -72,4 +72,4 @@ def _gid(group: str | None) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise LookupError(f"group: this machine knows no group {group!r}; create it or name another") from None
+        raise LookupError(f"group: no group is named {group!r} on this host; create it or name another") from None

@@ -1,6 +1,6 @@
-"""Certificates as files on a machine that runs none of our software: pushed by SFTP, in the layout of `files`.
+"""Certificates as files on another host, pushed by SFTP in the layout of `files`. Nothing is installed there.
 
-asyncssh, because it offers fsync and file modes at creation, and because a coroutine can be ended at its time limit.
+With asyncssh, which supports fsync and file modes at creation, and whose coroutines can be cancelled at a time limit.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from app.destinations.base import (
     DestinationRefusedError,
     DestinationUnavailableError,
 )
-from app.destinations.private_files import read_private_file
+from app.destinations.credentials import read_credential
 from app.destinations.ssh.remote_slot import RemoteSlot
 
-asyncssh.set_log_level("WARNING")  # it would tell of every connection and request
+asyncssh.set_log_level("WARNING")  # else it logs every connection and request
 
 _OUTPUT_SHOWN = 2000
 _ALGORITHMS = (
@@ -36,14 +36,14 @@ _ALGORITHMS = (
     "rsa-sha2-512",
     "rsa-sha2-256",
 )
-# A writer's turn is three exchanges with the far machine; how long a dead one is waited for (see `ssh_slot`).
+# A writer's turn takes three round trips; this is how long a dead writer is waited for (see `remote_slot`).
 _PATIENCE_SECONDS = 10.0
-# Ended by ourselves a little before the service would give up and leave the thread behind.
+# Ended shortly before the service's time limit, which would abandon the thread.
 _SHARE_OF_TIMEOUT = 0.95
 
 
 def _host_key(text: str) -> str:
-    """One line of known_hosts, of a public key file, or a fingerprint as `ssh-keygen -l` shows it."""
+    """A line of known_hosts or of a public key file, or a fingerprint as `ssh-keygen -l` shows it."""
     pin = text.strip()
     if pin.startswith("SHA256:") and len(pin) == len("SHA256:") + 43:
         return pin
@@ -54,23 +54,25 @@ def _host_key(text: str) -> str:
         except asyncssh.KeyImportError:
             continue
         return key.export_public_key("openssh").decode().strip()
-    raise ValueError("a host key is `SHA256:...` or a line such as `ssh-ed25519 AAAA...`, as ssh-keyscan prints it")
+    raise ValueError("must be `SHA256:...` or a line such as `ssh-ed25519 AAAA...`, as ssh-keyscan prints it")
 
 
 class SshConfig(DestinationConfig):
     """`[[destination]]` with `kind = "ssh"`."""
 
     kind: Literal["ssh"] = "ssh"
-    host: str = Field(min_length=1, description="Name or address of the machine.")
+    host: str = Field(min_length=1, description="Name or address of the host.")
     port: int = Field(22, ge=1, le=65535, description="Port of its SSH server.")
-    user: str = Field(min_length=1, description="Login there; owns the files.")
-    private_key_file: Path = Field(description="File of the private key to log in with, mode 0600, without passphrase.")
+    user: str = Field(min_length=1, description="User to log in as; owns the files.")
+    private_key_file: Path = Field(
+        description="File with the private key for the login, mode 0600, without passphrase."
+    )
     host_keys: tuple[Annotated[str, AfterValidator(_host_key)], ...] = Field(
         min_length=1,
-        description="Host keys of the machine, each as `ssh-ed25519 AAAA...` or `SHA256:...`; no other is trusted.",
+        description="Trusted host keys, each as `ssh-ed25519 AAAA...` or `SHA256:...`.",
     )
     path: PurePosixPath = Field(
-        description="Folder there that holds one folder per lineage; relative paths count from the login's home."
+        description="Folder there that holds one folder per lineage; relative paths are relative to the user's home."
     )
     keep_versions: int = Field(3, ge=0, description="Previous versions kept beside the current one.")
     command: tuple[str, ...] | None = Field(
@@ -79,23 +81,23 @@ class SshConfig(DestinationConfig):
 
 
 class _PinnedHost(asyncssh.SSHClient):
-    """Trusts the host keys of the configuration and remembers which other one was shown."""
+    """Trusts only the configured host keys; remembers another one that was presented."""
 
     def __init__(self, pins: tuple[str, ...]) -> None:
         self._pins = pins
-        self.stranger: str | None = None
+        self.rejected: str | None = None
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
         shown = (key.get_fingerprint("sha256"), key.export_public_key("openssh").decode().strip())
         words = (shown[0], " ".join(shown[1].split()[:2]))
         if any(pin in words for pin in self._pins):
             return True
-        self.stranger = f"{key.get_algorithm()} {words[0]}"
+        self.rejected = f"{key.get_algorithm()} {words[0]}"
         return False
 
 
 class SshDestination:
-    """Writes versioned folders over SFTP and flips one symbolic link there."""
+    """Writes versioned folders over SFTP and switches one symbolic link there."""
 
     Config = SshConfig
 
@@ -111,28 +113,28 @@ class SshDestination:
         return self._run(self._deliver(bundle))
 
     def check(self) -> None:
-        """What can be known without a connection: one machine that is away must not keep the worker from starting."""
+        """Checks without a connection: a host that is down must not prevent the worker from starting."""
         self._login_key()
 
     def _run[T](self, action: Coroutine[Any, Any, T]) -> T:
-        """The action's result; every failure as one of the two errors, naming what to change."""
+        """The action's result. Raises every failure as one of the two errors, with what to change."""
         where = f"destination {self._config.name}: {self._config.host} port {self._config.port}"
         try:
             return asyncio.run(action)
         except TimeoutError:
-            raise DestinationUnavailableError(f"{where}: not done in time (timeout_seconds)") from None
+            raise DestinationUnavailableError(f"{where}: not finished in time (timeout_seconds)") from None
         except asyncssh.PermissionDenied:
             raise DestinationRefusedError(
-                f"{where} does not let {self._config.user} log in with private_key_file; add its public key to the "
-                "login's authorized_keys"
+                f"{where} rejected the login of {self._config.user} with private_key_file; add its public key "
+                "to the user's authorized_keys"
             ) from None
         except asyncssh.KeyExchangeFailed as error:
             raise DestinationRefusedError(
-                f"{where}: {error.reason}; the machine's SSH server is too old or not one"
+                f"{where}: {error.reason}; the SSH server is too old, or it is not an SSH server"
             ) from None
         except asyncssh.SFTPOpUnsupported as error:
             raise DestinationRefusedError(
-                f"{where}: {error.reason}; the server's SFTP must offer posix-rename@openssh.com, as OpenSSH's does"
+                f"{where}: {error.reason}; the SFTP server must support posix-rename@openssh.com, as OpenSSH does"
             ) from None
         except asyncssh.SFTPError as error:
             raise DestinationUnavailableError(
@@ -148,21 +150,19 @@ class SshDestination:
             slot = self._slot(await connection.start_sftp_client(), bundle.slot)
             newer = await slot.put(bundle, keep=self._config.keep_versions)
             if newer is not None:
-                return DeliveryResult(
-                    "superseded", f"the slot holds certificate {newer.certificate_id}, which is newer"
-                )
+                return DeliveryResult("superseded", f"the slot holds the newer certificate {newer.certificate_id}")
             where = f"{self._config.host}:{self._config.path / bundle.slot}"
             if self._config.command is None:
                 return DeliveryResult("delivered", where)
             output = await self._command(connection, bundle)
-            return DeliveryResult("delivered", f"{where}; command done{': ' + output if output else ''}")
+            return DeliveryResult("delivered", f"{where}; command succeeded{': ' + output if output else ''}")
 
     def _slot(self, sftp: asyncssh.SFTPClient, slot: str) -> RemoteSlot:
         return RemoteSlot(sftp, str(self._config.path), slot, patience=self._patience)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[asyncssh.SSHClientConnection]:
-        """A connection that is cut when the time is over: whatever waits for the far machine then fails at once."""
+        """A connection that is aborted at the time limit: everything that waits for the host then fails immediately."""
         loop, overdue = asyncio.get_running_loop(), False
         deadline = loop.time() + self._config.timeout_seconds * _SHARE_OF_TIMEOUT
 
@@ -195,22 +195,22 @@ class SshDestination:
                 username=config.user,
                 client_factory=lambda: client,
                 client_keys=[self._login_key()],
-                known_hosts=([], [], []),  # none but those that `client` trusts; an empty value would mean the user's
-                server_host_key_algs=[*pinned, *_ALGORITHMS],  # the others so that a stranger's key can be named
+                known_hosts=([], [], []),  # only `client` decides; an empty value would mean the user's file
+                server_host_key_algs=[*pinned, *_ALGORITHMS],  # the others so that an untrusted key can be reported
                 preferred_auth="publickey",
-                config=None,  # nobody's ~/.ssh/config
+                config=None,  # no ~/.ssh/config
                 agent_path=None,
             )
         except asyncssh.HostKeyNotVerifiable:
             raise DestinationRefusedError(
-                f"destination {config.name}: {config.host} port {config.port} showed the host key {client.stranger}, "
-                "which is not among host_keys; if the machine was set up anew, put its new key there, else somebody "
-                "stands in between"
+                f"destination {config.name}: {config.host} port {config.port} presented the host key "
+                f"{client.rejected}, which is not in host_keys; add it if the host was reinstalled, otherwise suspect "
+                "an attack"
             ) from None
 
     def _login_key(self) -> asyncssh.SSHKey:
         path = self._config.private_key_file
-        text = read_private_file(path, f"destination {self._config.name}: private_key_file")
+        text = read_credential(path, f"destination {self._config.name}: private_key_file")
         try:
             return asyncssh.import_private_key(text)
         except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
@@ -219,8 +219,8 @@ class SshDestination:
             ) from None
 
     async def _command(self, connection: asyncssh.SSHClientConnection, bundle: Bundle) -> str:
-        """Run the command; the end of what it printed. Raises `DestinationUnavailableError` unless it exits with 0."""
-        assert self._config.command is not None  # noqa: S101, asked by the caller
+        """Run the command and return the end of its output. Raises `DestinationUnavailableError` if it fails."""
+        assert self._config.command is not None  # noqa: S101, checked by the caller
         about = {
             "CERTCOURIER_LINEAGE": bundle.slot,
             "CERTCOURIER_FINGERPRINT": bundle.fingerprint,
@@ -242,13 +242,13 @@ class SshDestination:
                 ended = "the connection"
             raise DestinationUnavailableError(
                 f"destination {self._config.name}: the files are in place, but the command on {self._config.host} "
-                f"ended with {ended}: {output or 'it printed nothing'}"
+                f"ended with {ended}: {output or 'no output'}"
             )
         return output
 
 
 def _algorithms(pin: str) -> list[str]:
-    """With which signatures a host shows this key; none are known of a fingerprint."""
+    """The signature algorithms of this host key; none are known for a fingerprint."""
     if pin.startswith("SHA256:"):
         return []
     found = [algorithm.decode() for algorithm in asyncssh.import_public_key(pin).sig_algorithms]

@@ -1,15 +1,15 @@
-"""A slot on a machine that is reached by SFTP alone: whole versions, one flip, never an older over a newer.
+"""A slot on a host that is reached only by SFTP: complete versions, an atomic switch, never an older over a newer.
 
-The layout is that of `app.destinations.files`. SFTP knows no locks, and a lock would outlive its writer; what it has
-is renaming, which the far kernel does at once or not at all. So whoever wants to flip takes the *turn*:
+The layout is that of `app.destinations.files`. SFTP has no locks, and a lock would outlive its writer; it has renames,
+which are atomic. So a writer that switches `current` first takes the *turn*:
 
     SLOT/.turn-V-R/V-R -> versions/V    made by the writer of version V, R random; then renamed to
-    SLOT/.turn/V-R -> versions/V        which fails while somebody else's is in there
-    SLOT/current -> versions/V          the link itself, renamed: the flip, and the end of the turn, in one step
+    SLOT/.turn/V-R -> versions/V        which fails while another writer's is there
+    SLOT/current -> versions/V          the link itself, renamed: the switch and the end of the turn in one step
 
-Between the two renames `current` is read: while our link is in `.turn`, nobody else's can get there, so nobody else
-can flip. A writer that died there is pushed out by deleting its link; should it be alive after all, its own rename
-then finds nothing to move, and it starts again. So no clock and no patience decides what becomes current.
+Between the two renames `current` is read: while our link is in `.turn`, no other writer can switch. The turn of a dead
+writer is ended by deleting its link; if that writer is alive after all, its own rename fails, and it starts over. So no
+clock and no time limit decides which version becomes current.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from app.destinations.slots import check_slot, parse_version, version_text
 
 FILES = ("fullchain.pem", "privkey.pem", "cert.pem", "chain.pem")
 _LEFTOVER = re.compile(r"\.(?:turn|new|old|link)-(\d{8}T\d{6}Z-\d+)-[0-9a-f]+")
-_MOST_BYTES = 1_000_000  # more than any certificate: what else is in such a file is not ours
+_MAX_BYTES = 1_000_000  # more than any certificate needs
 _POLL_SECONDS = 0.1
 _TRIES = 20
 
@@ -61,7 +61,7 @@ class RemoteSlot:
             return None
 
     async def put(self, bundle: Bundle, *, keep: int) -> Version | None:
-        """Make the bundle current, unless a newer version is; then returns which one, else None."""
+        """Make the bundle current and return None, or return the newer version that is current."""
         held = await self.current()
         if held is not None and held > bundle.version:
             return held
@@ -70,21 +70,21 @@ class RemoteSlot:
         try:
             held = await self._put(bundle, mark)
         except (SFTPError, DestinationUnavailableError) as error:
-            with suppress(SFTPError):  # best effort: the next delivery clears up too
+            with suppress(SFTPError):  # best effort: the next delivery cleans up too
                 for path in ((".turn", mark), (f".turn-{mark}",), ("versions", f".new-{mark}"), (f".link-{mark}",)):
                     await self._remove_tree(self._at(*path))
-            if isinstance(error, SFTPNoSuchFile):  # a writer of a newer version cleared away what we were writing
+            if isinstance(error, SFTPNoSuchFile):  # a writer of a newer version deleted what was being written
                 raise _overtaken(self._path) from None
             raise
-        await self._drop_old(held or bundle.version, keep)
-        await self._clear_leftovers(bundle.version)
+        await self._delete_old(held or bundle.version, keep)
+        await self._delete_leftovers(bundle.version)
         return held
 
     async def _put(self, bundle: Bundle, mark: str) -> Version | None:
         version = version_text(bundle.version)
         if not await self._holds(version, bundle):
             await self._write(version, mark, bundle)
-        held = await self._flip(version, mark, bundle.version)
+        held = await self._switch(version, mark, bundle.version)
         if held is None:
             await self._link_files(mark)
         return held
@@ -96,7 +96,7 @@ class RemoteSlot:
         for name, text in contents(bundle).items():
             try:
                 async with self._sftp.open(self._at("versions", version, name), "rb") as file:
-                    held: object = await file.read(_MOST_BYTES)
+                    held: object = await file.read(_MAX_BYTES)
                     if held != text.encode():
                         return False
             except SFTPNoSuchFile:
@@ -104,30 +104,28 @@ class RemoteSlot:
         return True
 
     async def _write(self, version: str, mark: str, bundle: Bundle) -> None:
-        """Complete and on disk before it gets its name, so that a version that exists is whole."""
+        """Complete and on disk before it gets its name, so that an existing version is complete."""
         temporary = self._at("versions", f".new-{mark}")
         await self._sftp.mkdir(temporary, SFTPAttrs(permissions=0o700))
         for name, text in contents(bundle).items():
             mode = SFTPAttrs(permissions=0o600 if name == "privkey.pem" else 0o644)
             flags = FXF_WRITE | FXF_CREAT | FXF_EXCL
             async with self._sftp.open(posixpath.join(temporary, name), flags, mode, encoding=None) as file:
-                await file.setstat(mode)  # whatever the umask there has made of it
+                await file.setstat(mode)  # regardless of the umask there
                 await file.write(text.encode())
-                with suppress(SFTPOpUnsupported):  # then the far machine's own habits must do
+                with suppress(SFTPOpUnsupported):  # without it, the remote host decides when to sync
                     await file.fsync()
         # Servers run as other users; the private key in it is 0600 from its first byte.
         await self._sftp.chmod(temporary, 0o755)  # nosec B103
         named = self._at("versions", version)
         try:
             await self._sftp.posix_rename(temporary, named)
-        except (
-            SFTPFailure
-        ):  # it exists: another writer was faster, or somebody changed it and what is whole replaces it
+        except SFTPFailure:  # it exists: another writer was faster, or it was altered and is replaced
             if not await self._holds(version, bundle):
                 await self._sftp.posix_rename(named, self._at("versions", f".old-{mark}"))
                 await self._sftp.posix_rename(temporary, named)
 
-    async def _flip(self, version: str, mark: str, ours: Version) -> Version | None:
+    async def _switch(self, version: str, mark: str, ours: Version) -> Version | None:
         await self._take_turn(version, mark)
         held = await self.current()
         try:
@@ -147,7 +145,7 @@ class RemoteSlot:
         while True:
             try:
                 await self._sftp.posix_rename(waiting, self._at(".turn"))
-            except SFTPNoSuchFile:  # a writer of a newer version, or of the same one, took it for a leftover
+            except SFTPNoSuchFile:  # another writer deleted it as a leftover
                 raise _overtaken(self._path) from None
             except SFTPFailure:
                 failures += 1
@@ -175,14 +173,14 @@ class RemoteSlot:
             await self._sftp.symlink(f"current/{name}", temporary)
             await self._sftp.posix_rename(temporary, self._at(name))
 
-    async def _drop_old(self, current: Version, keep: int) -> None:
+    async def _delete_old(self, current: Version, keep: int) -> None:
         found = map(parse_version, await self._names(self._at("versions")))
         older = sorted(version for version in found if version is not None and version < current)
         for version in older[: max(0, len(older) - keep)]:
             await self._remove_tree(self._at("versions", version_text(version)))
 
-    async def _clear_leftovers(self, ours: Version) -> None:
-        """What killed writers left of this version and of older ones. A living writer of one would come too late."""
+    async def _delete_leftovers(self, ours: Version) -> None:
+        """Delete what killed writers left of this version and older ones; a live writer of an older one is too late."""
         for folder in ("", "versions"):
             for name in await self._names(self._at(folder)):
                 match = _LEFTOVER.fullmatch(name)
@@ -207,7 +205,7 @@ class RemoteSlot:
                     await self._remove(posixpath.join(path, name))
                 try:
                     await self._sftp.rmdir(path)
-                except SFTPFailure:  # its writer is alive and has put another file there
+                except SFTPFailure:  # its writer is alive and has added a file
                     if tries == _TRIES:
                         raise
                 else:
@@ -229,4 +227,4 @@ def contents(bundle: Bundle) -> dict[str, str]:
 
 
 def _overtaken(path: str) -> DestinationUnavailableError:
-    return DestinationUnavailableError(f"{path}: another writer took our turn; it is tried again", retry_after=1.0)
+    return DestinationUnavailableError(f"{path}: another writer took the turn; retrying", retry_after=1.0)

@@ -33,7 +33,7 @@ from app.retry_after import parse_retry_after
 
 _LEAST_WAIT_SECONDS = 30.0
 _MOST_WAIT_SECONDS = 6 * 3600.0
-# Ended by ourselves a little before the service would give up and leave the thread behind.
+# Ended shortly before the service's time limit, which would abandon the thread.
 _SHARE_OF_TIMEOUT = 0.95
 
 
@@ -41,17 +41,17 @@ class WebhookConfig(DestinationConfig):
     """`[[destination]]` with `kind = "webhook"`."""
 
     kind: Literal["webhook"] = "webhook"
-    url: str = Field(repr=False, description="Where to post; https, or http with `allow_private`.")
+    url: str = Field(repr=False, description="URL to post to: https, or http with `allow_private`.")
     secret_file: Path = Field(
-        description="File of the signing secrets, one `whsec_...` a line, mode 0600; every one of them signs."
+        description="File with the signing secrets, one `whsec_...` per line, mode 0600. Each of them signs."
     )
     seal_key_to: Path | None = Field(
         None,
-        description="File of the receiver's public key, a JWK; with it the private key is sent too, sealed to it.",
+        description="File with the receiver's public key, a JWK. If set, the private key is sent too, encrypted to it.",
     )
-    allow_private: bool = Field(False, description="Whether private, loopback and link-local addresses are posted to.")
+    allow_private: bool = Field(False, description="Allow private, loopback and link-local addresses.")
     ca_bundle: Path | None = Field(
-        None, description="PEM file of the authorities that may vouch for the receiver; else the system's usual ones."
+        None, description="PEM file of the receiver's certification authorities. Default: the system's."
     )
 
     @field_validator("url")
@@ -68,18 +68,18 @@ class WebhookConfig(DestinationConfig):
         if parts.fragment or parts.username is not None or parts.password is not None or " " in value:
             raise ValueError("must have no fragment, user, password or space")
         if parts.port == 0:
-            raise ValueError("must have a port that can be connected to")
+            raise ValueError("must have a valid port")
         return value
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
         if not self.url.startswith("https://") and (self.seal_key_to is not None or not self.allow_private):
-            raise ValueError("url must begin with https:// (http only with allow_private and without seal_key_to)")
+            raise ValueError("url must start with https:// (http only with allow_private and without seal_key_to)")
         return self
 
 
 class WebhookDestination:
-    """Posts one message for each certificate; remembers, while the process lives, what was acknowledged."""
+    """Posts one message per certificate; remembers, while the process lives, what was acknowledged."""
 
     Config = WebhookConfig
 
@@ -104,7 +104,7 @@ class WebhookDestination:
         with self._lock:
             known = self._acknowledged.get(bundle.slot)
         if known is not None and known > bundle.version:
-            return DeliveryResult("superseded", f"certificate {known.certificate_id}, which is newer, was acknowledged")
+            return DeliveryResult("superseded", f"the newer certificate {known.certificate_id} was acknowledged")
         config, now = self._config, self._clock()
         seal_to = read_public_key(config.seal_key_to, self._field("seal_key_to")) if config.seal_key_to else None
         body = payload(bundle, now=now, seal_to=seal_to)
@@ -117,22 +117,22 @@ class WebhookDestination:
         }
         poster = Poster(config.url, self._tls(), config.allow_private, self._resolver)
         answer = poster.post(body.encode(), headers, seconds=config.timeout_seconds * _SHARE_OF_TIMEOUT)
-        said = f"{poster.host} answered {answer.status}"
+        response = f"{poster.host} answered {answer.status}"
         if answer.status == 410:
             raise DestinationGoneError(
-                f"{said}, Gone: nothing more is sent to {config.name}; once the receiver wants messages again, "
+                f"{config.name} is suspended: {response} Gone; once the receiver accepts messages again, run "
                 f"`flask destinations resume {config.name}`"
             )
         if not 200 <= answer.status < 300:
-            moved = "; redirects are not followed: put the new address into url" if answer.status // 100 == 3 else ""
+            moved = "; redirects are not followed: set url to the new address" if answer.status // 100 == 3 else ""
             wait = parse_retry_after(
                 answer.retry_after, now=self._clock(), least=_LEAST_WAIT_SECONDS, most=_MOST_WAIT_SECONDS
             )
-            raise DestinationUnavailableError(f"{said} to message {identifier}{moved}", retry_after=wait)
+            raise DestinationUnavailableError(f"{response} to message {identifier}{moved}", retry_after=wait)
         with self._lock:
             held = self._acknowledged.get(bundle.slot, bundle.version)
             self._acknowledged[bundle.slot] = max(held, bundle.version)
-        return DeliveryResult("delivered", f"{said} to message {identifier}")
+        return DeliveryResult("delivered", f"{response} to message {identifier}")
 
     def check(self) -> None:
         self._secrets()
@@ -150,7 +150,7 @@ class WebhookDestination:
         except (OSError, ssl.SSLError):
             field = self._field("ca_bundle")
             raise DestinationRefusedError(
-                f"{field}: {bundle} must be a PEM file of authorities' certificates"
+                f"{field}: {bundle} must be a PEM file of certification authorities"
             ) from None
 
     def _field(self, name: str) -> str:

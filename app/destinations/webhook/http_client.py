@@ -1,8 +1,8 @@
-"""One POST to one address that was looked at first, within one time limit, and nothing else followed or trusted.
+"""One POST to one checked address, within one time limit.
 
-The standard library's client, because it does only what it is told: it is handed a connection to the very address
-that was checked, so a name that resolves to another one a moment later changes nothing, while TLS still verifies the
-name. It knows no proxies, follows no redirects and keeps no cookies.
+Uses the standard library's client, which takes a connection to the address that was checked: a name that resolves to
+another address a moment later changes nothing, and TLS still verifies the name. It uses no proxies, follows no
+redirects and keeps no cookies.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from app.destinations.base import DestinationRefusedError, DestinationUnavailableError
 
 _CONNECT_SECONDS = 10.0
-_MOST_ANSWER_BYTES = 65_536
-_MOST_REASON = 300
+_MAX_RESPONSE_BYTES = 65_536
+_MAX_REASON = 300
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 type Resolve = Callable[[str, int], list[str]]
@@ -30,7 +30,7 @@ type Resolve = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the receiver said: `retry_after` is the header of that name as it came."""
+    """The receiver's response: its status and its `Retry-After` header, unparsed."""
 
     status: int
     retry_after: str | None
@@ -40,7 +40,7 @@ def resolve(host: str, port: int) -> list[str]:
     """The addresses of a host, in the system's order of preference. Raises `OSError`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:  # so Python says that a label is empty or too long
+    except UnicodeError:  # an empty label, or one that is too long
         raise OSError("no such name") from None
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
@@ -56,13 +56,13 @@ class Poster:
 
     @property
     def host(self) -> str:
-        """For messages: the path may hold a secret."""
+        """For messages: the path may contain a secret."""
         return urlsplit(self.url).netloc
 
     def post(self, body: bytes, headers: Mapping[str, str], *, seconds: float) -> Answer:
-        """The answer's status, whatever it is.
+        """The response, whatever its status.
 
-        Raises `DestinationUnavailableError` when none came in time, `DestinationRefusedError` for a private address.
+        Raises `DestinationUnavailableError` if there is none in time, `DestinationRefusedError` for a private address.
         """
         parts, deadline = urlsplit(self.url), time.monotonic() + seconds
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -70,30 +70,30 @@ class Poster:
             with self._connected(deadline) as connection:
                 connection.request("POST", target, body, {"Host": parts.netloc, **headers})
                 response = connection.getresponse()
-                if time.monotonic() >= deadline:  # headers that were cut look like headers that have ended
+                if time.monotonic() >= deadline:  # truncated headers look like complete ones
                     raise TimeoutError
-                with suppress(OSError, http.client.HTTPException):  # only politeness: the status has said it all
-                    response.read(_MOST_ANSWER_BYTES)
+                with suppress(OSError, http.client.HTTPException):  # only to be polite: the status is all that matters
+                    response.read(_MAX_RESPONSE_BYTES)
                 return Answer(response.status, response.headers.get("Retry-After"))
         except ssl.SSLCertVerificationError as error:
             raise DestinationUnavailableError(
-                f"{self.host}: its TLS certificate is not trusted ({error.verify_message}); renew it there, or name "
-                "its authority in ca_bundle"
+                f"{self.host}: its TLS certificate is not trusted ({error.verify_message}); renew it there, or set "
+                "ca_bundle to its certification authority"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             late = time.monotonic() >= deadline
-            reason = "no whole answer in time (timeout_seconds)" if late else _reason(error)
+            reason = "no complete response in time (timeout_seconds)" if late else _reason(error)
             raise DestinationUnavailableError(f"{self.host}: {reason}") from None
 
     @contextmanager
     def _connected(self, deadline: float) -> Iterator[http.client.HTTPConnection]:
-        """A connection that is cut at the deadline: a receiver that sends a byte now and then gains nothing."""
+        """A connection that is closed at the deadline, also if the receiver sends a byte now and then."""
         parts = urlsplit(self.url)
         host = parts.hostname or ""
         connected = self._connect(host, parts.port or (443 if parts.scheme == "https" else 80), deadline)
         if parts.scheme == "https":
             connected = self.tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
-        # The plain socket's method: the TLS one would pull the connection from under the thread that reads from it.
+        # With the plain socket's method: the TLS one is not safe while another thread reads.
         left = max(0.0, deadline - time.monotonic())
         timer = threading.Timer(left, lambda: _shut_down(connected))
         timer.daemon = True
@@ -113,8 +113,8 @@ class Poster:
         allowed = [address for address in addresses if self.allow_private or is_public(address)]
         if not allowed:
             raise DestinationRefusedError(
-                f"{self.host} is at a private, loopback or link-local address ({', '.join(addresses)}); if that is "
-                "where the receiver is, set allow_private = true"
+                f"{self.host} is at a private, loopback or link-local address ({', '.join(addresses)}); if the "
+                "receiver is there, set allow_private = true"
             )
         failure: OSError | None = None
         for address in allowed:
@@ -136,12 +136,12 @@ def _shut_down(connected: socket.socket) -> None:
 
 def _reason(error: Exception) -> str:
     said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    # It may hold what the receiver has sent: no control characters, which a terminal obeys and a database refuses.
-    return "".join(letter if letter.isprintable() else "?" for letter in said)[:_MOST_REASON]
+    # It may contain what the receiver sent: no control characters, which terminals interpret and PostgreSQL rejects.
+    return "".join(letter if letter.isprintable() else "?" for letter in said)[:_MAX_REASON]
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is on the public internet, also when it only carries an IPv4 address inside."""
+    """Whether an address is public, also if it embeds an IPv4 address."""
     ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)

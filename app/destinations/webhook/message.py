@@ -1,7 +1,7 @@
-"""What a receiver is told of a certificate, and how it knows that we said so (Standard Webhooks).
+"""The message to a receiver and its signature (Standard Webhooks).
 
-The private key is in it only when the receiver's public key is known, and then as a JWE (RFC 7516) that only the
-receiver opens: not its load balancers, log files or queues.
+It contains the private key only if the receiver's public key is configured, and then as a JWE (RFC 7516) that only the
+receiver can decrypt: not its load balancers, log files or queues.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from joserfc.jwk import ECKey, OKPKey
 from standardwebhooks import Webhook
 
 from app.destinations.base import Bundle, DestinationRefusedError, Version
-from app.destinations.private_files import read_private_file
+from app.destinations.credentials import read_credential
 
 EVENT = "certificate.delivered"
 JWE_ALGORITHMS = ("ECDH-ES+A256KW", "A256GCM")
@@ -33,25 +33,25 @@ type PublicKey = ECKey | OKPKey
 
 
 def message_id(destination: str, bundle: Bundle) -> str:
-    """The same for every attempt to tell this destination of this certificate; another for any other."""
+    """The same for every attempt to deliver this certificate to this destination; unique otherwise."""
     about = "\n".join((destination, bundle.slot, str(bundle.version.certificate_id), bundle.fingerprint))
     return f"msg_{hashlib.sha256(about.encode()).hexdigest()[:32]}"
 
 
 def version_text(version: Version) -> str:
-    """Later certificates of a lineage have greater ones, compared as text in any language."""
+    """Greater for later certificates of a lineage, compared as text in any language."""
     return f"{version.not_before.astimezone(UTC):%Y%m%dT%H%M%SZ}-{version.certificate_id:019}"
 
 
 def payload(bundle: Bundle, *, now: datetime, seal_to: PublicKey | None) -> str:
-    """The body. Never holds the private key in clear."""
+    """The body. Never contains the private key in clear."""
     leaf = x509.load_pem_x509_certificate(bundle.leaf_pem.encode())
     common_names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     data: dict[str, Any] = {
         "certificate_id": bundle.version.certificate_id,
         "lineage": bundle.slot,
         "version": version_text(bundle.version),
-        # Newer authorities leave the common name out.
+        # Some profiles have no common name.
         "common_name": str(common_names[0].value) if common_names else bundle.names[0],
         "names": list(bundle.names),
         "fingerprint": bundle.fingerprint,
@@ -80,12 +80,12 @@ def signature_headers(secrets: Sequence[str], identifier: str, body: str, *, now
 
 
 def read_secrets(path: Path, field: str) -> list[str]:
-    """The signing secrets in a file, one a line. Raises `DestinationRefusedError` that repeats none of them."""
-    lines = [line.strip() for line in read_private_file(path, field).splitlines()]
+    """The signing secrets in a file, one per line. Raises `DestinationRefusedError`, which repeats none of them."""
+    lines = [line.strip() for line in read_credential(path, field).splitlines()]
     secrets = [line for line in lines if line and not line.startswith("#")]
     if not secrets or not all(map(_is_secret, secrets)):
         raise DestinationRefusedError(
-            f"{field}: {path} must hold one secret a line, `whsec_` and 24 to 64 random bytes in base64; make one with "
+            f"{field}: {path} must have one secret per line, `whsec_` and 24 to 64 bytes in base64; create one with "
             '`echo "whsec_$(openssl rand -base64 32)"`'
         )
     return secrets
@@ -114,7 +114,7 @@ def read_public_key(path: Path, field: str) -> PublicKey:
         key = None
     if key is None:
         raise DestinationRefusedError(
-            f"{field}: {path} must be one public JWK of the curve X25519 or P-256, without its private part `d`"
+            f"{field}: {path} must be a public JWK of the curve X25519 or P-256, without the private part `d`"
         )
     return key
 

@@ -74,12 +74,12 @@ class EndpointDocument(BaseModel):
     """Check of an endpoint that should serve the certificate."""
 
     endpoint: str
-    state: Literal["delivered", "served", "stale", "unreachable"] = Field(
-        description="`delivered`: not verified yet; `stale`: another certificate is served."
+    state: Literal["unverified", "served", "stale", "unreachable"] = Field(
+        description="`unverified`: not verified yet; `stale`: another certificate is served."
     )
     since: datetime
     detail: str | None = Field(description="Result of the last check.")
-    seen_fingerprint: str | None = Field(description="SHA-256 fingerprint of the certificate served at the last check.")
+    served_fingerprint: str | None = Field(description="SHA-256 fingerprint of the leaf served at the last check.")
     last_checked_at: datetime | None
 
 

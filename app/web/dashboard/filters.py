@@ -15,7 +15,7 @@ from app.web.dashboard.search import MOST
 
 _GOOD = {"ok", "issued", "fetched", "delivered", "served", "done", "queued", "succeeded"}
 _BAD = {"failed", "failing", "suspended", "dead", "rejected", "stale", "unreachable", "refunded", "critical"}
-_BUSY = {"pending", "running", "ready", "requesting", "purchased", "purchasing", "accepted",
+_BUSY = {"pending", "unverified", "running", "ready", "requesting", "purchased", "purchasing", "accepted",
          "new", "submitting", "renewing", "warning"}  # fmt: skip
 _SIGNS = {"good": "✓", "bad": "✕", "busy": "◷", "quiet": "-"}
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))

@@ -157,7 +157,7 @@ def test_a_failed_notification_is_retried(
     evaluate(notifying)
     (job,) = jobs(notifying, "send_notification")
     assert (job.state, job.attempts) == ("ready", 1)
-    assert "notification address 1 (json) did not take the message" in str(job.last_error)
+    assert "notification address 1 (json) did not accept the message" in str(job.last_error)
     receiver.status = 200
     make_due(notifying, "send_notification")
     drain(notifying)
@@ -181,7 +181,7 @@ def test_an_address_that_apprise_does_not_know_is_a_dead_job_without_its_secret(
     evaluate(unknown)
     (job,) = jobs(unknown, "send_notification")
     assert job.state == "dead"
-    assert "1 (pigeon) is none that Apprise knows" in str(job.last_error)
+    assert "1 (pigeon) is not supported by Apprise" in str(job.last_error)
     assert "very-secret" not in str(vars(job))
 
 

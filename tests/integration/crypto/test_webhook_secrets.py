@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.event import listen, remove
 
 from app import create_app
-from app.crypto.webhook_secrets import RETRY_WINDOW_SECONDS, SPREAD_SECONDS, WebhookSecrets, digest_of
+from app.crypto.webhook_secrets import PROPAGATION_SECONDS, RETRY_WINDOW_SECONDS, WebhookSecrets, digest_of
 from app.db.clock import db_now, read_now
 from app.db.models import Base, Certificate, Domain, Job, Quota, WebhookSecret
 from app.events.ingestion import EventIngestion, IncomingEvent
@@ -38,7 +38,7 @@ def _no_webhooks(simulator: Simulator) -> None:
 def register(services: Services) -> None:
     with services.database.write() as session:
         services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
-        session.execute(update(WebhookSecret).values(created_at=db_now(-SPREAD_SECONDS)))
+        session.execute(update(WebhookSecret).values(created_at=db_now(-PROPAGATION_SECONDS)))
     make_due(services)
     drain(services)
 
@@ -173,9 +173,9 @@ def test_the_database_does_not_hold_a_secret_in_clear(services: Services) -> Non
 
 def test_the_command_rotates_and_tells_until_when(app: Flask, services: Services, simulator: Simulator) -> None:
     register(services)
-    assert "no worker has done it yet" in run(app, "webhooks", "rotate", "--wait", "0", status=1)
+    assert "the new URL is not registered yet" in run(app, "webhooks", "rotate", "--wait", "0", status=1)
     register(services)
-    assert [line.split()[2] for line in run(app, "webhooks", "list").splitlines()[1:]] == ["ours"]
+    assert [line.split()[2] for line in run(app, "webhooks", "list").splitlines()[1:]] == ["certcourier"]
     (hook,) = simulator.api("GET", "/webhooks")
     assert services.webhook_secrets.current() in hook["url"]
     assert "webhook_secret.rotated" in run(app, "audit", "export")

@@ -111,12 +111,12 @@ def test_a_renewal_that_nginx_has_not_loaded_is_stale_after_the_grace_and_served
 ) -> None:
     new = renew(client, proved, simulator, domain, first)
     look_now(proved)
-    assert state(client, new) == "delivered"
+    assert state(client, new) == "unverified"
     end_grace(proved)
     look_now(proved)
     (endpoint,) = endpoints(client, new)
     assert endpoint["state"] == "stale"
-    assert f"our older certificate {first}, serial" in endpoint["detail"]
+    assert f"the older certificate {first}, serial" in endpoint["detail"]
     assert "valid until" in endpoint["detail"]
     nginx.reload(leaf(proved, new))
     look_now(proved)
@@ -154,7 +154,7 @@ def test_a_server_that_stops_serving_it_is_given_the_same_grace(
     look_now(elsewhere)
     (endpoint,) = endpoints(client, first)
     assert endpoint["state"] == "stale"
-    assert "a certificate that is not from here" in endpoint["detail"]
+    assert "a certificate that Certcourier did not install" in endpoint["detail"]
 
 
 def test_an_endpoint_that_does_not_answer_is_unreachable(client: FlaskClient, services: Services, first: int) -> None:
@@ -201,11 +201,11 @@ def test_endpoints_that_are_not_named_any_more_are_forgotten(
 def test_while_all_places_are_taken_a_look_is_put_off(proved: Services, first: int) -> None:  # noqa: ARG001
     run_periodic(proved)
     narrow = replace(proved, probes=Probes(1))
-    with narrow.probes.place() as free:
+    with narrow.probes.slot() as free:
         assert free
         look_now(narrow)
     (job,) = [job for job in jobs(proved, "check_endpoint") if job.args]
-    assert (job.state, job.last_error) == ("ready", "other endpoints are being looked at")
+    assert (job.state, job.last_error) == ("ready", "waits for checks of other endpoints")
     with proved.database.read() as session:
         assert session.scalar(select(EndpointCheck.last_checked_at)) is None
 
@@ -219,10 +219,10 @@ def test_one_address_of_several_that_did_not_reload_is_enough(proved: Services, 
     with proved.database.read() as session:
         row = session.scalars(select(EndpointCheck)).one()
         verdicts = [
-            endpoint_checks._judge(session, row, seen) for seen in ([good], [good, silent], [good, silent, bad])
+            endpoint_checks._evaluate(session, row, seen) for seen in ([good], [good, silent], [good, silent, bad])
         ]
     assert [verdict.state for verdict in verdicts] == ["served", "unreachable", "stale"]
-    assert verdicts[2].detail.startswith("10.0.0.2:443 serves a certificate that is not from here")
+    assert verdicts[2].detail.startswith("10.0.0.2:443 serves a certificate that Certcourier did not install")
 
 
 def test_a_successor_that_is_served_early_is_not_stale(
@@ -233,7 +233,7 @@ def test_a_successor_that_is_served_early_is_not_stale(
     with proved.database.read() as session:
         row = session.scalars(select(EndpointCheck)).one()
         assert row.certificate_id == first
-        verdict = endpoint_checks._judge(session, row, [ProbeResult("10.0.0.1:443", leaf(proved, new))])
+        verdict = endpoint_checks._evaluate(session, row, [ProbeResult("10.0.0.1:443", leaf(proved, new))])
     assert (verdict.state, verdict.detail) == ("served", f"10.0.0.1:443 serves its successor, certificate {new}")
 
 

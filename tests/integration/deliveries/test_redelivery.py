@@ -71,7 +71,7 @@ def test_an_interrupted_run_is_gone_on_with(app: Flask, added: Services) -> None
     steps = redeliver(
         added.database, added.queue, added.destinations, RedeliveryRequest("mail"), actor="operator:tests"
     )
-    assert next(steps).owed == BATCH
+    assert next(steps).queued == BATCH
     assert len(states(added)) == BATCH
     assert "150 deliveries queued for mail" in run(app, "certificates", "redeliver", "--destination", "mail", "--all")
     assert count(added, "ready") == 250
@@ -124,11 +124,11 @@ def test_an_older_certificate_is_refused_by_name(app: Flask, added: Services) ->
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--destination", "nowhere", "--all"], 1, "no destination is named 'nowhere'"),
+        (["--destination", "nowhere", "--all"], 1, "unknown destination 'nowhere'"),
         (["--destination", "mail"], 2, "give exactly one of"),
         (["--destination", "mail", "--all", "7"], 2, "give exactly one of"),
-        (["--destination", "mail", "7"], 1, "no certificate with the ID 7 is installed"),
-        (["--destination", "mail", "--lineage", "x"], 1, "no lineage is named 'x'"),
+        (["--destination", "mail", "7"], 1, "certificate 7 is unknown or not fetched"),
+        (["--destination", "mail", "--lineage", "x"], 1, "unknown lineage 'x'"),
     ],
 )
 def test_a_wish_that_cannot_be_met_is_named(

@@ -63,7 +63,7 @@ def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
     second = deliver_renewal(client, services, simulator, domain, first)
     state, detail = delivery_states(client, second)["hook"]
     assert state == "failed"
-    assert detail.startswith("hook is disabled since 20")
+    assert detail.startswith("hook is suspended since 20")
     assert len(far.messages()) == 1
     (row,) = [row for row in json.loads(run(app, "destinations", "list", "--json")) if row["suspended_at"]]
     assert (row["name"], row["kind"]) == ("hook", "webhook")

@@ -232,7 +232,7 @@ def test_the_documented_policy_is_enough_and_less_is_refused_with_the_action(
                 assert aws.open().deliver(bundle(2)).outcome == "delivered"
                 continue
             action = "acm:ListCertificates" if aws.kind == "aws-acm" else "secretsmanager:DescribeSecret"
-            expected = f"allow the action {action}" if name == "nobody" else "does not accept the credentials"
+            expected = f"allow the action {action}" if name == "nobody" else "rejected the credentials"
             with pytest.raises(DestinationRefusedError, match=expected) as caught:
                 aws.open().deliver(bundle(3))
             assert key["SecretAccessKey"] not in str(caught.value)
@@ -288,7 +288,7 @@ def test_an_older_one_imported_over_a_newer_one_says_so(acm: Aws, proxy: FaultPr
     destination = acm.open(endpoint_url=proxy.url)
     held = acm.arns()[0]
     proxy.before_call("Import", lambda: acm.open().deliver(bundle(3)))
-    with pytest.raises(DestinationRefusedError, match="deliver the newer one again"):
+    with pytest.raises(DestinationRefusedError, match="redeliver the newer one"):
         destination.deliver(bundle(2))
     assert acm.open().deliver(bundle(3)).outcome == "delivered"
     assert same(acm.held(), bundle(3))
@@ -332,7 +332,7 @@ def test_a_newer_secret_made_between_looking_and_making_stays(secrets: Aws, prox
 
 def test_a_secret_of_somebody_else_is_left_alone(secrets: Aws) -> None:
     secrets.client("secretsmanager").create_secret(Name=f"certcourier/{SLOT}", SecretString="theirs")
-    with pytest.raises(DestinationRefusedError, match="not Certcourier's"):
+    with pytest.raises(DestinationRefusedError, match="not managed by Certcourier"):
         secrets.open().deliver(bundle(1))
     found = secrets.client("secretsmanager").get_secret_value(SecretId=f"certcourier/{SLOT}")
     assert found["SecretString"] == "theirs"

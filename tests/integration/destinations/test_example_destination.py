@@ -82,4 +82,4 @@ def test_what_is_wrong_in_its_configuration_is_named(site: Path, tmp_path: Path)
     said = run(site, program, file)
     assert said.startswith("DestinationRefusedError")
     assert "folder: is missing" in said
-    assert "folders: is no field here; is it 'folder'?" in said
+    assert "folders: unknown field; did you mean 'folder'?" in said

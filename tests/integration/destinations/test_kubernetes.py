@@ -185,7 +185,7 @@ def test_killed_between_any_two_calls_it_is_delivered_again(
 def test_a_server_that_is_down_is_tried_again(kubernetes: Kubernetes, proxy: FaultProxy) -> None:
     destination = kubernetes.open(kubeconfig=kubernetes.login("through", server=proxy.url))
     proxy.close()
-    with pytest.raises(DestinationUnavailableError, match="check that it runs"):
+    with pytest.raises(DestinationUnavailableError, match="check that it is running"):
         destination.deliver(bundle(1))
     proxy.open()
     assert destination.deliver(bundle(1)).outcome == "delivered"
@@ -214,7 +214,7 @@ def test_a_server_in_trouble_is_tried_again_when_it_says(
 
 
 def test_a_wrong_token_is_refused_and_not_shown(kubernetes: Kubernetes) -> None:
-    with pytest.raises(DestinationRefusedError, match="does not accept the login; renew it") as caught:
+    with pytest.raises(DestinationRefusedError, match="rejected the credentials; renew them") as caught:
         kubernetes.open(kubeconfig=kubernetes.login(token="wrong-token")).deliver(bundle(1))
     assert "wrong-token" not in str(caught.value)
 
@@ -235,7 +235,7 @@ def test_a_permission_that_is_missing_is_named(admin: Path, tmp_path: Path) -> N
 
 
 def test_a_namespace_that_is_missing_is_named(kubernetes: Kubernetes, admin: Path) -> None:
-    with pytest.raises(DestinationRefusedError, match="there is no namespace nowhere; create it"):
+    with pytest.raises(DestinationRefusedError, match="namespace nowhere does not exist; create it"):
         kubernetes.open(kubeconfig=str(admin), namespace="nowhere").deliver(bundle(1))
 
 
@@ -246,7 +246,7 @@ def test_a_secret_that_is_not_ours_is_left_alone(kubernetes: Kubernetes, metadat
     theirs = {"tls.crt": "dGhlaXJz", "tls.key": "dGhlaXJz"}
     secret = {"metadata": {"name": SLOT} | metadata, "type": "kubernetes.io/tls", "data": theirs}
     kubernetes.namespace.core.create_namespaced_secret(kubernetes.namespace.name, secret)
-    with pytest.raises(DestinationRefusedError, match="not Certcourier's for"):
+    with pytest.raises(DestinationRefusedError, match="not managed by Certcourier for"):
         kubernetes.open().deliver(bundle(1))
     assert kubernetes.namespace.read(SLOT)["data"] == theirs
 
@@ -276,7 +276,7 @@ def test_in_a_pod_the_tokens_file_is_used_and_read_again(tmp_path: Path, monkeyp
         monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
         monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(authority))
         destination = pod.open(kubeconfig=None)
-        with pytest.raises(DestinationRefusedError, match="does not accept the login"):
+        with pytest.raises(DestinationRefusedError, match="rejected the credentials"):
             destination.deliver(bundle(1))
         token.write_text(pod.namespace.token())
         assert destination.deliver(bundle(1)).outcome == "delivered"
@@ -288,7 +288,7 @@ def test_a_server_whose_certificate_is_not_trusted_is_refused(tmp_path: Path) ->
     with tls_cluster(tmp_path) as (admin, port, _):
         stranger = with_token(admin, tmp_path / "stranger", "any", server=f"https://localhost:{port}")
         file = write_destination(tmp_path, kind="kubernetes", kubeconfig=str(stranger), namespace="some")
-        with pytest.raises(DestinationRefusedError, match="is not trusted; check the kubeconfig's authority"):
+        with pytest.raises(DestinationRefusedError, match="is not trusted; check the kubeconfig's certification"):
             open_destination(file).deliver(bundle(1))
 
 

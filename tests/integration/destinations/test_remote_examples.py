@@ -105,5 +105,5 @@ def test_the_ssh_example_delivers(tmp_path: Path) -> None:
         there = machine.config(command=["echo", *given["command"]])
         destination = SshDestination(SshConfig.model_validate(given | there))
         result = destination.deliver(bundle(1))
-        assert result.detail.endswith("command done: sudo systemctl reload nginx")
+        assert result.detail.endswith("command succeeded: sudo systemctl reload nginx")
         assert pem_files(machine.home / "certificates" / "www.example.com") == expected_pem_files(1)

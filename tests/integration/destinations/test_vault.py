@@ -188,7 +188,7 @@ def test_killed_between_any_two_calls_it_is_delivered_again(vault: Vault, proxy:
 def test_a_server_that_is_down_is_tried_again(vault: Vault, proxy: FaultProxy) -> None:
     destination = vault.open(address=proxy.url)
     proxy.close()
-    with pytest.raises(DestinationUnavailableError, match="check that it runs"):
+    with pytest.raises(DestinationUnavailableError, match="check that it is running"):
         destination.deliver(bundle(1))
     proxy.open()
     assert destination.deliver(bundle(1)).outcome == "delivered"
@@ -322,5 +322,5 @@ def test_a_secret_file_that_others_can_read_is_refused_by_the_check(vault: Vault
 
 @pytest.mark.parametrize("fields", [{"role_id": "x"}, {"secret_id_file": "x"}, {"role_id": "x", "token_file": "y"}])
 def test_half_a_login_is_refused(vault: Vault, fields: dict[str, str]) -> None:
-    with pytest.raises(DestinationRefusedError, match="give token_file, or role_id and secret_id_file"):
+    with pytest.raises(DestinationRefusedError, match="set token_file, or role_id and secret_id_file"):
         vault.open(**fields)

@@ -17,7 +17,7 @@ from aiosmtpd.handlers import Sink
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from app.endpoints.probe import ProbeResult, Probes, look
+from app.endpoints.probe import ProbeResult, Probes, probe
 from app.endpoints.registry import Endpoint
 from tests.support.databases import new_postgres_server
 from tests.support.dovecot import Dovecot
@@ -33,7 +33,7 @@ def endpoint(port: int, **more: object) -> Endpoint:
 
 
 def seen(endpoint: Endpoint, common_name: str = "mail.example.com") -> ProbeResult:
-    (result,) = look(endpoint, common_name)
+    (result,) = probe(endpoint, common_name)
     return result
 
 
@@ -84,27 +84,27 @@ def test_a_mail_server_is_asked_by_starttls_for_the_name(tmp_path: Path) -> None
     context.sni_callback = note
     with smtp(context) as port:
         found = seen(endpoint(port, starttls="smtp"))
-    assert (found.leaf, found.problem) == (LEAF, None)
+    assert (found.leaf, found.error) == (LEAF, None)
     assert asked == ["mail.example.com"]
 
 
 def test_a_mail_server_without_starttls_says_so() -> None:
     with smtp(None) as port:
-        assert seen(endpoint(port, starttls="smtp")).problem == "the server does not offer STARTTLS"
+        assert seen(endpoint(port, starttls="smtp")).error == "the server does not offer STARTTLS"
 
 
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
 def test_dovecot_is_asked_by_starttls(protocol: str) -> None:
     with Dovecot(ISSUED) as dovecot:
         found = seen(endpoint(dovecot.ports[protocol], starttls=protocol))
-    assert (found.leaf, found.problem) == (LEAF, None)
+    assert (found.leaf, found.error) == (LEAF, None)
 
 
 def test_postgresql_is_asked_by_its_own_protocol() -> None:
     server = new_postgres_server()
     try:
         port = int(server.url.rpartition(":")[2].partition("/")[0])
-        assert seen(endpoint(port, starttls="postgresql")).problem == "the server does no TLS (ssl = off)"
+        assert seen(endpoint(port, starttls="postgresql")).error == "the server does not support TLS (ssl = off)"
         server.stop()
         data = server._folder / "data"
         (data / "server.crt").write_text(ISSUED.leaf)
@@ -123,24 +123,24 @@ def test_postgresql_is_asked_by_its_own_protocol() -> None:
 @pytest.mark.parametrize(
     ("protocol", "answers", "problem"),
     [
-        ("smtp", [b"554 go away\r\n"], "the server said '554 go away'"),
-        ("smtp", [b"220-a\r\n220 b\r\n", b"502 no\r\n"], "the server said '502 no'"),
+        ("smtp", [b"554 go away\r\n"], "the server responded '554 go away'"),
+        ("smtp", [b"220-a\r\n220 b\r\n", b"502 no\r\n"], "the server responded '502 no'"),
         (
             "smtp",
             [b"220 a\r\n", b"250-a\r\n250 STARTTLS\r\n", b"454 not now\r\n"],
-            "the server said '454 not now'",
+            "the server responded '454 not now'",
         ),
-        ("imap", [b"* BYE overloaded\r\n"], "the server said '* BYE overloaded'"),
-        ("imap", [b"* OK\r\n", b"* NOTE\r\nc1 BAD unknown\r\n"], "the server said 'c1 BAD unknown'"),
-        ("pop3", [b"+OK\r\n", b"-ERR unknown\r\n"], "the server said '-ERR unknown'"),
+        ("imap", [b"* BYE overloaded\r\n"], "the server responded '* BYE overloaded'"),
+        ("imap", [b"* OK\r\n", b"* NOTE\r\nc1 BAD unknown\r\n"], "the server responded 'c1 BAD unknown'"),
+        ("pop3", [b"+OK\r\n", b"-ERR unknown\r\n"], "the server responded '-ERR unknown'"),
         ("postgresql", [b"", b"H"], "it is not PostgreSQL"),
-        ("smtp", [b"x" * 5000], "the server sent a line without end"),
+        ("smtp", [b"x" * 5000], "the server sent a line that is too long"),
         (None, [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], "no TLS: wrong version number"),
     ],
 )
 def test_a_server_that_begins_no_tls_is_quoted(protocol: str | None, answers: list[bytes], problem: str) -> None:
     with saying(*answers) as port:
-        assert seen(endpoint(port, starttls=protocol)).problem == problem
+        assert seen(endpoint(port, starttls=protocol)).error == problem
 
 
 def test_a_server_that_is_silent_is_left_after_the_time_limit() -> None:
@@ -148,7 +148,7 @@ def test_a_server_that_is_silent_is_left_after_the_time_limit() -> None:
         port = silent.getsockname()[1]
         for protocol in (None, "smtp"):
             found = seen(endpoint(port, starttls=protocol, timeout_seconds=0.2))
-            assert found.problem == "no answer within 0.2 seconds (timeout_seconds)"
+            assert found.error == "no answer within 0.2 seconds (timeout_seconds)"
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_left_too() -> None:
@@ -166,13 +166,13 @@ def test_a_server_that_sends_a_byte_now_and_then_is_left_too() -> None:
         found = seen(endpoint(listening.getsockname()[1], starttls="smtp", timeout_seconds=0.3))
         enough.set()
         thread.join()
-    assert found.problem == "no answer within 0.3 seconds (timeout_seconds)"
+    assert found.error == "no answer within 0.3 seconds (timeout_seconds)"
 
 
 def test_a_host_that_has_no_address_is_named() -> None:
-    (found,) = look(Endpoint(name="web", address="{host}:443"), "nowhere.invalid")
+    (found,) = probe(Endpoint(name="web", address="{host}:443"), "nowhere.invalid")
     assert found.address == "nowhere.invalid:443"
-    assert str(found.problem).startswith("nowhere.invalid has no address")
+    assert str(found.error).startswith("nowhere.invalid has no address")
 
 
 def test_many_are_looked_at_in_their_order(tmp_path: Path) -> None:
@@ -188,5 +188,5 @@ def test_many_are_looked_at_in_their_order(tmp_path: Path) -> None:
     context.sni_callback = choose
     names = ["mail.example.com", "other.example.com"] * 4
     with smtp(context) as port:
-        found = Probes().look(endpoint(port, starttls="smtp"), names)
+        found = Probes().probe(endpoint(port, starttls="smtp"), names)
     assert [results[0].leaf == LEAF for results in found] == [True, False] * 4

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from app.crypto.webhook_secrets import SPREAD_SECONDS, WebhookSecrets
+from app.crypto.webhook_secrets import PROPAGATION_SECONDS, WebhookSecrets
 from app.db.clock import db_now
 from app.db.models import WebhookSecret
 from app.jobs.kinds import JobKind
@@ -63,7 +63,7 @@ def test_a_changed_secret_replaces_ours_and_leaves_others_alone(services: Servic
     register_webhook(changed)
     assert urls(simulator) == [OTHER, old], "every process has to hear of it first"
     with services.database.write() as session:
-        session.execute(update(WebhookSecret).values(created_at=db_now(-SPREAD_SECONDS)))
+        session.execute(update(WebhookSecret).values(created_at=db_now(-PROPAGATION_SECONDS)))
     make_due(services)
     register_webhook(changed)
     assert urls(simulator) == [OTHER, changed.webhook_url]

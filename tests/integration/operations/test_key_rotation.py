@@ -18,7 +18,7 @@ from sqlalchemy import delete, select, update
 from app import create_app
 from app.crypto.encryption import DecryptionError, Encryptor, KeyNotHeldError, key_id_of
 from app.crypto.keyring import KeyFile, encryption_key_id
-from app.crypto.webhook_secrets import SPREAD_SECONDS
+from app.crypto.webhook_secrets import PROPAGATION_SECONDS
 from app.db.clock import db_now
 from app.db.models import Certificate, WebhookSecret
 from app.db.models import Worker as WorkerRow
@@ -353,7 +353,7 @@ def test_a_webhook_secret_lost_with_the_key_is_replaced(services: Services, simu
         services.queue.enqueue(session, JobKind.REGISTER_WEBHOOK)
     drain(services)
     with services.database.write() as session:  # every process has heard of the new one
-        session.execute(update(WebhookSecret).values(created_at=db_now(-SPREAD_SECONDS)))
+        session.execute(update(WebhookSecret).values(created_at=db_now(-PROPAGATION_SECONDS)))
     make_due(services)
     drain(services)
     (hook,) = simulator.api("GET", "/webhooks")

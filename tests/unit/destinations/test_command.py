@@ -45,7 +45,7 @@ def test_no_shell_takes_part() -> None:
     ("program", "message"),
     [
         ("import sys; print('no such vhost'); sys.exit(3)", "exited with 3 after .*: no such vhost"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was terminated by SIGSEGV"),
     ],
 )
 def test_another_exit_is_a_failure_that_can_be_tried_again(program: str, message: str) -> None:

@@ -33,14 +33,14 @@ def test_several_of_a_kind_are_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "names no destination"),
+        ("", "no destination is configured"),
         ("= 1", "Invalid"),
         ("[other]", "unknown other"),
         ('[[destination]]\nkind = "carrier-pigeon"', "destination 1: kind must be one of files"),
         ('[[destination]]\nkind = "files"', "path: is missing"),
         (
             '[[destination]]\nkind = "files"\npath = "x"\nkeep_version = 2',
-            "keep_version: is no field .* 'keep_versions'",
+            "keep_version: unknown field; did you mean 'keep_versions'",
         ),
         ('[[destination]]\nkind = "files"\npath = "x"\nkeep_versions = -1', "keep_versions"),
         ('[[destination]]\nkind = "files"\npath = "x"\nname = "A b"', "name"),
@@ -57,14 +57,17 @@ def test_several_of_a_kind_are_allowed(tmp_path: Path) -> None:
             "destinations 'a' and 'b' have the same path",
         ),
         ('[[destination]]\nkind = "files"\npath = "x"\nafter = "web"', "after: no destination is named 'web'"),
-        ('[[destination]]\nkind = "files"\npath = "x"\nafter = "files"', "these wait for each other: files"),
+        (
+            '[[destination]]\nkind = "files"\npath = "x"\nafter = "files"',
+            "these destinations depend on each other: files",
+        ),
         (
             (
                 '[[destination]]\nkind = "files"\nname = "a"\npath = "x"\nafter = "b"\n'
                 '[[destination]]\nkind = "files"\nname = "b"\npath = "y"\nafter = ["a"]\n'
                 '[[destination]]\nkind = "files"\nname = "c"\npath = "z"'
             ),
-            "these wait for each other: a, b",
+            "these destinations depend on each other: a, b",
         ),
     ],
 )

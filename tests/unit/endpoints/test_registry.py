@@ -51,7 +51,7 @@ def test_where_to_connect_and_what_to_ask_for(
 ) -> None:
     endpoint = Endpoint(name="web", address=address, sni=sni)
     assert endpoint.host_and_port("www.example.com") == place
-    assert endpoint.name_to_ask_for("www.example.com") == asked
+    assert endpoint.server_name("www.example.com") == asked
 
 
 def test_a_wildcard_is_asked_for_by_a_name_below_it() -> None:
@@ -62,6 +62,6 @@ def test_a_wildcard_is_asked_for_by_a_name_below_it() -> None:
 
 def test_lineages_and_domains_choose_what_is_watched() -> None:
     endpoint = Endpoint(name="web", address="a:1", domains=("*.example.com",), lineages=("www.example.com",))
-    assert endpoint.watches("www.example.com", ["www.example.com"])
-    assert not endpoint.watches("shop.example.com", ["shop.example.com"])
-    assert not endpoint.watches("www.example.com", ["example.com"])
+    assert endpoint.serves("www.example.com", ["www.example.com"])
+    assert not endpoint.serves("shop.example.com", ["shop.example.com"])
+    assert not endpoint.serves("www.example.com", ["example.com"])

@@ -207,7 +207,7 @@ def test_a_sealed_key_is_opened_by_its_receiver_alone(
 def test_a_key_that_cannot_be_sealed_to_is_refused(config: dict[str, Any], tmp_path: Path, text: str) -> None:
     file = tmp_path / "receiver.jwk"
     file.write_text(text)
-    with pytest.raises(DestinationRefusedError, match=r"hook: seal_key_to: .* must be one public JWK"):
+    with pytest.raises(DestinationRefusedError, match=r"hook: seal_key_to: .* must be a public JWK"):
         hook(config, seal_key_to=file).check()
     with pytest.raises(DestinationRefusedError, match=r"seal_key_to: .*No such file"):
         hook(config, seal_key_to=tmp_path / "missing").check()
@@ -254,7 +254,7 @@ def test_a_receiver_that_does_not_come_to_an_end_is_given_up(
     config: dict[str, Any], far: Inbox, answer: dict[str, Any]
 ) -> None:
     far.process.will_answer(answer)
-    with pytest.raises(DestinationUnavailableError, match="no whole answer in time"):
+    with pytest.raises(DestinationUnavailableError, match="no complete response in time"):
         hook(config, timeout_seconds=1).deliver(issued_bundle(1))
 
 
@@ -371,7 +371,7 @@ def test_public_addresses_are_known(address: str) -> None:
 def test_a_secret_that_is_none_is_refused_and_not_shown(config: dict[str, Any], secret: str) -> None:
     write_secret(config["secret_file"], secret)
     with pytest.raises(
-        DestinationRefusedError, match=r"hook: secret_file: .* (must hold one secret a line|is empty)"
+        DestinationRefusedError, match=r"hook: secret_file: .* (must have one secret per line|is empty)"
     ) as refused:
         hook(config).check()
     assert all(len(word) < 8 or word not in str(refused.value) for word in secret.split())
@@ -408,7 +408,7 @@ def test_a_url_that_is_none_is_refused(config: dict[str, Any], url: str) -> None
 def test_http_is_for_private_receivers_and_never_carries_a_key(config: dict[str, Any], tmp_path: Path) -> None:
     hook(config, url="http://localhost/")
     for more in ({"allow_private": False}, {"seal_key_to": tmp_path / "receiver.jwk"}):
-        with pytest.raises(ValidationError, match="must begin with https"):
+        with pytest.raises(ValidationError, match="must start with https"):
             hook(config, url="http://localhost/", **more)
 
 

@@ -97,14 +97,17 @@ def test_a_pair_read_through_current_always_matches(files: FilesDestination, roo
 
     def poll() -> None:
         while not stop.is_set():
-            folder = os.open(link, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                folder = os.open(link, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue  # the version was dropped between the link's resolution and the opening
             try:
                 pair = []
                 for name in ("cert.pem", "privkey.pem"):
                     with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=folder)) as file:
                         pair.append(file.read().split()[1])
             except FileNotFoundError:
-                continue  # a version dropped while it was read; a server opens both files at once after a flip
+                continue  # the version was dropped while it was read; a server opens both files right after the switch
             finally:
                 os.close(folder)
             if pair[0] != pair[1]:

@@ -240,15 +240,15 @@ def test_who_may_not_give_files_away_is_told_at_the_start_and_at_a_delivery(layo
     check, delivery, left = run.stdout.splitlines()
     assert check.startswith("DestinationRefusedError destination files: owner, group: this process may not")
     assert delivery.startswith("DestinationUnavailableError")
-    assert ("run it as root" in delivery) or layout == "pkcs12"  # which cannot read its password either
+    assert ("run the worker as root" in delivery) or layout == "pkcs12"  # which cannot read its password either
     assert left == "['.lock']"
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"owner": "nobody-of-that-name"}, "knows no user 'nobody-of-that-name'"),
-        ({"group": "no-such-group"}, "knows no group 'no-such-group'"),
+        ({"owner": "nobody-of-that-name"}, "no user is named 'nobody-of-that-name'"),
+        ({"group": "no-such-group"}, "no group is named 'no-such-group'"),
     ],
 )
 def test_a_name_that_this_machine_does_not_know_is_named(root: Path, fields: dict[str, str], message: str) -> None:
@@ -263,7 +263,7 @@ def test_a_name_that_this_machine_does_not_know_is_named(root: Path, fields: dic
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mode": "0644"}, "would let everybody read private keys"),
+        ({"mode": "0644"}, "would make private keys readable for everyone"),
         ({"mode": "rw"}, "octal digits"),
         ({"folder_mode": "99"}, "octal digits"),
         ({"layout": "pkcs12"}, "password_file"),
