@@ -41,7 +41,7 @@ class ConfigurationError(Exception):
 
 
 class SecretFileError(ValueError):
-    """A file that cannot be used as a secret; the message says what to do and contains nothing of the secret."""
+    """A file that cannot be used as a secret; the message gives the remedy and contains nothing of the secret."""
 
 
 def is_handed_out(path: Path) -> bool:

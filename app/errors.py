@@ -27,11 +27,11 @@ class RetryableError(CertcourierError):
 
 
 class PermanentError(CertcourierError):
-    """A retry cannot succeed; the message says what has to be changed."""
+    """A retry cannot succeed; the message names what has to be changed."""
 
 
 class AccountBlockedError(PermanentError):
-    """The account or its token does not permit the call; `remedy` says what the operator has to do.
+    """The account or its token does not permit the call; `remedy` is what the operator has to do.
 
     `affects_all_calls` is true if no call can succeed. Otherwise this request was refused; others may be permitted.
     """

@@ -64,7 +64,7 @@ class Services:
 
     @property
     def webhook_url(self) -> str:
-        """Where DNSimple shall post its events, by the newest secret. Never log it."""
+        """The URL to which DNSimple posts its events, with the newest secret. Never log it."""
         return f"{self.webhook_prefix}{self.webhook_secrets.current()}"
 
     @property

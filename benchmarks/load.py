@@ -38,8 +38,8 @@ def load(url: str, connections: int, seconds: float, *about: int, method: str = 
         command += ["-H", f"{name}: {value}"]
     script = _SCRIPT if method == "POST" else _SCRIPT.with_name("get.lua")
     command += ["-s", str(script), url, "--", uuid.uuid4().hex, *map(str, about)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    (line,) = [line for line in said.splitlines() if line.startswith("RESULT ")]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (line,) = [line for line in output.splitlines() if line.startswith("RESULT ")]
     result = json.loads(line.removeprefix("RESULT "))
     return Load(
         result["requests"] / result["microseconds"] * 1e6,

@@ -23,7 +23,7 @@ class MainJob:
     database: str
     calls_per_certificate: list[int]
     calls_per_renewal: list[int]
-    event_to_installed: list[float]
+    event_to_fetched: list[float]
     event_to_delivered: list[float]
     memory: dict[str, float]
 
@@ -49,7 +49,7 @@ def _simulator() -> Simulator:
 
 
 def _measure(database: str, stack: Stack, simulator: Simulator) -> MainJob:
-    ordered, renewed, installed, delivered = [], [], [], []
+    ordered, renewed, fetched, delivered = [], [], [], []
     for number in range(CERTIFICATES):
         simulator.reset_calls()
         first = int(stack.order(f"customer{number}.example")["certificate_id"])
@@ -66,9 +66,9 @@ def _measure(database: str, stack: Stack, simulator: Simulator) -> MainJob:
             for line in stack.get(f"/certificates/{second}")["timeline"]
         }
         began = timeline["event received"]
-        installed.append((timeline["verified"] - began).total_seconds() * 1000 - theirs)
+        fetched.append((timeline["verified"] - began).total_seconds() * 1000 - theirs)
         delivered.append((timeline["delivered"] - began).total_seconds() * 1000 - theirs)
-    return MainJob(database, ordered, renewed, installed, delivered, stack.memory())
+    return MainJob(database, ordered, renewed, fetched, delivered, stack.memory())
 
 
 def _settle(stack: Stack, simulator: Simulator, certificate_id: int) -> None:
@@ -90,7 +90,7 @@ def report(results: list[MainJob]) -> str:
         _row(
             "event to fetched, without DNSimple's own answers, ms",
             "at most 100",
-            [_spread(r.event_to_installed) for r in results],
+            [_spread(r.event_to_fetched) for r in results],
         ),
         _row("event to delivered to files, likewise, ms", "", [_spread(r.event_to_delivered) for r in results]),
         _row(

@@ -21,37 +21,39 @@ IDLE_SECONDS = 10.0
 def report() -> str:
     """A Markdown table for both databases."""
     rows = ["| wake-up of an idle worker | goal | SQLite | PostgreSQL |", "|---|---|---|---|"]
-    heard, cost = [], []
+    latencies, cost = [], []
     with tempfile.TemporaryDirectory() as name:
         urls = (databases.new_sqlite_database(Path(name)), databases.new_postgres_database())
         for url in urls:
             database = Database(url)
             delays = _delays(database)
-            heard.append(f"{median(delays):.0f} ({min(delays):.0f} to {max(delays):.0f})")
+            latencies.append(f"{median(delays):.0f} ({min(delays):.0f} to {max(delays):.0f})")
             cost.append(f"{_idle_cost(database):.2f} %")
             database.close()
         databases.release_postgres_database(urls[1])
-    rows.append(f"| commit to wake-up, ms | below 50 | {heard[0]} | {heard[1]} |")
+    rows.append(f"| commit to wake-up, ms | below 50 | {latencies[0]} | {latencies[1]} |")
     rows.append(f"| CPU time of one idle listener | | {cost[0]} | {cost[1]} |")
     return "\n".join(rows)
 
 
 def _delays(database: Database) -> list[float]:
-    queue, wakeup, found = Queue(database), wakeup_for(database), []
+    queue, wakeup, delays = Queue(database), wakeup_for(database), []
     wakeup.wait(0.1)
     for number in range(COMMITS):
         while wakeup.wait(0.1):
             pass
-        heard: list[float] = []
-        listener = threading.Thread(target=lambda kept=heard: wakeup.wait(5) and kept.append(time.perf_counter()))
+        woken_at: list[float] = []
+        listener = threading.Thread(
+            target=lambda woken_at=woken_at: wakeup.wait(5) and woken_at.append(time.perf_counter())
+        )
         listener.start()
         with database.write() as session:
             queue.enqueue(session, JobKind.SEND_NOTIFICATION, {"n": number}, delay=0)
         committed = time.perf_counter()
         listener.join()
-        found.append((heard[0] - committed) * 1000)
+        delays.append((woken_at[0] - committed) * 1000)
     wakeup.close()
-    return found
+    return delays
 
 
 def _idle_cost(database: Database) -> float:

@@ -15,7 +15,7 @@ from tests.support.stack import Stack, wait_until
 
 LIMIT = 2400
 WINDOW = 60.0
-_INSTALLS = ("/download", "/private_key")
+_FETCHES = ("/download", "/private_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ def _wait_delivered(stack: Stack, simulator: Simulator, certificates: int) -> No
 
 def _per_window(calls: list[dict[str, object]]) -> list[int]:
     """Calls that fetched something, by window; DNSimple's windows begin with their first call."""
-    begun, counts = -1e18, list[int]()
+    started, counts = -1e18, list[int]()
     for call in sorted(calls, key=lambda call: float(str(call["at"]))):
         at = float(str(call["at"]))
-        if at >= begun + WINDOW:
-            begun = at
+        if at >= started + WINDOW:
+            started = at
             counts.append(0)
-        counts[-1] += str(call["path_template"]).endswith(_INSTALLS) and call["status"] == 200
+        counts[-1] += str(call["path_template"]).endswith(_FETCHES) and call["status"] == 200
     return counts
 
 

@@ -14,7 +14,7 @@ _LAUNCHER = "launcher"
 
 
 class LaunchError(Exception):
-    """The service cannot be started; the message says why and what to do."""
+    """The service cannot be started; the message gives the reason and the remedy."""
 
 
 class FolderTakenError(LaunchError):

@@ -136,7 +136,7 @@ def _first_half(answer: Response) -> bytes:
 def _cut(environ: Mapping[str, Any], last_words: bytes | None) -> None:
     """Abort the caller's connection (RST), as a crashing machine does, or close it in the middle of an answer.
 
-    The server still holds the descriptor: it is left with a pipe to nowhere, whose closing nobody sees.
+    The server still holds the descriptor: it is left with a disconnected pipe, and closing that has no visible effect.
     """
     connection: socket.socket = environ["gunicorn.socket"]
     if last_words is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(slots=True)
 class Settings:
-    """Durations are in seconds unless the name says otherwise. `help` is shown by `--help` and docs/simulator.md."""
+    """Durations are in seconds unless the name has another unit. `help` is shown by `--help` and docs/simulator.md."""
 
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
     port: int = field(default=4570, metadata={"help": "port to listen on; 0 chooses a free one"})

@@ -92,7 +92,7 @@ def failing_deliveries(context: RuleContext) -> Generator[Match]:
 
 
 def suspended_destinations(context: RuleContext) -> Generator[Match]:
-    """Destinations whose receiver answered that it wants no more deliveries."""
+    """Destinations whose receiver accepts no more deliveries (410 Gone)."""
     query = select(SuspendedDestination).order_by(SuspendedDestination.destination)
     for row in context.session.scalars(query):
         if row.destination in context.services.destinations:
@@ -106,7 +106,7 @@ def suspended_destinations(context: RuleContext) -> Generator[Match]:
 
 def _expiring(context: RuleContext, *, renewed_automatically: bool) -> Generator[tuple[str, datetime, bool, int, str]]:
     """Certificates in use whose successor is overdue: lineage, since when, whether it is critical, ID, expiry."""
-    # Without a policy of ours, a certificate whose auto-renewal is off is renewed by nobody.
+    # Without RENEWAL_POLICY, a certificate whose auto-renewal is off is not renewed at all.
     if context.services.settings.renewal_policy == "never":
         is_off = Certificate.auto_renew.is_(False)
         chosen = [Certificate.auto_renew.is_not(False)] if renewed_automatically else [is_off]

@@ -1,6 +1,6 @@
 """The active alerts, as every view reads them, and the record of them that a job keeps.
 
-The rules are evaluated whenever somebody reads, so that no view lags behind or depends on a worker. The table of alerts
+The rules are evaluated whenever a view reads them, so that no view lags behind or depends on a worker. The table of alerts
 only adds what the rules cannot know: since when, whether it was silenced, and what was notified.
 """
 

@@ -46,7 +46,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "renewal_off", "certificates", _WARNING,
             "A certificate will expire: auto-renewal is off", many="{} certificates will expire: auto-renewal is off",
-            when="At the same time, for a certificate that is not renewed on purpose: its auto-renewal is off, and "
+            when="The same threshold as `renewal_overdue`, for a certificate that is deliberately not renewed: its auto-renewal is off and "
             "`RENEWAL_POLICY` is `never`.",
             find=certificate_conditions.renewals_off, by_domain=True,
         ),
@@ -75,13 +75,13 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "quota_low", "quota", _WARNING, "DNSimple's API quota is nearly used up",
-            when="At most `ALERT_QUOTA_PERCENT` of the hour's API calls are left, and more than a quarter of the hour. "
-            "Resolves after two hours without.",
+            when="At most `ALERT_QUOTA_PERCENT` of the hour's API calls are left with more than a quarter of the hour to go. "
+            "Resolves after two hours above the threshold.",
             find=service_conditions.low_quota, settle_seconds=7200,
         ),
         Rule(
             "calls_paused", "quota", _WARNING, "Calls to DNSimple are paused",
-            when="DNSimple answered 429, so all calls are paused. Resolves after 15 minutes without.",
+            when="DNSimple answered 429, so all calls are paused. Resolves after 15 minutes without a pause.",
             find=service_conditions.paused_calls, settle_seconds=900,
         ),
         Rule(
@@ -96,7 +96,7 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "jobs_late", "jobs", _WARNING, "Jobs are late", many="{} kinds of jobs are late",
-            when="Jobs have been due for ten minutes and were not started.",
+            when="Jobs have been due for ten minutes and have not been started.",
             find=service_conditions.late_jobs,
         ),
         Rule(
@@ -106,7 +106,7 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "no_worker", "workers", _CRITICAL, "No worker is running",
-            when="No worker sent a heartbeat for 30 seconds. While this is so, `/readyz` answers 503.",
+            when="No worker sent a heartbeat for 30 seconds. Until one does, `/readyz` answers 503.",
             find=service_conditions.no_worker, blocks_readiness=True,
         ),
     )

@@ -24,7 +24,7 @@ _SEEN_SECONDS = 60.0
 
 
 class InvalidTokenRequestError(PermanentError):
-    """A token that cannot be created; the message says why."""
+    """A token that cannot be created; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)

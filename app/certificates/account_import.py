@@ -114,7 +114,7 @@ def import_job_died(services: Services, session: Session, claim: Claim, error: s
         _finish_domain(session, run_id, str(claim.args["domain"]), [], error)
     else:
         run = session.get_one(ImportRun, run_id)
-        run.next_page, run.problem = 0, error
+        run.next_page, run.error = 0, error
 
 
 def import_progress(database: Database, run_id: str) -> Progress:
@@ -123,11 +123,11 @@ def import_progress(database: Database, run_id: str) -> Progress:
         run = session.get_one(ImportRun, run_id)
         rows = session.scalars(select(ImportedDomain).where(ImportedDomain.run_id == run_id)).all()
         progress = Progress(run_id, run.next_page == 0, len(rows))
-        if run.problem:
-            progress.failed["the list of domains"] = run.problem
+        if run.error:
+            progress.failed["the list of domains"] = run.error
         wanted = {certificate_id for row in rows for certificate_id in row.certificate_ids or ()}
         progress.checked = sum(row.certificate_ids is not None for row in rows)
-        progress.failed |= {row.domain: row.problem for row in rows if row.problem}
+        progress.failed |= {row.domain: row.error for row in rows if row.error}
         progress.wanted, progress.fetched = len(wanted), _count_fetched(session, wanted)
         if progress.fetched < len(wanted):
             progress.failed |= _failed_fetches(session, wanted)
@@ -160,9 +160,9 @@ def _domains(dnsimple: DNSimple, only: str | None) -> Iterator[str]:
         page += 1
 
 
-def _finish_domain(session: Session, run_id: str, domain: str, wanted: list[int], problem: str | None) -> None:
+def _finish_domain(session: Session, run_id: str, domain: str, wanted: list[int], error: str | None) -> None:
     row = session.get_one(ImportedDomain, (run_id, domain), with_for_update=True)
-    row.certificate_ids, row.problem = wanted, problem
+    row.certificate_ids, row.error = wanted, error
 
 
 def _count_fetched(session: Session, certificate_ids: Iterable[int]) -> int:

@@ -35,7 +35,7 @@ _SHORTEST_RENEWAL_TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True, slots=True)
 class RenewalTimes:
-    """When a successor is expected, when its absence is a problem, and when it is an emergency. UTC."""
+    """When a successor is expected, when it is overdue, and when that is critical. UTC."""
 
     expected_at: datetime
     overdue_at: datetime

@@ -30,12 +30,12 @@ def lock_renewal_info(session: Session, certificate_id: int) -> RenewalInfo:
     return session.get_one(RenewalInfo, certificate_id, with_for_update=True)
 
 
-def record_renewal_failure(session: Session, certificate_id: int, problem: str | None) -> None:
+def record_renewal_failure(session: Session, certificate_id: int, error: str | None) -> None:
     """Record why the certificate's renewal failed last, to be shown when it is overdue; None clears it."""
     info = lock_renewal_info(session, certificate_id)
-    info.problem, info.problem_at = problem, db_now() if problem else None
+    info.error, info.failed_at = error, db_now() if error else None
 
 
 def renewal_failure(session: Session, certificate_id: int) -> str | None:
     """Why the certificate's renewal failed last, if it did."""
-    return session.scalar(select(RenewalInfo.problem).where(RenewalInfo.certificate_id == certificate_id))
+    return session.scalar(select(RenewalInfo.error).where(RenewalInfo.certificate_id == certificate_id))

@@ -30,7 +30,7 @@ _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _STYLES = {
     **dict.fromkeys(("ok", "done", "fetched", "delivered", "issued", "queued"), "green"),
     **dict.fromkeys(("warning", "pending", "running", "superseded"), "yellow"),
-    **dict.fromkeys(("problem", "dead", "failed", "failing", "rejected", "suppressed"), "bold red"),
+    **dict.fromkeys(("critical", "dead", "failed", "failing", "rejected", "suppressed"), "bold red"),
 }
 
 

@@ -16,13 +16,16 @@ def explain_failure(error: SQLAlchemyError) -> tuple[str, str]:
     cause = error.orig if isinstance(error, DBAPIError) else None
     if cause is None:
         return f"the database failed ({type(error).__name__})", _REACH
-    said = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
+    message = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
     # A word with an @ may contain part of a password that was not percent-encoded.
-    said = re.sub(r'"[^"]*@[^"]*"|\S*@\S*', "***", said)
-    if getattr(cause, "sqlstate", None) in _MISSING_TABLES or said.startswith(("no such table", "no such column")):
-        return f"the database's tables are missing or of another version ({said})", _UPGRADE
-    if re.search(r'database "[^"]*" does not exist', said):
-        return f"the database failed: {said}", "create it, or correct DATABASE_URL; then run `flask db upgrade`"
-    if said.startswith("unable to open database file"):
-        return f"the database failed: {said}", "check that the folder in DATABASE_URL exists and is owned by this user"
-    return f"the database failed: {said}", _REACH
+    message = re.sub(r'"[^"]*@[^"]*"|\S*@\S*', "***", message)
+    if getattr(cause, "sqlstate", None) in _MISSING_TABLES or message.startswith(("no such table", "no such column")):
+        return f"the database's tables are missing or of another version ({message})", _UPGRADE
+    if re.search(r'database "[^"]*" does not exist', message):
+        return f"the database failed: {message}", "create it, or correct DATABASE_URL; then run `flask db upgrade`"
+    if message.startswith("unable to open database file"):
+        return (
+            f"the database failed: {message}",
+            "check that the folder in DATABASE_URL exists and is owned by this user",
+        )
+    return f"the database failed: {message}", _REACH

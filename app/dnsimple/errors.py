@@ -147,7 +147,7 @@ class RefusedError(DNSimpleError, PermanentError):
         self.field_errors = {field: list(texts) for field, texts in (field_errors or {}).items()}
 
     def __str__(self) -> str:
-        texts = [f"{field}: {', '.join(said)}" for field, said in self.field_errors.items()]
+        texts = [f"{field}: {', '.join(messages)}" for field, messages in self.field_errors.items()]
         return "; ".join([super().__str__(), *texts])
 
 

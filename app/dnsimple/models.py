@@ -1,4 +1,4 @@
-"""What DNSimple says, as values: the fields that we use, checked (contract, section 1.1).
+"""DNSimple's answers as values: the fields that we use, checked (contract, section 1.1).
 
 Unknown fields are ignored and new states tolerated. A required field that is missing, or any used field of a wrong
 type, raises `MalformedAnswerError`, which names the field and never its value.

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from app.alerts.evaluation import active_alerts
 from app.alerts.rules import RULES
-from app.doctor.findings import Check, CheckContext, Finding, ok
+from app.doctor.findings import CheckContext, CheckFunction, Finding, ok
 
 _MOST, _NAMED = 1000, 5
 
@@ -25,7 +25,7 @@ def alert_findings(context: CheckContext, area: str) -> Iterator[Finding]:
         yield Finding(severity.value, meaning, alerts[0].remedy, alert=kind)
 
 
-def check_area(area: str, all_clear: str) -> Check:
+def check_area(area: str, all_clear: str) -> CheckFunction:
     """A check of nothing but an area's alerts; `all_clear` is the finding without any."""
 
     def check(context: CheckContext) -> Iterable[Finding]:

@@ -48,7 +48,15 @@ class CheckContext:
         return self.services.dnsimple.read_only().with_observer(self.answers.append)
 
 
-type Check = Callable[[CheckContext], Iterable[Finding]]
+type CheckFunction = Callable[[CheckContext], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check. `passes_if` is its description in the documentation."""
+
+    run: CheckFunction
+    passes_if: str
 
 
 def ok(meaning: str) -> Finding:
@@ -67,7 +75,7 @@ def critical(meaning: str, remedy: str) -> Finding:
 
 
 def run_checks(
-    context: CheckContext, checks: Mapping[str, Check], *, seconds: float, begin: Callable[[str], None]
+    context: CheckContext, checks: Mapping[str, CheckFunction], *, seconds: float, begin: Callable[[str], None]
 ) -> Iterator[Finding]:
     """All findings, check by check; `begin` is called with the name of each before it starts."""
     for name, check in checks.items():

@@ -26,8 +26,8 @@ class JobDefinition:
 
     `key` is a template that the job's arguments fill: while a job with a key is unfinished, no second one is enqueued.
     A periodic job's key defaults to its kind. `alert_on_death` is false where an order, a delivery or an import fails
-    with the job and reports the failure itself. `instead_of_retry` says what to do where a retry would find nothing to
-    do, since the order or the import has ended.
+    with the job and reports the failure itself. `instead_of_retry` is what to do where a retry would have no effect,
+    since the order or the import has ended.
     """
 
     summary: str

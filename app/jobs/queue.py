@@ -222,7 +222,7 @@ class Queue:
         """Fail a job permanently, in the caller's transaction: it stays visible until it is retried or pruned."""
         self._fence(session, claim, **_finished("dead"), last_error=error)
 
-    def revive(self, session: Session, job_id: int, *, key: str | None = None) -> bool:
+    def requeue(self, session: Session, job_id: int, *, key: str | None = None) -> bool:
         """Requeue a dead job under this key; False if it is not dead or another job has the key."""
         if key is not None and session.scalar(select(Job.id).where(Job.key == key)) is not None:
             return False

@@ -118,11 +118,11 @@ def _dnsimple(settings: Settings) -> str:
     return _SIMULATED if urlsplit(base_url).hostname in {"localhost", "127.0.0.1", "::1"} else base_url.lower()
 
 
-def _lost_key(settings: Settings, encryptor: Encryptor, sealing: str) -> str:
+def _lost_key(settings: Settings, encryptor: Encryptor, required: str) -> str:
     held = ", ".join(encryptor.key_ids)
     where = "KEY_ENCRYPTION_KEY" if settings.key_encryption_key else f"KEY_ENCRYPTION_KEY_FILE: {settings.kek_file}"
     return (
-        f"{where} holds key {held}, but this database's private keys are encrypted with key {sealing}; restore that "
+        f"{where} holds key {held}, but this database's private keys are encrypted with key {required}; restore that "
         "key from its backup. If it is lost: `flask keys replace --lost`, then "
         "`flask certificates refetch --all-unreadable` (docs/security.md)"
     )

@@ -15,7 +15,7 @@ from app.jobs.queue import POLLS_ARG, Queue
 def retry_job(queue: Queue, session: Session, job_id: int, *, actor: str) -> bool:
     """Queue a dead job again, in the caller's transaction; False if no dead job has this ID.
 
-    Raises `PermanentError` for a kind that cannot be retried; the message says what to do instead.
+    Raises `PermanentError` for a kind that cannot be retried; the message names what to do instead.
     """
     job = session.get(Job, job_id, with_for_update=True)
     if job is None or job.state != "dead":
@@ -29,7 +29,7 @@ def retry_job(queue: Queue, session: Session, job_id: int, *, actor: str) -> boo
         key = JobKind.DELIVER.key_for(job.args)
         ours = update(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination == destination)
         session.execute(ours.values(state=DeliveryState.PENDING, detail=None))
-    if not queue.revive(session, job_id, key=key):
+    if not queue.requeue(session, job_id, key=key):
         return False
     job.args = {name: value for name, value in job.args.items() if name != POLLS_ARG}
     record(session, actor=actor, action="job.retried", subject=str(job_id))

@@ -46,7 +46,7 @@ def prune(services: Services, claim: Claim) -> None:
 
 
 def _erase_private_keys(settings: Settings, queue: Queue, claim: Claim) -> None:
-    """Delete encrypted private keys as PRIVATE_KEY_RETENTION says, and always those of expired certificates.
+    """Delete encrypted private keys according to PRIVATE_KEY_RETENTION, and always those of expired certificates.
 
     A key is kept while a delivery that needs it is pending.
     """

@@ -1,4 +1,4 @@
-"""How an order fails: it is kept, with problem details that say why and what to do."""
+"""How an order fails: it is kept, with problem details that give the reason and the remedy."""
 
 from __future__ import annotations
 

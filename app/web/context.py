@@ -24,7 +24,7 @@ class WebContext:
     waiting: threading.BoundedSemaphore
     limits: RequestLimits
     reads: ReadAudit
-    outlooks: ForecastCache
+    forecasts: ForecastCache
     metrics: MetricsCollector
 
 

@@ -15,7 +15,7 @@ from app.jobs.queue import LONGEST_RETRY_SECONDS, Queue
 
 
 def enqueue_due(session: Session, queue: Queue, periods: Mapping[JobKind, int] = PERIODS) -> list[JobKind]:
-    """Enqueue each periodic job whose time slot has begun and has no job yet. Returns their kinds."""
+    """Enqueue each periodic job whose time slot has started and has no job yet. Returns their kinds."""
     now = read_now(session).timestamp()
     due = []
     for kind, seconds in periods.items():

@@ -114,7 +114,7 @@ def upgrade() -> None:  # noqa: PLR0915, one statement for each table and index
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("domain", sa.String(length=253), nullable=True),
         sa.Column("next_page", sa.Integer(), nullable=False),
-        sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("finished_at", _TIME, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_import_runs")),
@@ -265,7 +265,7 @@ def upgrade() -> None:  # noqa: PLR0915, one statement for each table and index
         sa.Column("run_id", sa.String(length=40), nullable=False),
         sa.Column("domain", sa.String(length=253), nullable=False),
         sa.Column("certificate_ids", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["import_runs.id"], name=op.f("fk_imported_domains_run_id")),
         sa.PrimaryKeyConstraint("run_id", "domain", name=op.f("pk_imported_domains")),
     )
@@ -408,8 +408,8 @@ def upgrade() -> None:  # noqa: PLR0915, one statement for each table and index
         sa.Column("window_end", _TIME, nullable=True),
         sa.Column("renew_at", _TIME, nullable=True),
         sa.Column("next_ari_check_at", _TIME, nullable=True),
-        sa.Column("problem", sa.Text(), nullable=True),
-        sa.Column("problem_at", _TIME, nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("failed_at", _TIME, nullable=True),
         sa.ForeignKeyConstraint(["certificate_id"], ["certificates.id"], name=op.f("fk_renewal_info_certificate_id")),
         sa.PrimaryKeyConstraint("certificate_id", name=op.f("pk_renewal_info")),
     )

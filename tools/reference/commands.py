@@ -15,38 +15,6 @@ _INTRO = """\
 Run commands in the directory of Certcourier, either with its environment active or as `.venv/bin/flask`. They read
 the same settings as the service. Every command accepts `--help`. The exit status is 0 on success, 1 if something is
 wrong or was not found, and 2 for a usage error. [Operations](../operations.md) describes when to use which command."""
-_CHECKS = {
-    "settings": "DNSimple can reach `PUBLIC_URL`.",
-    "database": "The database answers and is writable. SQLite: WAL mode, on a local disk.",
-    "disk": "`DATA_DIR` and the database's file system have free space.",
-    "migrations": "The schema is the one that this version expects.",
-    "files": (
-        "Nobody else can read the key-encryption key, the webhook secret, `.env` or the database, and no retired key "
-        "file is left."
-    ),
-    "token": "DNSimple accepts the token, and it belongs to `DNSIMPLE_ACCOUNT_ID`.",
-    "permissions": (
-        "The token may list domains, certificates and webhooks. Whether it may purchase cannot be tested without a "
-        "purchase."
-    ),
-    "quota": "API calls are left, and calls are not paused.",
-    "clock": "The clocks of this machine, the database and DNSimple agree.",
-    "webhook": "The webhook is registered at DNSimple, exactly once, and not suppressed.",
-    "reachability": (
-        "A test event sent through `PUBLIC_URL` arrives in this database. It names no account and is deleted again."
-    ),
-    "workers": "A worker is running, and web server and workers run the same version as the command.",
-    "jobs": "No job has failed permanently, and none is late.",
-    "orders": "No order has failed.",
-    "certificates": "Every certificate in use is renewed in time.",
-    "deliveries": "No delivery is failing.",
-    "endpoints": "Every endpoint is reachable and serves its certificate.",
-    "destinations": "Each destination is reachable and writable, and none is suspended.",
-    "zone": "The domain's zone at DNSimple is active and not a secondary copy of another provider's.",
-    "delegation": "The domain is delegated only to DNSimple's name servers.",
-    "caa": "The closest CAA records allow Let's Encrypt (RFC 8659).",
-    "dnssec": "DNSSEC validates. Requires a validating resolver.",
-}
 
 
 def page() -> str:
@@ -111,8 +79,8 @@ def _checks() -> str:
         (
             f"`{name}`",
             "with `--domain`" if name in OF_A_DOMAIN else "always",
-            markdown.described(_CHECKS.get(name), f"the check {name}"),
+            check.passes_if,
         )
-        for name in CHECKS | OF_A_DOMAIN
+        for name, check in (CHECKS | OF_A_DOMAIN).items()
     ]
     return markdown.table(("Check", "Runs", "Passes if"), rows)

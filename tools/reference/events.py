@@ -14,7 +14,7 @@ For an event that is handled, only its name, its `request_identifier` and the ID
 everything else is read from DNSimple by ID. Events about auto-renewal and private keys cost one API call each, at
 most one in 30 seconds per domain, and none for a certificate that has not been fetched."""
 _EFFECTS = {
-    "certificate.issue": "The certificate is fetched by its ID and delivered, whoever ordered it.",
+    "certificate.issue": "The certificate is fetched by its ID and delivered, regardless of how it was ordered.",
     "certificate.reissue": "The same, even if it has been fetched before; it is redelivered if it has changed.",
     "certificate.auto_renewal_failed": (
         "The domain's certificates are listed. If none of them has been renewed, the failure is recorded in the "

@@ -1,4 +1,4 @@
-"""The tables. DNSimple is the truth about a certificate; these are the truth about what we still owe."""
+"""The tables. DNSimple is authoritative for certificates, these tables for the work that remains."""
 
 from app.db.models.access import ApiToken, AuditEntry, DashboardSession, RequestCount
 from app.db.models.alerts import Alert

@@ -29,7 +29,7 @@ class ApiToken(Base):
 
 
 class DashboardSession(Base):
-    """Somebody who signed in to the dashboard. Only the SHA-256 of the session's random 256-bit ID is kept."""
+    """A session of the dashboard. Only the SHA-256 of the session's random 256-bit ID is kept."""
 
     __tablename__ = "dashboard_sessions"
 
@@ -40,7 +40,7 @@ class DashboardSession(Base):
 
 
 class RequestCount(Base):
-    """How many requests of somebody have been let through in the present minute, by all processes together."""
+    """How many requests of a token or address all processes together have accepted in the current minute."""
 
     __tablename__ = "request_counts"
 

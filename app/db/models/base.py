@@ -1,4 +1,4 @@
-"""The tables. DNSimple is the truth about a certificate; these are the truth about what we still owe."""
+"""The tables. DNSimple is authoritative for certificates, these tables for the work that remains."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Lineage(Base):
 
 
 class Certificate(Base):
-    """A certificate by DNSimple's ID. `state` is DNSimple's word; what is in the X.509 is filled in when installed."""
+    """A certificate by DNSimple's ID. `state` is DNSimple's word; what is in the X.509 is filled in when it is fetched."""
 
     __tablename__ = "certificates"
 
@@ -82,9 +82,9 @@ class Certificate(Base):
 
 
 class RenewalInfo(Base):
-    """What is known of a certificate's renewal beside its own times: the authority's window, and what went wrong.
+    """What is known of a certificate's renewal beside its own times: the authority's window, and why it failed last.
 
-    `renew_at` is the instant drawn out of a window that is earlier than the usual renewal; null: nothing is pressing.
+    `renew_at` is the instant drawn out of a window that is earlier than the usual renewal; null: not due early.
     """
 
     __tablename__ = "renewal_info"
@@ -94,8 +94,8 @@ class RenewalInfo(Base):
     window_end: Mapped[datetime | None]
     renew_at: Mapped[datetime | None] = mapped_column(index=True)
     next_ari_check_at: Mapped[datetime | None] = mapped_column(index=True)
-    problem: Mapped[str | None] = mapped_column(Text)
-    problem_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    failed_at: Mapped[datetime | None]
 
 
 class ImportRun(Base):
@@ -106,17 +106,17 @@ class ImportRun(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     domain: Mapped[str | None] = mapped_column(String(253))
     next_page: Mapped[int] = mapped_column(default=1)
-    problem: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     finished_at: Mapped[datetime | None]
 
 
 class ImportedDomain(Base):
-    """A domain of an import: which of its certificates are wanted; null until it was looked at."""
+    """A domain of an import: the IDs of the certificates to fetch; null until they have been listed."""
 
     __tablename__ = "imported_domains"
 
     run_id: Mapped[str] = mapped_column(ForeignKey("import_runs.id"), primary_key=True)
     domain: Mapped[str] = mapped_column(String(253), primary_key=True)
     certificate_ids: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
-    problem: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)

@@ -224,7 +224,7 @@ def _list(operation: str, summary: str, model: str, *, states: tuple[str, ...] =
         for name, field in ListQuery.model_json_schema()["properties"].items()
     ]
     if states:
-        state = next(one for one in parameters if one["name"] == "state")
+        state = next(parameter for parameter in parameters if parameter["name"] == "state")
         state["schema"] = {"type": "string", "enum": list(states)}
     pagination = {
         "type": "object",

@@ -86,7 +86,9 @@ def load_overview(services: Services, domains: tuple[str, ...] | None = None) ->
 def group_alerts(alerts: Sequence[ActiveAlert]) -> list[AlertGroup]:
     """One group for each kind, those with critical alerts first."""
     groups = []
-    for kind, members in groupby(sorted(alerts, key=lambda alert: (alert.kind, alert.severity)), lambda one: one.kind):
+    for kind, members in groupby(
+        sorted(alerts, key=lambda alert: (alert.kind, alert.severity)), lambda alert: alert.kind
+    ):
         found = list(members)
         rule, worst = RULES[kind], found[0]
         title = rule.title(len(found), MOST)

@@ -44,7 +44,7 @@ def overview() -> Response:
     """Alerts first, then counts, upcoming renewals and recent activity."""
     domains = who().domains
     overview = load_overview(services(), domains)
-    forecast = current().outlooks.get(domains)
+    forecast = current().forecasts.get(domains)
     return render(
         "overview.html",
         overview=overview,
@@ -104,7 +104,7 @@ def events() -> Response:
 @blueprint.get("/jobs")
 @page()
 def jobs() -> Response:
-    """Dead ones first."""
+    """The jobs: dead ones first, then running, queued and finished ones."""
     found = lists.list_jobs(services().database, cursor=cursor(), limit=_SHORT)
     return render("jobs.html", jobs=found, next_page=next_page(found.dead.next_cursor), now=_now(), done=done())
 

@@ -340,7 +340,7 @@ def test_a_dead_fetch_can_be_retried(
     drain(services)
     (job,) = jobs(services, "fetch_certificate")
     with services.database.write() as session:
-        services.queue.revive(session, job.id)
+        services.queue.requeue(session, job.id)
     drain(services)
     found = client.get(f"/orders/{data['order_id']}").json["data"]
     assert (found["order_state"], found["failure"]) == ("fetched", None)

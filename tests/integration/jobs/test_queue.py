@@ -172,8 +172,8 @@ def test_a_dead_job_stays_visible_until_it_is_retried(database: Database, queue:
     assert (job(database).state, job(database).last_error) == ("dead", "hopeless")
     assert queue.claim(1, worker_id="w1") == []
     with database.write() as session:
-        assert queue.revive(session, claim.id)
-        assert not queue.revive(session, claim.id)
+        assert queue.requeue(session, claim.id)
+        assert not queue.requeue(session, claim.id)
     assert only(queue).attempts == 1
 
 

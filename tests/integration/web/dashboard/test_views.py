@@ -443,7 +443,7 @@ def test_the_overview_shows_critical_alerts_first(browser: FlaskClient, services
         "40 of 2400 API calls are left",
     ):
         assert words in page, words
-    severities = re.findall(r'<span class="hear">(critical|warning): ', page)
+    severities = re.findall(r'<span class="visually-hidden">(critical|warning): ', page)
     assert severities == ["critical"] * 4 + ["warning"]
 
 
