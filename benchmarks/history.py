@@ -184,8 +184,8 @@ def _event(n: int, now: datetime, certificates: int) -> dict[str, Any]:
 
 
 def _job(n: int, now: datetime) -> dict[str, Any]:
-    number = n // 2 + 1
-    kind, args = ("fetch_certificate", {"certificate_id": number}) if n % 2 else ("deliver", {"certificate_id": number})
+    args = {"certificate_id": n // 2 + 1}
+    kind = "fetch_certificate" if n % 2 else "deliver"
     return {"kind": kind, "args": args, "state": "done", "finished_at": now - timedelta(minutes=n % 100_000)}
 
 

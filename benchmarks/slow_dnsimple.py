@@ -27,9 +27,9 @@ def measure(kind: str) -> dict[tuple[str, float], list[float]]:
         new_database(kind, Path(name)) as url,
         Simulator(token=TOKEN, **options) as simulator,
     ):
-        number = simulator.purchase("customer.example")
-        simulator.issue("customer.example", number)
-        simulator.wait_until_issued("customer.example", number)
+        certificate_id = simulator.purchase("customer.example")
+        simulator.issue("customer.example", certificate_id)
+        simulator.wait_until_issued("customer.example", certificate_id)
         domain = simulator.domain_id("customer.example")
         servers = Servers(url, Path(name), simulator)
         try:
@@ -40,7 +40,7 @@ def measure(kind: str) -> dict[tuple[str, float], list[float]]:
                     simulator.control("POST", "/settings", {"latency": latency})
                     ours = load(servers.url + EVENTS, CONNECTIONS, SECONDS, 0, domain)
                     found["Certcourier", latency].append(ours.p99)
-                    theirs = load(tutorial + EVENTS, CONNECTIONS, SECONDS, number, domain)
+                    theirs = load(tutorial + EVENTS, CONNECTIONS, SECONDS, certificate_id, domain)
                     found["tutorial", latency].append(theirs.p99)
         finally:
             servers.kill_all()

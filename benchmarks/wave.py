@@ -50,15 +50,15 @@ def measure(kind: str, certificates: int) -> Wave:
         try:
             stack.start()
             simulator.wait_for_webhooks(1)
-            first = [_buy(simulator, f"customer{number}.example") for number in range(certificates)]
+            first = [_purchase(simulator, f"customer{n}.example") for n in range(certificates)]
             _wait_delivered(stack, simulator, certificates)
             simulator.control("POST", "/settings", {"rate_limit": LIMIT})
             threading.Event().wait(WINDOW)  # until the window has ended that began with another limit
             stack.flask("webhooks", "list")  # a call, from whose answer the new one is known
             simulator.reset_calls()
             started = time.monotonic()
-            for number in first:
-                simulator.control("POST", f"/renew/{number}", {})
+            for certificate_id in first:
+                simulator.control("POST", f"/renew/{certificate_id}", {})
             _wait_delivered(stack, simulator, 2 * certificates)
             seconds = time.monotonic() - started
         finally:
@@ -69,10 +69,10 @@ def measure(kind: str, certificates: int) -> Wave:
         return Wave(kind, certificates, seconds, len(calls["calls"]), calls["refused"], len(per_window), worked)
 
 
-def _buy(simulator: Simulator, domain: str) -> int:
-    number = simulator.purchase(domain)
-    simulator.issue(domain, number)
-    return number
+def _purchase(simulator: Simulator, domain: str) -> int:
+    certificate_id = simulator.purchase(domain)
+    simulator.issue(domain, certificate_id)
+    return certificate_id
 
 
 def _wait_delivered(stack: Stack, simulator: Simulator, certificates: int) -> None:

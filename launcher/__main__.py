@@ -60,7 +60,7 @@ def _run(
     if simulated:
         demo.write_settings(settings, environment)
     else:
-        demo.forget_settings(settings)
+        demo.delete_settings(settings)
     processes = Processes(lock, _log_folder(settings) if simulated else None, environment)
     try:
         _start(processes, settings, simulated=simulated)

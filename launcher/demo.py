@@ -76,7 +76,7 @@ def write_settings(settings: Settings, environment: Mapping[str, str]) -> None:
     write_file(path, "".join(lines).encode())
 
 
-def forget_settings(settings: Settings) -> None:
+def delete_settings(settings: Settings) -> None:
     """Delete the settings of an earlier demo, which do not apply to a real account."""
     _settings_file(settings).unlink(missing_ok=True)
 
@@ -175,7 +175,9 @@ def _describe_files(destinations: Mapping[str, Destination], order: Mapping[str,
         if delivery["state"] == "delivered"
     }
     files_destinations = [
-        name for name, one in destinations.items() if isinstance(one, FilesDestination) and name in locations
+        name
+        for name, destination in destinations.items()
+        if isinstance(destination, FilesDestination) and name in locations
     ]
     if not files_destinations:
         return ""

@@ -1,7 +1,7 @@
 """The active alerts, as every view reads them, and the record of them that a job keeps.
 
-The rules are evaluated whenever a view reads them, so that no view lags behind or depends on a worker. The table of alerts
-only adds what the rules cannot know: since when, whether it was silenced, and what was notified.
+The rules are evaluated whenever a view reads them, so that no view lags behind or depends on a worker. The table of
+alerts only adds what the rules cannot know: since when, whether it was silenced, and what was notified.
 """
 
 from __future__ import annotations

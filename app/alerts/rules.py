@@ -46,8 +46,8 @@ RULES: dict[str, Rule] = {
         Rule(
             "renewal_off", "certificates", _WARNING,
             "A certificate will expire: auto-renewal is off", many="{} certificates will expire: auto-renewal is off",
-            when="The same threshold as `renewal_overdue`, for a certificate that is deliberately not renewed: its auto-renewal is off and "
-            "`RENEWAL_POLICY` is `never`.",
+            when="The same threshold as `renewal_overdue`, for a certificate that is deliberately not renewed: its "
+            "auto-renewal is off and `RENEWAL_POLICY` is `never`.",
             find=certificate_conditions.renewals_off, by_domain=True,
         ),
         Rule(
@@ -75,8 +75,8 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "quota_low", "quota", _WARNING, "DNSimple's API quota is nearly used up",
-            when="At most `ALERT_QUOTA_PERCENT` of the hour's API calls are left with more than a quarter of the hour to go. "
-            "Resolves after two hours above the threshold.",
+            when="At most `ALERT_QUOTA_PERCENT` of the hour's API calls are left with more than a quarter of the hour "
+            "to go. Resolves after two hours above the threshold.",
             find=service_conditions.low_quota, settle_seconds=7200,
         ),
         Rule(

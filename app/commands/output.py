@@ -54,9 +54,9 @@ def moment(at: datetime | None) -> str | None:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else None
 
 
-def counted(number: int, one: str, several: str | None = None) -> str:
-    """`1 job`, `2 jobs`; `several` is an irregular plural."""
-    return f"{number} {one if number == 1 else several or one + 's'}"
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """`1 job`, `2 jobs`; `plural` where it is irregular."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
 def progress_bar(length: int, label: str, shown: Callable[[Any], str | None] | None = None) -> Any:

@@ -43,19 +43,19 @@ def check_permissions(context: CheckContext) -> Iterable[Finding]:
     """What it can read; whether it can purchase cannot be checked without a purchase."""
     dnsimple = context.dnsimple
     domain = context.domain
-    domains, finding = _try("list domains", lambda: dnsimple.domains(1)[0])
+    domains, finding = _test_permission("list domains", lambda: dnsimple.domains(1)[0])
     yield finding
     if domain is None and domains:
         domain = domains[0].name.lower()
     if domain is not None:
         name = domain
-        yield _try(f"list certificates of {name}", lambda: next(dnsimple.certificates(name), None))[1]
+        yield _test_permission(f"list certificates of {name}", lambda: next(dnsimple.certificates(name), None))[1]
     elif domains is not None:
         yield critical(
             "the token has access to no domain",
             "add a domain to the account or give the token access to one, then use --domain",
         )
-    yield _try("list webhooks", dnsimple.webhooks)[1]
+    yield _test_permission("list webhooks", dnsimple.webhooks)[1]
 
 
 def check_webhook(context: CheckContext) -> Iterable[Finding]:
@@ -90,7 +90,7 @@ def check_quota(context: CheckContext) -> Iterable[Finding]:
     return [ok(f"{state.remaining:,} of {state.limit:,} API calls are left")]
 
 
-def _try(what: str, call: Callable[[], Any]) -> tuple[Any, Finding]:
+def _test_permission(what: str, call: Callable[[], Any]) -> tuple[Any, Finding]:
     try:
         return call(), ok(f"the token can {what}")
     except ForbiddenError as error:

@@ -59,7 +59,7 @@ def check_delegation(context: CheckContext) -> Iterable[Finding]:
         yield critical(f"{domain} does not exist in the DNS", "register it, or delegate it to DNSimple")
         return
     except (NoAnswer, DNSException) as error:
-        yield critical(f"the name servers of {domain} cannot be found ({_why(error)})", "see the check `dnssec`")
+        yield critical(f"the name servers of {domain} cannot be found ({_reason(error)})", "see the check `dnssec`")
         return
     names = {str(record.target).rstrip(".").lower() for record in found}
     others = sorted(names - _NAME_SERVERS)
@@ -85,7 +85,7 @@ def check_caa(context: CheckContext) -> Iterable[Finding]:
         holder, records = _nearest_caa(_resolver(context), context.domain)
     except DNSException as error:
         yield critical(
-            f"the CAA records of {context.domain} cannot be looked up ({_why(error)}): Let's Encrypt would refuse it",
+            f"the CAA records of {context.domain} cannot be resolved ({_reason(error)}): Let's Encrypt would refuse it",
             "check that all of its name servers answer; see the check `dnssec`",
         )
         return
@@ -119,14 +119,14 @@ def check_dnssec(context: CheckContext) -> Iterable[Finding]:
         try:
             _answers(resolver, domain, "SOA")
         except DNSException as error:
-            yield critical(f"{domain} has no working name server ({_why(error)})", "see the check `delegation`")
+            yield critical(f"{domain} has no working name server ({_reason(error)})", "see the check `delegation`")
         else:
             yield critical(
                 f"DNSSEC of {domain} is broken: it resolves only without validation",
                 "correct or remove the DS record at the registrar",
             )
     except DNSException as error:
-        yield critical(f"{domain} cannot be looked up ({_why(error)})", "check the resolver; see --resolver")
+        yield critical(f"{domain} cannot be looked up ({_reason(error)})", "check the resolver; see --resolver")
     else:
         yield ok(f"{domain} is {'signed, and DNSSEC validates' if signed else 'not signed'}")
 
@@ -163,7 +163,7 @@ def _allowed(records: list[Any], tag: bytes) -> set[str] | None:
     return {value.partition(";")[0].strip().lower() for value in values} - {""} if values else None
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return {"NoNameservers": "no usable answer", "LifetimeTimeout": "no answer in time"}.get(
         type(error).__name__, type(error).__name__
     )

@@ -65,8 +65,8 @@ def is_early(
 ) -> bool:
     """Whether the certificate will not be renewed in time unless we renew it.
 
-    Before the expected renewal: a window that ends before it. After it, when DNSimple is late: a window that has started
-    and differs from the one that the authority gave `before`.
+    Before the expected renewal: a window that ends before it. After it, when DNSimple is late: a window that has
+    started and differs from the one that the authority gave `before`.
     """
     if now < expected_at:
         return info.end < expected_at

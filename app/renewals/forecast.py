@@ -78,5 +78,5 @@ def compute_forecast(database: Database, domains: Sequence[str] | None = None) -
     return RenewalForecast(now.date(), dict(days))
 
 
-def _day(number: int) -> datetime:
-    return datetime.fromtimestamp(number * _DAY, UTC)
+def _day(days_since_epoch: int) -> datetime:
+    return datetime.fromtimestamp(days_since_epoch * _DAY, UTC)

@@ -147,8 +147,8 @@ class Worker:
 
     def stop_on_signals(self) -> None:
         """Stop gracefully on SIGTERM and SIGINT."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop())
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, lambda *_: self.stop())
 
     def _start(self) -> None:
         with self._services.database.write() as session:

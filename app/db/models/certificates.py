@@ -41,7 +41,7 @@ class Lineage(Base):
 
 
 class Certificate(Base):
-    """A certificate by DNSimple's ID. `state` is DNSimple's word; what is in the X.509 is filled in when it is fetched."""
+    """A certificate by DNSimple's ID. `state` is DNSimple's; the fields of the X.509 are set when it is fetched."""
 
     __tablename__ = "certificates"
 

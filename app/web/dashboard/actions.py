@@ -45,7 +45,7 @@ def refetch(certificate_id: int) -> Any:
     with services().database.write() as session:
         _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
         key_refetch.enqueue_key_refetch(services().queue, session, [certificate_id], actor=who().actor)
-    return _back(certificate_id, "refetched")
+    return _show_certificate(certificate_id, "refetched")
 
 
 @blueprint.post("/certificates/<int:certificate_id>/renew")
@@ -57,7 +57,7 @@ def renew(certificate_id: int) -> Any:
         order_id = renewal.renew_now(
             services().queue, services().account_id, session, certificate_id, actor=who().actor, requested_by=who().name
         )
-    return _back(certificate_id, "renewed" if order_id is not None else "renewing")
+    return _show_certificate(certificate_id, "renewed" if order_id is not None else "renewing")
 
 
 @blueprint.post("/certificates/<int:certificate_id>/redeliver")
@@ -74,7 +74,7 @@ def redeliver(certificate_id: int) -> Any:
         services().database, services().queue, services().destinations, wanted, actor=who().actor
     ):
         pass
-    return _back(certificate_id, "redelivered")
+    return _show_certificate(certificate_id, "redelivered")
 
 
 def _require(certificate: Certificate | None) -> Certificate:
@@ -83,5 +83,5 @@ def _require(certificate: Certificate | None) -> Certificate:
     return certificate
 
 
-def _back(certificate_id: int, done: str) -> Any:
+def _show_certificate(certificate_id: int, done: str) -> Any:
     return redirect(url_for("dashboard.certificate", certificate_id=certificate_id, done=done), 303)

@@ -102,9 +102,9 @@ def destinations_health(database: Database, destinations: Mapping[str, Destinati
                 kind=str(getattr(destination.config, "kind", "")),
                 pending=at_most(
                     session,
-                    _of(name).where(Delivery.is_unfinished(), Delivery.state == DeliveryState.PENDING),
+                    _deliveries_to(name).where(Delivery.is_unfinished(), Delivery.state == DeliveryState.PENDING),
                 ),
-                failing=at_most(session, _of(name).where(Delivery.is_unsuccessful())),
+                failing=at_most(session, _deliveries_to(name).where(Delivery.is_unsuccessful())),
                 last_delivered_at=latest.get(name),
                 newest_failure=_newest_failure(session, name),
                 suspended=suspended.get(name),
@@ -113,7 +113,7 @@ def destinations_health(database: Database, destinations: Mapping[str, Destinati
         ]
 
 
-def _of(destination: str) -> Select[int]:
+def _deliveries_to(destination: str) -> Select[int]:
     return select(Delivery.id).where(Delivery.destination == destination)
 
 
