@@ -35,6 +35,7 @@ _PAST_TENSE = {
     " serves ": " served ",
     " serve ": " served ",
     " rejects ": " rejected ",
+    " refuses ": " refused ",
     " will ": " would ",
 }
 

@@ -90,6 +90,12 @@ RULES: dict[str, Rule] = {
             find=service_conditions.rejected_token,
         ),
         Rule(
+            "account_blocked", "quota", _CRITICAL, "DNSimple refuses calls for this account",
+            when="DNSimple answered a job's call with 402 (payment required) or 403 (permission missing). The job "
+            "waits and repeats the call every five minutes.",
+            find=service_conditions.blocked_account,
+        ),
+        Rule(
             "job_failed", "jobs", _CRITICAL, "A job failed permanently", many="{} jobs failed permanently",
             when="A job has failed permanently. Excludes jobs whose order, delivery or import reports it.",
             find=service_conditions.failed_jobs,

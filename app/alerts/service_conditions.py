@@ -12,6 +12,7 @@ from app.alerts.alert import ROWS_AT_A_TIME, Match, RuleContext
 from app.db.installation_state import MISSED_EVENTS, WEBHOOK_CHECKED_AT
 from app.db.models import Certificate, Job, Order, OrderState, Worker
 from app.jobs.kinds import PERIODS, JobKind
+from app.jobs.queue import ACCOUNT_BLOCKED
 
 # Workers write a heartbeat every five seconds.
 WORKER_SILENCE = timedelta(seconds=30)
@@ -58,6 +59,22 @@ def rejected_token(context: RuleContext) -> Generator[Match]:
             context.now,
             "DNSimple answers 401 to our token; orders and fetches wait",
             "set a valid DNSIMPLE_API_TOKEN, then restart web and worker",
+        )
+
+
+def blocked_account(context: RuleContext) -> Generator[Match]:
+    """Jobs that DNSimple refused because of the account or of the token's permissions, such as an unpaid invoice."""
+    waiting = Job.finished_at.is_(None), Job.snoozes > 0, Job.last_error.startswith(ACCOUNT_BLOCKED)
+    oldest = context.session.scalar(select(Job).where(*waiting).order_by(Job.id).limit(1))
+    if oldest is not None:
+        count = context.session.scalar(select(func.count()).where(*waiting)) or 1
+        jobs = f"1 {oldest.kind} job waits" if count == 1 else f"{count:,} jobs wait, the oldest a {oldest.kind} job"
+        yield Match(
+            f"account {context.services.account_id}",
+            context.now,
+            f"{jobs}: {str(oldest.last_error).removeprefix(ACCOUNT_BLOCKED)}",
+            "pay the account's open invoices, or grant the token the permission that the error names; the jobs then "
+            "resume automatically within five minutes",
         )
 
 

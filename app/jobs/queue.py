@@ -29,6 +29,7 @@ from app.jobs.kinds import JobKind, Priority
 CHANNEL = "certcourier_jobs"
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 3600.0
+ACCOUNT_BLOCKED = "account blocked: "  # begins the last error of a job that waits for the operator
 POLLS_ARG = "not_yet"  # an argument in which a job counts its own polls; an operator's retry resets it
 
 

@@ -20,7 +20,7 @@ from app.db.models import Worker as WorkerRow
 from app.db.models import new_id
 from app.errors import AccountBlockedError, CertcourierError, PermanentError, RetryableError
 from app.jobs.kinds import JobKind
-from app.jobs.queue import Claim, LeaseLostError, Snooze
+from app.jobs.queue import ACCOUNT_BLOCKED, Claim, LeaseLostError, Snooze
 from app.jobs.wakeup import wakeup_for
 from app.services import Services
 from app.worker.handlers import HANDLERS, Handler
@@ -73,7 +73,9 @@ def _record_failure(services: Services, claim: Claim, error: Exception) -> None:
             log.info("job snoozed", seconds=error.seconds, reason=reason)
         case AccountBlockedError():
             # The job itself is sound and waits for the operator. More attempts would only consume quota.
-            services.queue.snooze(claim, _ACCOUNT_BLOCKED_SECONDS, reason)
+            # A rejected token has its own alert, from the quota.
+            blocked = reason if error.affects_all_calls else f"{ACCOUNT_BLOCKED}{reason}; {error.remedy}"
+            services.queue.snooze(claim, _ACCOUNT_BLOCKED_SECONDS, blocked)
             log.error("account blocked", reason=reason, remedy=error.remedy)
         case RetryableError(retry_after=float() | int() as seconds):
             services.queue.snooze(claim, max(1.0, seconds), reason)

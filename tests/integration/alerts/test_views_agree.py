@@ -34,6 +34,7 @@ from app.db.models import (
 )
 from app.dnsimple.budget import digest_token
 from app.doctor.checks import CHECKS
+from app.jobs.queue import ACCOUNT_BLOCKED
 from app.services import Services
 from config import Settings
 from tests.support.harness import ACCOUNT, TOKEN, make_settings
@@ -235,6 +236,15 @@ SITUATIONS: dict[str, tuple[Build, list[str]]] = {
         quota(blocked_until=db_now(600), blocked_reason="401", blocked_token=digest_token(TOKEN)), ["token_rejected"],
     ),
     "another token is rejected": (quota(blocked_until=db_now(600), blocked_reason="401", blocked_token="0"), []),
+    "an invoice is unpaid": (
+        job("refetch_key", "ready", snoozes=1, last_error=f"{ACCOUNT_BLOCKED}402 unpaid"), ["account_blocked"],
+    ),
+    "an invoice was unpaid, and the next call failed otherwise": (
+        job("refetch_key", "ready", snoozes=2, last_error="DNSimple: 503"), [],
+    ),
+    "an invoice was unpaid, and the next call succeeded": (
+        job("refetch_key", "done", snoozes=1, last_error=f"{ACCOUNT_BLOCKED}402 unpaid"), [],
+    ),
     "a dead job": (job("refetch_key", "dead", last_error="no key"), ["job_failed"]),
     "a dead job of an unknown kind": (job("from_the_future", "dead"), ["job_failed"]),
     "a dead delivery job of a removed destination": (job("deliver", "dead"), []),

@@ -97,7 +97,8 @@ def test_a_job_waits_while_the_account_is_blocked(
         services.queue.enqueue(session, JobKind.PRUNE)
     assert drain(services) == ["prune"]
     (job,) = jobs(services, "prune")
-    assert (job.state, job.attempts, job.snoozes, job.last_error) == ("ready", 0, 1, "unpaid")
+    error = "account blocked: unpaid; pay the invoice"
+    assert (job.state, job.attempts, job.snoozes, job.last_error) == ("ready", 0, 1, error)
     assert "pay the invoice" in capsys.readouterr().err
 
 
