@@ -108,7 +108,7 @@ CATALOGUE: dict[str, Kind] = {
     "event-dropped": Kind("event", "never sent"),
     "event-early": Kind("event", "issued immediately; the event is sent before the issue call is answered"),
     "event-forged": Kind("event", "another event is sent with an unknown certificate and domain"),
-    "event-foreign": Kind("event", "another event is sent with another account"),
+    "event-other-account": Kind("event", "another event is sent with another account"),
     "event-mixed": Kind("event", "another event is sent with the certificate and another domain"),
     "event-replayed": Kind("event", "an earlier event is sent again unchanged"),
     "certificate-failed": Kind("certificate", "ends as `failed`"),

@@ -214,7 +214,7 @@ def _unknown(envelope: dict[str, Any], state: State) -> dict[str, Any]:  # noqa:
     return envelope
 
 
-def _foreign(envelope: dict[str, Any], state: State) -> dict[str, Any]:  # noqa: ARG001
+def _other_account(envelope: dict[str, Any], state: State) -> dict[str, Any]:  # noqa: ARG001
     envelope["account"] |= {"id": envelope["account"]["id"] + 1}
     return envelope
 
@@ -228,7 +228,7 @@ def _mixed(envelope: dict[str, Any], state: State) -> dict[str, Any]:
 
 _FORGERIES: dict[str, Callable[[dict[str, Any], State], dict[str, Any]]] = {
     "event-forged": _unknown,
-    "event-foreign": _foreign,
+    "event-other-account": _other_account,
     "event-mixed": _mixed,
 }
 

@@ -113,7 +113,7 @@ class DestinationConfig(BaseModel):
         Field((), description="Destinations that must hold a certificate before it is delivered to this one.")
     )
     timeout_seconds: float = Field(60.0, gt=0, le=3600, description="Time limit of a delivery, in seconds.")
-    at_once: int = Field(4, ge=1, le=64, description="Concurrent deliveries of one worker process.")
+    max_concurrency: int = Field(4, ge=1, le=64, description="Concurrent deliveries of one worker process.")
 
     def takes(self, names: Iterable[str]) -> bool:
         """Whether a certificate with these names is delivered to this destination."""

@@ -74,7 +74,7 @@ class TimeLimits:
                     raise DestinationUnavailableError(
                         f"{destination.config.name} has not finished an operation started {seconds:.0f} seconds ago"
                     )
-                if len(running) < destination.config.at_once:
+                if len(running) < destination.config.max_concurrency:
                     break
                 if seconds >= _WAIT_SECONDS:  # slow, perhaps hanging: do not block a worker's thread
                     raise DestinationUnavailableError(f"{destination.config.name} is busy", retry_after=_BUSY_SECONDS)

@@ -48,7 +48,7 @@ class Probes:
         """The results for each common name. Never raises for what a server does."""
         if not common_names:
             return []
-        with ThreadPoolExecutor(min(endpoint.at_once, len(common_names)), thread_name_prefix="probe") as pool:
+        with ThreadPoolExecutor(min(endpoint.max_concurrency, len(common_names)), thread_name_prefix="probe") as pool:
             return list(pool.map(lambda name: probe(endpoint, name), common_names))
 
 

@@ -64,7 +64,7 @@ class Endpoint(BaseModel):
         description="How long after a delivery another certificate may still be served, in seconds.",
     )
     timeout_seconds: float = Field(10.0, gt=0, le=60, description="Time limit of one connection, in seconds.")
-    at_once: int = Field(4, ge=1, le=32, description="Concurrent connections of one worker process.")
+    max_concurrency: int = Field(4, ge=1, le=32, description="Concurrent connections of one worker process.")
 
     def serves(self, lineage: str, names: Iterable[str]) -> bool:
         """Whether the endpoint serves certificates of this lineage with these names."""

@@ -34,7 +34,7 @@ RATES = {
     "error-empty": 0.01, "error-after": 0.02, "half-body": 0.02, "unauthorized": 0.001, "unpaid": 0.002,
     "forbidden": 0.002, "plan-limit": 0.005, "not-issued": 0.05, "no-quota-headers": 0.02, "odd-quota-headers": 0.02,
     "event-doubled": 0.2, "event-delayed": 0.2, "event-reordered": 0.1, "event-dropped": 0.1, "event-early": 0.1,
-    "event-forged": 0.1, "event-foreign": 0.05, "event-mixed": 0.05, "event-replayed": 0.1,
+    "event-forged": 0.1, "event-other-account": 0.05, "event-mixed": 0.05, "event-replayed": 0.1,
     "certificate-failed": 0.02, "certificate-rejected": 0.01, "certificate-cancelled": 0.01,
     "certificate-refunded": 0.01, "key-removed": 0.01, "chain-reversed": 0.03, "wrong-key": 0.02,
 }  # fmt: skip

@@ -16,6 +16,7 @@ import requests
 
 from app.db.database import Database
 from app.db.migrations import upgrade
+from app.jobs.kinds import JobKind
 from tests.support import databases
 from tests.support.harness import event
 from tests.support.simulator_process import Simulator
@@ -202,14 +203,18 @@ def test_a_worker_whose_connections_are_cut_reconnects_and_is_woken_up_again(
     (again,) = wait_until(lambda: listener(stack, "worker") - {listening}, "the worker listens again")
 
     domain_id, certificate_id = simulator.domain_id("customer.example"), stack.get("/certificates")[0]["certificate_id"]
-    unfinished = "SELECT 1 FROM jobs WHERE kind = 'install' AND finished_at IS NULL"
-    wait_until(lambda: not rows(stack, unfinished), "idle")
+
+    def is_fetching() -> bool:
+        unfinished = "SELECT 1 FROM jobs WHERE kind = %s AND finished_at IS NULL"
+        return bool(rows(stack, unfinished, JobKind.FETCH_CERTIFICATE.value))
+
+    wait_until(lambda: not is_fetching(), "idle")
     with connect(stack) as connection:
         ((started,),) = connection.execute("SELECT clock_timestamp()").fetchall()
     for _ in range(4):  # each as soon as the one before is done: by polling alone they would take 20 seconds
-        told = event(certificate_id, domain_id)
-        assert requests.post(stack.url + EVENTS, json=told, timeout=30).json()["data"]["outcome"] == "queued"
-        wait_until(lambda: not rows(stack, unfinished), "done")
+        envelope = event(certificate_id, domain_id)
+        assert requests.post(stack.url + EVENTS, json=envelope, timeout=30).json()["data"]["outcome"] == "queued"
+        wait_until(lambda: not is_fetching(), "done")
     ((seconds,),) = rows(stack, "SELECT extract(epoch FROM clock_timestamp() - %s)::float", started)
     assert float(str(seconds)) < 10
     assert listener(stack, "worker") == {again}
@@ -254,14 +259,17 @@ def test_the_clocks_of_the_hosts_do_not_matter(simulator: Simulator, tmp_path: P
 def _order_on_hosts_apart(stack: Stack, simulator: Simulator) -> None:
     simulator.wait_for_webhooks(1)
     simulator.reset_calls()
-    simulator.control("POST", "/settings", {"issued_lag": 0.5})  # so that installations are postponed
+    simulator.control("POST", "/settings", {"issued_lag": 0.5})  # so that fetches are snoozed
     simulator.fault(
         method="GET", path_template=PRIVATE_KEY, action="none", delay_seconds=5, times=2
     )  # longer than a lease
-    held = "SELECT DISTINCT worker_id FROM jobs WHERE kind = 'install' AND worker_id IS NOT NULL"
+    held = "SELECT DISTINCT worker_id FROM jobs WHERE kind = %s AND worker_id IS NOT NULL"
     with Traffic(stack, "web", "second web") as traffic:
         traffic.wait_for(6)
-        wait_until(lambda: len(rows(stack, held)) == 2, "both workers have installed something")
+        wait_until(
+            lambda: len(rows(stack, held, JobKind.FETCH_CERTIFICATE.value)) == 2,
+            "both workers have fetched a certificate",
+        )
     check_done_once(stack, simulator, traffic.accepted, seconds=30)
     calls = Counter(call["path_template"].rpartition("/")[2] for call in simulator.calls() if call["status"] < 400)
     assert (calls["private_key"], calls["letsencrypt"]) == (len(traffic.accepted), len(traffic.accepted))

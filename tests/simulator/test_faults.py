@@ -199,7 +199,7 @@ def test_an_event_can_precede_the_answer_to_the_call_that_causes_it(
     assert receiver.next()["data"]["certificate"]["state"] == "issued"
 
 
-@pytest.mark.parametrize("fault", ["event-forged", "event-foreign", "event-mixed"])
+@pytest.mark.parametrize("fault", ["event-forged", "event-other-account", "event-mixed"])
 def test_a_forged_event_is_sent_beside_the_real_one(simulator: Simulator, receiver: EventReceiver, fault: str) -> None:
     register(simulator, receiver)
     simulator.rates(**{fault: 1})
@@ -218,7 +218,7 @@ def test_a_forged_event_is_sent_beside_the_real_one(simulator: Simulator, receiv
     if fault == "event-forged":
         assert certificate != number
         assert domain not in domains.values()
-    elif fault == "event-foreign":
+    elif fault == "event-other-account":
         assert (account, certificate) == (1011, number)
     else:
         assert (account, certificate, domain) == (1010, number, domains["other.example"])

@@ -21,7 +21,7 @@ _PERIODIC = {
 # Faults that occur in production now and then and must make no difference: on unless a test disables them.
 USUAL_FAULTS = {
     "no-quota-headers": 0.1, "odd-quota-headers": 0.1,
-    "event-doubled": 0.2, "event-reordered": 0.2, "event-foreign": 0.2, "event-replayed": 0.2,
+    "event-doubled": 0.2, "event-reordered": 0.2, "event-other-account": 0.2, "event-replayed": 0.2,
 }  # fmt: skip
 
 

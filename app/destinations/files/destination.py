@@ -75,7 +75,7 @@ class FilesConfig(DestinationConfig):
     password_file: Path | None = Field(
         None, description="`pkcs12`: file with the keystore's password in its first line, mode 0600."
     )
-    seen_as: Path | None = Field(
+    traefik_path: Path | None = Field(
         None, description="`traefik`: `path` as Traefik sees it, if different, for example in a container."
     )
 
@@ -83,8 +83,8 @@ class FilesConfig(DestinationConfig):
     def _fields_of_the_layout(self) -> Self:
         if (self.password_file is not None) != (self.layout == "pkcs12"):
             raise ValueError('password_file: required for layout = "pkcs12", and only for it')
-        if self.seen_as is not None and self.layout != "traefik":
-            raise ValueError('seen_as: only for layout = "traefik"')
+        if self.traefik_path is not None and self.layout != "traefik":
+            raise ValueError('traefik_path: only for layout = "traefik"')
         return self
 
 
@@ -207,7 +207,7 @@ def _layout(config: FilesConfig) -> Layout:
         case "haproxy":
             return HAProxy()
         case "traefik":
-            return Traefik(config.seen_as or config.path.absolute())
+            return Traefik(config.traefik_path or config.path.absolute())
         case "pkcs12":
             assert config.password_file is not None  # noqa: S101, ensured by the configuration's validator
             return Pkcs12(config.password_file)

@@ -94,13 +94,13 @@ class Traefik(Separate):
     """The four files, and `PATH/<slot>.yml`, which Traefik watches.
 
     It names the files of one version, not `current`, so Traefik never reads certificate and key of different versions.
-    `seen_as` is `PATH` as Traefik sees it.
+    `traefik_path` is `PATH` as Traefik sees it.
     """
 
-    seen_as: Path
+    traefik_path: Path
 
     def announcement(self, slot: Path, version: Path) -> tuple[Path, bytes] | None:
-        folder = self.seen_as / slot.name / "versions" / version.name
+        folder = self.traefik_path / slot.name / "versions" / version.name
         certificate, key = json.dumps(str(folder / "fullchain.pem")), json.dumps(str(folder / "privkey.pem"))
         text = f"tls:\n  certificates:\n    - certFile: {certificate}\n      keyFile: {key}\n"
         return slot.with_name(f"{slot.name}.yml"), text.encode()

@@ -45,7 +45,7 @@ class WebhookConfig(DestinationConfig):
     secret_file: Path = Field(
         description="File with the signing secrets, one `whsec_...` per line, mode 0600. Each of them signs."
     )
-    seal_key_to: Path | None = Field(
+    encrypt_key_to: Path | None = Field(
         None,
         description="File with the receiver's public key, a JWK. If set, the private key is sent too, encrypted to it.",
     )
@@ -73,8 +73,8 @@ class WebhookConfig(DestinationConfig):
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
-        if not self.url.startswith("https://") and (self.seal_key_to is not None or not self.allow_private):
-            raise ValueError("url must start with https:// (http only with allow_private and without seal_key_to)")
+        if not self.url.startswith("https://") and (self.encrypt_key_to is not None or not self.allow_private):
+            raise ValueError("url must start with https:// (http only with allow_private and without encrypt_key_to)")
         return self
 
 
@@ -106,8 +106,10 @@ class WebhookDestination:
         if known is not None and known > bundle.version:
             return DeliveryResult("superseded", f"the newer certificate {known.certificate_id} was acknowledged")
         config, now = self._config, self._clock()
-        seal_to = read_public_key(config.seal_key_to, self._field("seal_key_to")) if config.seal_key_to else None
-        body = payload(bundle, now=now, seal_to=seal_to)
+        encrypt_to = (
+            read_public_key(config.encrypt_key_to, self._field("encrypt_key_to")) if config.encrypt_key_to else None
+        )
+        body = payload(bundle, now=now, encrypt_to=encrypt_to)
         identifier = message_id(config.name, bundle)
         headers = {
             "Content-Type": "application/json",
@@ -137,8 +139,8 @@ class WebhookDestination:
     def check(self) -> None:
         self._secrets()
         self._tls()
-        if self._config.seal_key_to is not None:
-            read_public_key(self._config.seal_key_to, self._field("seal_key_to"))
+        if self._config.encrypt_key_to is not None:
+            read_public_key(self._config.encrypt_key_to, self._field("encrypt_key_to"))
 
     def _secrets(self) -> list[str]:
         return read_secrets(self._config.secret_file, self._field("secret_file"))

@@ -43,7 +43,7 @@ def version_text(version: Version) -> str:
     return f"{version.not_before.astimezone(UTC):%Y%m%dT%H%M%SZ}-{version.certificate_id:019}"
 
 
-def payload(bundle: Bundle, *, now: datetime, seal_to: PublicKey | None) -> str:
+def payload(bundle: Bundle, *, now: datetime, encrypt_to: PublicKey | None) -> str:
     """The body. Never contains the private key in clear."""
     leaf = x509.load_pem_x509_certificate(bundle.leaf_pem.encode())
     common_names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -61,11 +61,11 @@ def payload(bundle: Bundle, *, now: datetime, seal_to: PublicKey | None) -> str:
         "certificate": bundle.leaf_pem,
         "chain": bundle.chain_pem,
     }
-    if seal_to is not None:
+    if encrypt_to is not None:
         algorithm, encryption = JWE_ALGORITHMS
-        header = {"alg": algorithm, "enc": encryption, "kid": seal_to.kid or seal_to.thumbprint()}
+        header = {"alg": algorithm, "enc": encryption, "kid": encrypt_to.kid or encrypt_to.thumbprint()}
         data["private_key_jwe"] = jwe.encrypt_compact(
-            header, bundle.key.reveal().encode(), seal_to, algorithms=JWE_ALGORITHMS
+            header, bundle.key.reveal().encode(), encrypt_to, algorithms=JWE_ALGORITHMS
         )
     return json.dumps({"type": EVENT, "timestamp": _iso(now), "data": data})
 

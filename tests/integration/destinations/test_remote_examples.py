@@ -68,7 +68,7 @@ def test_the_receiver_keeps_the_newest_certificate_with_its_key(folder: Path) ->
     config = example("webhook") | {
         "url": f"https://localhost:{port}/certificates",
         "secret_file": folder / "webhook.secret",
-        "seal_key_to": folder / "public.jwk",
+        "encrypt_key_to": folder / "public.jwk",
         "ca_bundle": folder / "ca.pem",
         "allow_private": True,
     }
@@ -92,9 +92,9 @@ def test_the_receiver_keeps_the_newest_certificate_with_its_key(folder: Path) ->
 
 def test_a_sealed_key_is_opened_as_the_decision_says(folder: Path) -> None:
     (program,) = blocks("decisions/0009-sealed-keys-in-webhooks.md", "python")
-    public = read_public_key(folder / "public.jwk", "seal_key_to")
-    message = json.loads(payload(issued_bundle(1), now=datetime.now(UTC), seal_to=public))
-    names = {"data": message["data"], "private_jwk": json.loads((folder / "sealing-key.jwk").read_text())}
+    public = read_public_key(folder / "public.jwk", "encrypt_key_to")
+    message = json.loads(payload(issued_bundle(1), now=datetime.now(UTC), encrypt_to=public))
+    names = {"data": message["data"], "private_jwk": json.loads((folder / "encryption-key.jwk").read_text())}
     exec(program, names)  # noqa: S102, what our own page says
     assert names["pem"].startswith(b"-----BEGIN EC PRIVATE KEY-----")
 

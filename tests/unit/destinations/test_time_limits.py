@@ -17,7 +17,7 @@ from app.destinations.base import (
 )
 from app.destinations.time_limits import TimeLimits
 
-AT_ONCE = 4
+MAX_CONCURRENCY = 4
 
 DONE = DeliveryResult("delivered", "there")
 
@@ -26,7 +26,7 @@ class Place:
     """A destination of which only name and time limit matter: tests hand in what it does."""
 
     def __init__(self, config: str, timeout_seconds: float = 30.0) -> None:
-        self.config = DestinationConfig(name=config, timeout_seconds=timeout_seconds, at_once=AT_ONCE)
+        self.config = DestinationConfig(name=config, timeout_seconds=timeout_seconds, max_concurrency=MAX_CONCURRENCY)
 
     def deliver(self, bundle: Bundle) -> DeliveryResult:
         raise NotImplementedError
@@ -91,8 +91,8 @@ def test_what_hangs_is_given_up_and_nothing_more_begun_until_it_has_ended(hang: 
 def test_a_destination_has_few_places_and_a_slow_one_lets_nobody_wait(hang: Hang) -> None:
     now = 0.0
     limits, place = TimeLimits(lambda: now), Place("slow")
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        running: list[Future[DeliveryResult]] = [pool.submit(limits.run, place, hang) for _ in range(AT_ONCE)]
+    with ThreadPoolExecutor(MAX_CONCURRENCY) as pool:
+        running: list[Future[DeliveryResult]] = [pool.submit(limits.run, place, hang) for _ in range(MAX_CONCURRENCY)]
         for _ in running:
             hang.began.acquire()
         now = 2.0
@@ -101,16 +101,16 @@ def test_a_destination_has_few_places_and_a_slow_one_lets_nobody_wait(hang: Hang
         assert refused.value.retry_after  # costs no attempt
         assert limits.run(Place("other"), lambda: DONE) is DONE
         hang.let_go.set()
-        assert [future.result() for future in running] == [DONE] * AT_ONCE
+        assert [future.result() for future in running] == [DONE] * MAX_CONCURRENCY
 
 
 def test_whoever_finds_the_places_taken_gets_the_next_one_that_is_free(hang: Hang) -> None:
     limits, place = TimeLimits(lambda: 0.0), Place("popular")
-    with ThreadPoolExecutor(AT_ONCE + 1) as pool:
-        running = [pool.submit(limits.run, place, hang) for _ in range(AT_ONCE)]
+    with ThreadPoolExecutor(MAX_CONCURRENCY + 1) as pool:
+        running = [pool.submit(limits.run, place, hang) for _ in range(MAX_CONCURRENCY)]
         for _ in running:
             hang.began.acquire()
         waiting = pool.submit(limits.run, place, lambda: DONE)
-        assert len(helpers("popular")) == AT_ONCE
+        assert len(helpers("popular")) == MAX_CONCURRENCY
         hang.let_go.set()
-        assert [future.result() for future in (*running, waiting)] == [DONE] * (AT_ONCE + 1)
+        assert [future.result() for future in (*running, waiting)] == [DONE] * (MAX_CONCURRENCY + 1)

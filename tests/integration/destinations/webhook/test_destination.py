@@ -180,7 +180,7 @@ def test_a_sealed_key_is_opened_by_its_receiver_alone(
 ) -> None:
     given, file = issued_bundle(1), tmp_path / "receiver.jwk"
     file.write_text(json.dumps(key.as_dict(private=False)))
-    hook(config, seal_key_to=file).deliver(given)
+    hook(config, encrypt_key_to=file).deliver(given)
     (heard,) = far.messages()
     encrypted = heard["message"]["data"]["private_key_jwe"]
     opened = jwe.decrypt_compact(encrypted, key, algorithms=JWE_ALGORITHMS)
@@ -207,10 +207,10 @@ def test_a_sealed_key_is_opened_by_its_receiver_alone(
 def test_a_key_that_cannot_be_sealed_to_is_refused(config: dict[str, Any], tmp_path: Path, text: str) -> None:
     file = tmp_path / "receiver.jwk"
     file.write_text(text)
-    with pytest.raises(DestinationRefusedError, match=r"hook: seal_key_to: .* must be a public JWK"):
-        hook(config, seal_key_to=file).check()
-    with pytest.raises(DestinationRefusedError, match=r"seal_key_to: .*No such file"):
-        hook(config, seal_key_to=tmp_path / "missing").check()
+    with pytest.raises(DestinationRefusedError, match=r"hook: encrypt_key_to: .* must be a public JWK"):
+        hook(config, encrypt_key_to=file).check()
+    with pytest.raises(DestinationRefusedError, match=r"encrypt_key_to: .*No such file"):
+        hook(config, encrypt_key_to=tmp_path / "missing").check()
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_a_url_that_is_none_is_refused(config: dict[str, Any], url: str) -> None
 
 def test_http_is_for_private_receivers_and_never_carries_a_key(config: dict[str, Any], tmp_path: Path) -> None:
     hook(config, url="http://localhost/")
-    for more in ({"allow_private": False}, {"seal_key_to": tmp_path / "receiver.jwk"}):
+    for more in ({"allow_private": False}, {"encrypt_key_to": tmp_path / "receiver.jwk"}):
         with pytest.raises(ValidationError, match="must start with https"):
             hook(config, url="http://localhost/", **more)
 

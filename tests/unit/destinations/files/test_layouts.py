@@ -268,7 +268,7 @@ def test_a_name_that_this_machine_does_not_know_is_named(root: Path, fields: dic
         ({"folder_mode": "99"}, "octal digits"),
         ({"layout": "pkcs12"}, "password_file"),
         ({"password_file": "x"}, "password_file"),
-        ({"seen_as": "/x"}, "seen_as"),
+        ({"traefik_path": "/x"}, "traefik_path"),
         ({"layout": "jks"}, "layout"),
     ],
 )
@@ -335,7 +335,7 @@ def test_openssl_reads_the_keystore(root: Path) -> None:
 
 
 def test_traefik_is_told_of_the_paths_that_it_sees(root: Path) -> None:
-    files = make_files(root, "traefik", seen_as="/certificates")
+    files = make_files(root, "traefik", traefik_path="/certificates")
     files.deliver(bundle(1))
     version = (root / "www.example.com" / "current").resolve().name
     text = (root / "www.example.com.yml").read_text()
