@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from app.destinations.base import (
 from app.destinations.credentials import read_credential
 from app.destinations.secret_document import MAX_CONFLICTS
 from app.destinations.slots import SlotTemplate, fill, parse_version, version_text
+from app.retry_after import parse_retry_after
 
 _MANAGER = "certcourier"
 _MANAGED_BY = {"app.kubernetes.io/managed-by": _MANAGER}
@@ -205,10 +207,10 @@ class KubernetesDestination:
                 f"{at}: the API server's certificate is not trusted; check the kubeconfig's certification authority"
             )
         if error.status in {0, 429} or error.status >= 500:
-            after = (error.headers or {}).get("Retry-After") or ""
+            after = (error.headers or {}).get("Retry-After")
             return DestinationUnavailableError(
                 f"{at}: the API server is unavailable ({error.status}); retrying later",
-                retry_after=float(after) if after.isdigit() else None,
+                retry_after=parse_retry_after(after, now=datetime.now(UTC)),
             )
         if error.status == 401:
             return DestinationRefusedError(f"{at}: the API server rejected the credentials; renew them")

@@ -22,6 +22,7 @@ from app.errors import AccountBlockedError, CertcourierError, PermanentError, Re
 from app.jobs.kinds import JobKind
 from app.jobs.queue import ACCOUNT_BLOCKED, Claim, LeaseLostError, Snooze
 from app.jobs.wakeup import wakeup_for
+from app.operations.job_retry import instead_of_retrying
 from app.services import Services
 from app.worker.handlers import HANDLERS, Handler
 from app.worker.periodic import enqueue_due
@@ -102,7 +103,8 @@ def _mark_dead(services: Services, claim: Claim, reason: str) -> None:
         handler = HANDLERS.get(claim.kind)
         if handler and handler.on_death:
             handler.on_death(services, session, claim, reason)
-    log.error("job failed permanently", reason=reason, remedy=f"fix the cause, then `flask jobs retry {claim.id}`")
+    remedy = instead_of_retrying(claim.kind) or f"fix the cause, then `flask jobs retry {claim.id}`"
+    log.error("job failed permanently", reason=reason, remedy=remedy)
 
 
 class Worker:
