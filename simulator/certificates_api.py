@@ -15,7 +15,7 @@ blueprint = Blueprint("certificates", __name__)
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
 _MOST_NAMES = 100
-_EARLY_SECONDS = 3.0
+_EARLY_SECONDS = 10.0  # the longest that an answer waits for its event to come first
 _PATH = "/<account>/domains/<domain>/certificates"
 
 
