@@ -69,12 +69,12 @@ def page(browser: Browser) -> Iterator[Page]:
     """A fresh profile whose console stays silent: no script error, nothing blocked by the policy."""
     context = browser.new_context()
     page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type in {"error", "warning"} else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text) if message.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: messages.append(str(error)))
     yield page
     context.close()
-    assert said == []
+    assert messages == []
 
 
 def sign_in(page: Page, stack: Stack, token: str) -> None:

@@ -1,4 +1,4 @@
-"""A renewal that nginx has not loaded: seen by the real worker, told by real Apprise, and over after a reload."""
+"""A renewal that nginx has not loaded: detected by a worker, notified by real Apprise, and resolved by a reload."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ def test_a_stale_server_is_an_alert_that_resolves(
             stack.wait_delivered(second)
             wait_until(lambda: endpoint(stack, second)["state"] == "stale", "the server is stale")
             now(stack, JobKind.EVALUATE_ALERTS)
-            wait_until(lambda: receiver.messages, "the alert is told")
+            wait_until(lambda: receiver.messages, "the alert is notified")
             renewed = x509.load_pem_x509_certificate(stack.get(f"/certificates/{second}")["certificate_pem"].encode())
             nginx.reload(renewed.public_bytes(Encoding.DER))
             now(stack, JobKind.CHECK_ENDPOINT)
             wait_until(lambda: endpoint(stack, second)["state"] == "served", "the new certificate is served")
             now(stack, JobKind.EVALUATE_ALERTS)
-            wait_until(lambda: len(receiver.messages) == 2, "the recovery is told")
-        problem, recovery = receiver.messages
-        assert problem["title"] == "Certcourier at 127.0.0.1: An endpoint serves another certificate"
-        assert f"the older certificate {first}" in problem["message"]
-        assert recovery["title"] == "Certcourier at 127.0.0.1: Over: An endpoint serves another certificate"
+            wait_until(lambda: len(receiver.messages) == 2, "the recovery is notified")
+        alert, recovery = receiver.messages
+        assert alert["title"] == "Certcourier at 127.0.0.1: An endpoint serves the wrong certificate"
+        assert f"the older certificate {first}" in alert["message"]
+        assert recovery["title"] == "Certcourier at 127.0.0.1: Over: An endpoint serves the wrong certificate"
         worker = psutil.Process(stack.processes["worker"].pid)
         wait_until(lambda: not worker.children(), "the process that sent it has ended")
         assert sum(stack.memory().values()) < 250

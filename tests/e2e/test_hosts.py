@@ -159,14 +159,14 @@ def _restart_in_the_middle(stack: Stack, simulator: Simulator, server: databases
         wait_until(lambda: traffic.statuses[503], "an order is answered 503")
         server.start()
         traffic.wait_for(3)
-        server.stop()  # and once more, as nobody was prepared for it, while events are coming
+        server.stop()  # and again without warning, while events arrive
         server.start()
         for _ in range(20):
-            told = event(1, 1, name="zone.create")
-            answer = requests.post(stack.url + EVENTS, json=told, timeout=30)
+            posted = event(1, 1, name="zone.create")
+            answer = requests.post(stack.url + EVENTS, json=posted, timeout=30)
             assert answer.status_code in {200, 503}
             if answer.status_code == 200:
-                acknowledged.append(told["request_identifier"])
+                acknowledged.append(posted["request_identifier"])
         traffic.wait_for(3)
     check_done_once(stack, simulator, traffic.accepted)
     assert set(traffic.statuses) <= {202, 409, 503}

@@ -52,7 +52,7 @@ def launched(folder: Path, env: dict[str, str]) -> Iterator[tuple[subprocess.Pop
         process.wait(60)
 
 
-def says(output: Path, text: str) -> bool:
+def contains(output: Path, text: str) -> bool:
     return text in output.read_text()
 
 
@@ -60,7 +60,7 @@ def test_the_demo_prints_its_progress_and_continues_on_the_next_run(tmp_path: Pa
     env = environment(tmp_path)
     for run in (1, 2):
         with launched(tmp_path, env) as (process, output):
-            wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "the end of the progress", 90)
+            wait_until(functools.partial(contains, output, "Ctrl-C stops everything"), "the end of the progress", 90)
             text = output.read_text()
             assert "DNSimple is SIMULATED" in text
             steps = re.findall(r"^  [\d:.]{12}  (\w+(?: received| requested)?)", text, re.MULTILINE)
@@ -101,8 +101,8 @@ def test_the_demo_prints_its_progress_and_continues_on_the_next_run(tmp_path: Pa
                 assert probe.connect_ex(("127.0.0.1", int(port))) != 0, "something was left running"
 
 
-def run_in_vain(env: dict[str, str]) -> str:
-    """What it says on its standard error."""
+def run_refused(env: dict[str, str]) -> str:
+    """Its standard error."""
     run = subprocess.run(
         [sys.executable, "-m", "launcher"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
@@ -116,13 +116,13 @@ def run_in_vain(env: dict[str, str]) -> str:
 def test_a_busy_port_gets_a_clear_message(tmp_path: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        said = run_in_vain(environment(tmp_path, **{name: str(port)}))
-    assert f"port {port} is in use" in said
-    assert re.search(r"^  PORT=\d+ SIMULATOR_PORT=\d+ make run$", said, re.MULTILINE)
+        message = run_refused(environment(tmp_path, **{name: str(port)}))
+    assert f"port {port} is in use" in message
+    assert re.search(r"^  PORT=\d+ SIMULATOR_PORT=\d+ make run$", message, re.MULTILINE)
 
 
 def is_free(env: dict[str, str]) -> bool:
-    """Whether nothing of it runs any more, nor holds its folder."""
+    """Whether no process of it runs or holds its data directory."""
     with Path(env["DATA_DIR"], "run.lock").open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,20 +131,20 @@ def is_free(env: dict[str, str]) -> bool:
     return True
 
 
-def test_a_second_one_on_the_same_data_is_refused_and_children_left_behind_are_named(tmp_path: Path) -> None:
+def test_a_second_instance_on_the_same_data_is_refused_and_children_left_behind_are_named(tmp_path: Path) -> None:
     env = environment(tmp_path)
     with launched(tmp_path, env) as (process, output):
-        wait_until(functools.partial(says, output, "issuance requested"), "the beginning of the progress", 60)
+        wait_until(functools.partial(contains, output, "issuance requested"), "the beginning of the progress", 60)
         settings = Path(env["DATA_DIR"], "demo.env").read_text()
-        said = run_in_vain(env | {"PORT": str(free_port()), "SIMULATOR_PORT": str(free_port())})
-        assert f"already running here (pid {process.pid}" in said
-        assert re.search(r"^  DATA_DIR=\S+/second PORT=\d+ SIMULATOR_PORT=\d+ make run$", said, re.MULTILINE)
+        message = run_refused(env | {"PORT": str(free_port()), "SIMULATOR_PORT": str(free_port())})
+        assert f"already running here (pid {process.pid}" in message
+        assert re.search(r"^  DATA_DIR=\S+/second PORT=\d+ SIMULATOR_PORT=\d+ make run$", message, re.MULTILINE)
         assert Path(env["DATA_DIR"], "demo.env").read_text() == settings
         process.kill()
         process.wait()
-        said = run_in_vain(env)
-    pids = re.search(r"simulator \(pid \d+\), web \(pid \d+\), worker \(pid \d+\).*\n  kill ([\d ]+)\n", said)
-    assert pids is not None, said
+        message = run_refused(env)
+    pids = re.search(r"simulator \(pid \d+\), web \(pid \d+\), worker \(pid \d+\).*\n  kill ([\d ]+)\n", message)
+    assert pids is not None, message
     for pid in pids[1].split():
         os.kill(int(pid), signal.SIGTERM)
     wait_until(functools.partial(is_free, env), "the end of the children", 60)
@@ -162,9 +162,9 @@ def test_closing_the_terminal_stops_everything(tmp_path: Path) -> None:
         stderr=theirs,
     )
     os.close(theirs)
-    said = b""
-    while b"Progress:" not in said:
-        said += os.read(ours, 4096)
+    printed = b""
+    while b"Progress:" not in printed:
+        printed += os.read(ours, 4096)
     os.close(ours)
     assert process.wait(60) == 0
     assert is_free(env)
@@ -178,7 +178,7 @@ def test_a_demo_with_destinations_of_its_own(tmp_path: Path) -> None:
         name = "a-command"
         kind = "command"
         directory = "{tmp_path}"
-        command = ["sh", "-c", "test -e mended || {{ echo 'mended is not there'; exit 1; }}"]
+        command = ["sh", "-c", "test -e repaired || {{ echo 'repaired is not there'; exit 1; }}"]
 
         [[destination]]
         name = "edge"
@@ -189,10 +189,10 @@ def test_a_demo_with_destinations_of_its_own(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     env = environment(tmp_path, DATABASE_URL=database, DESTINATIONS_FILE=os.path.relpath(destinations, ROOT))
     with launched(tmp_path, env) as (process, output):
-        wait_until(functools.partial(says, output, "Ctrl-C stops everything"), "what is next", 90)
+        wait_until(functools.partial(contains, output, "Ctrl-C stops everything"), "what is next", 90)
         text = output.read_text()
         assert f"data in {database} and {env['DATA_DIR']}/" in text
-        assert re.search(r"retried with increasing delays:\n  a-command: .*mended is not there", text)
+        assert re.search(r"retried with increasing delays:\n  a-command: .*repaired is not there", text)
         assert f"The files are in {folder}/www.customer.example/\n" in text
 
         file = Path(env["DATA_DIR"], "demo.env")
@@ -208,8 +208,8 @@ def test_a_demo_with_destinations_of_its_own(tmp_path: Path) -> None:
         ).stdout
         assert re.search(r"^a-command .*\n^edge ", listed, re.MULTILINE), listed
 
-        (tmp_path / "mended").touch()
-        wait_until(functools.partial(says, output, "delivered          a-command"), "the end of the progress", 60)
+        (tmp_path / "repaired").touch()
+        wait_until(functools.partial(contains, output, "delivered          a-command"), "the end of the progress", 60)
         assert process.poll() is None
     assert process.returncode == 0
 

@@ -1,4 +1,4 @@
-"""What can be seen from outside: metrics of several processes, and one story in the logs of all."""
+"""What can be seen from outside: metrics of several processes, and one timeline across all logs."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def test_one_order_can_be_followed_by_its_ids_through_web_and_worker(stack: Stac
     assert steps("web", **by_certificate) == ["purchased", "issuance requested"] + 3 * ["event received"]
     assert steps("worker", **by_certificate) == ["event received", "fetched", "verified", "delivered"]
 
-    told = next(line for line in lines(stack, "web") if line.get("outcome") == "queued")
-    by_event = {"request_identifier": told["request_identifier"]}
+    queued = next(line for line in lines(stack, "web") if line.get("outcome") == "queued")
+    by_event = {"request_identifier": queued["request_identifier"]}
     assert steps("web", **by_event) == 3 * ["event received"]
     assert steps("worker", **by_event) == ["event received", "fetched", "verified"]
 

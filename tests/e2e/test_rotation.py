@@ -42,19 +42,19 @@ def stack(database_url: str, tmp_path: Path, simulator: Simulator) -> Iterator[S
 def test_both_secrets_are_rotated_under_load_and_nothing_is_lost(
     stack: Stack, simulator: Simulator, database_url: str, tmp_path: Path
 ) -> None:
-    """Orders come in, certificates are issued and their events are delivered twice, while two workers go on."""
+    """Orders come in, certificates are issued and their events are delivered twice, while two workers run."""
     stack.start_worker("second worker")
     wait_until(lambda: "worker started" in stack.log("second worker"), "started")
     simulator.wait_for_webhooks(1)
     (before,) = simulator.api("GET", "/webhooks")
     old_key = (tmp_path / "var" / "key-encryption.key").read_text()
-    heard: set[str] = set()
+    posted: set[str] = set()
     with Traffic(stack, "web") as traffic:
         for command in (("keys", "rotate"), ("webhooks", "rotate")):
             traffic.wait_for(2)
             stack.flask(*command)
             for secret in {WEBHOOK_SECRET, newest_secret(simulator)}:
-                heard.add(post_event(stack, secret))
+                posted.add(post_event(stack, secret))
         traffic.wait_for(2)
     check_done_once(stack, simulator, traffic.accepted)
     assert set(traffic.statuses) <= {202, 409}
@@ -68,7 +68,7 @@ def test_both_secrets_are_rotated_under_load_and_nothing_is_lost(
 
     database = Database(database_url)
     with database.read() as session:
-        assert heard <= set(session.scalars(select(Event.request_identifier)))
+        assert posted <= set(session.scalars(select(Event.request_identifier)))
         installed = session.scalars(select(Certificate).where(Certificate.encrypted_key.is_not(None))).all()
     services = build_services(make_settings(database_url, simulator.url, tmp_path / "var"))
     for certificate in installed:
@@ -149,8 +149,8 @@ def test_a_web_server_that_cannot_start_prints_no_secret(stack: Stack) -> None:
             timeout=60,
             check=False,
         )
-        told = run.stdout + run.stderr
+        output = run.stdout + run.stderr
         assert run.returncode != 0
-        assert "Certcourier cannot start" in told
+        assert "Certcourier cannot start" in output
         for secret in (TOKEN, WEBHOOK_SECRET, key, "secret-password"):
-            assert secret not in told
+            assert secret not in output

@@ -25,7 +25,7 @@ def test_a_renewal_under_load_fails_no_handshake_and_is_served(
     finally:
         server.stop()
         stack.stop()
-    # Caddy opens its listener anew: what waits in the old one's queue at that moment is reset. The others hand it on.
+    # Caddy reopens its listener: what waits in the old one's queue at that moment is reset. The others hand it on.
     resets = [failure for failure in found.failures if "ConnectionResetError" in failure] if kind is Caddy else []
     assert found.failures == resets
     assert len(resets) <= 2, "one a reload"

@@ -83,7 +83,7 @@ def test_a_request_that_trickles_in_is_cut_off(web: Stack) -> None:
 
 
 def test_bytes_after_a_cut_off_request_are_not_parsed_as_a_request(web: Stack) -> None:
-    """The rest of a body that was given up must not be read as the next request (request smuggling)."""
+    """The rest of a body that was cut off must not be read as the next request (request smuggling)."""
     with ExitStack() as stay:
         slow = connect(web, stay, f"{HEAD}Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{{")
         first = slow.recv(65536)  # the wrong secret is answered before the body has come

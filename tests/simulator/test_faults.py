@@ -320,17 +320,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_wrong_option_is_reported_in_one_line(arguments: list[str], message: str) -> None:
-    said = run(*arguments)
-    assert said.returncode == 2
-    assert message in said.stderr
-    assert "Traceback" not in said.stderr
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_the_faults_can_be_listed() -> None:
-    said = run("--list-faults")
-    assert said.returncode == 0
+    result = run("--list-faults")
+    assert result.returncode == 0
     for name in CATALOGUE:
-        assert f"| `{name}` |" in said.stdout
+        assert f"| `{name}` |" in result.stdout
 
 
 def test_the_scenario_of_the_page_works(tmp_path: Path) -> None:

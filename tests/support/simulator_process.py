@@ -48,7 +48,7 @@ class Simulator:
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert "listening on" in line, f"the simulator said {line!r}"
+        assert "listening on" in line, f"the simulator printed {line!r}"
         self.url = line.split()[-1]
         self.options["port"] = int(self.url.rpartition(":")[2])  # the same one when it is started again
         return self
@@ -142,7 +142,7 @@ class Simulator:
     # Waiting
 
     def wait_for_fault(self) -> None:
-        """Wait until the last scripted fault has begun: its call has arrived, and its answer is delayed."""
+        """Wait until the last scripted fault has started: its call has arrived, and its answer is delayed."""
         self._wait(lambda: self.control("GET", "/faults")["to_come"] == 0, "the scripted faults")
 
     def wait_until_issued(self, domain: str, certificate_id: int) -> None:

@@ -89,9 +89,11 @@ def test_the_secrets_are_there_for_use() -> None:
 def test_a_wrong_setting_beside_a_secret_does_not_print_it(name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(**GOOD | {name: SECRETS[name], "port": "no port"})
-    told = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value)) + repr(caught.value.__context__)
-    assert "PORT" in told
-    assert SECRETS[name] not in told
+    message = (
+        "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value)) + repr(caught.value.__context__)
+    )
+    assert "PORT" in message
+    assert SECRETS[name] not in message
 
 
 @pytest.mark.parametrize("name", ["dnsimple_api_token", "database_url", "webhook_secret"])

@@ -92,8 +92,8 @@ def test_every_variable_passed_to_a_command_is_documented(monkeypatch: pytest.Mo
         monkeypatch.setenv(name, "/usr/bin:/bin")
     folder = Path("/certificates")
     config = CommandConfig(name="hook", command=("env",), run_for="each")
-    said = CommandDestination(config).run([Change("slot", 1, "name", ("name",), "ab", {"folder": folder})])
-    for variable in re.findall(r"(\w+)=", said):
+    output = CommandDestination(config).run([Change("slot", 1, "name", ("name",), "ab", {"folder": folder})])
+    for variable in re.findall(r"(\w+)=", output):
         assert f"`{variable}`" in DOCS["destinations.md"], variable
     for layout in ("separate", "haproxy", "traefik", "pkcs12"):
         fields = {"path": folder, "layout": layout, "password_file": folder if layout == "pkcs12" else None}

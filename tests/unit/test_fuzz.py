@@ -68,12 +68,12 @@ def test_any_body_is_an_event_or_is_refused(body: bytes) -> None:
     try:
         read = parse_event(body)
     except InvalidEventError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = ""
-    event("refused" if told else "read")
-    assert len(told) < 200
-    if told:
+        message = ""
+    event("refused" if message else "read")
+    assert len(message) < 200
+    if message:
         return
     assert 0 < len(read.name) <= 100
     assert 0 < len(read.request_identifier) <= 128
@@ -153,7 +153,7 @@ def test_any_text_decrypts_for_its_owner_only(text: str, number: int, other: int
 
 
 ISSUED = Authority().issue("www.customer.example", "customer.example")
-STRANGER = Authority("Stranger").issue("www.customer.example")
+OTHER = Authority("Other").issue("www.customer.example")
 NOW = datetime.now(UTC)
 
 
@@ -175,7 +175,7 @@ def _damaged(pem: str) -> st.SearchStrategy[str]:
         st.integers(0, len(pem)).map(lambda length: pem[:length]),
         st.text(max_size=50).map(lambda text: text + pem),
         st.text(max_size=200),
-        st.sampled_from([ISSUED.leaf, ISSUED.chain[0], ISSUED.key, STRANGER.leaf, STRANGER.key, STRANGER.chain[0]]),
+        st.sampled_from([ISSUED.leaf, ISSUED.chain[0], ISSUED.key, OTHER.leaf, OTHER.key, OTHER.chain[0]]),
     )
 
 
@@ -192,13 +192,13 @@ def test_any_answer_is_verified_or_is_refused_without_telling_the_key(
         found = verify(leaf, chain, key, now=NOW, must_cover=names)
     except VerificationError as error:
         event("refused")
-        told: Any = f"{error}{error.__cause__}"
-        assert not any(len(line) > 20 and line in told for line in key.splitlines())
+        message: Any = f"{error}{error.__cause__}"
+        assert not any(len(line) > 20 and line in message for line in key.splitlines())
         return
     event("verified")
     assert isinstance(found, VerifiedCertificate)
     assert "other.example" not in names
-    assert found.leaf_pem in {ISSUED.leaf, STRANGER.leaf}
+    assert found.leaf_pem in {ISSUED.leaf, OTHER.leaf}
     assert (found.leaf_pem == ISSUED.leaf) == (found.serial == verify_serial())
 
 

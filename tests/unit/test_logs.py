@@ -77,10 +77,10 @@ def test_a_traceback_shows_no_values(capsys: pytest.CaptureFixture[str], log_for
         use("".join(["MHcC", "AQEEI", "not-a-real-key-but-as-long-as-one-and-", "looked", "-for-in-pieces-of-it"]))
     except LookupError as error:
         structlog.get_logger("certcourier").exception("job failed unexpectedly", exc_info=error)
-    told = capsys.readouterr().err
-    assert "LookupError: a key of 1 entries" in told
-    assert "MHcCAQ" not in told
-    assert "looked-for" not in told.replace("\n", "")
+    output = capsys.readouterr().err
+    assert "LookupError: a key of 1 entries" in output
+    assert "MHcCAQ" not in output
+    assert "looked-for" not in output.replace("\n", "")
 
 
 def test_lines_of_many_threads_stay_whole(capfd: pytest.CaptureFixture[str]) -> None:

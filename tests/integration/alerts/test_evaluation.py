@@ -416,12 +416,12 @@ def test_a_dead_job_raises_an_alert_until_it_is_retried(services: Services, clie
     assert open_kinds(client) == []
 
 
-def worker(heard: float, started: float) -> Any:
+def worker(heartbeat: float, started: float) -> Any:
     values = {
         "id": new_id("wrk"),
         "host": "h",
         "pid": 1,
-        "last_heartbeat_at": db_now(heard),
+        "last_heartbeat_at": db_now(heartbeat),
         "started_at": db_now(started),
     }
     return insert(Worker).values(**values)
@@ -439,7 +439,7 @@ def worker(heard: float, started: float) -> Any:
 def test_a_worker_that_fell_silent_and_was_not_replaced(
     services: Services, client: FlaskClient, workers: list[tuple[float, float]], found: list[str]
 ) -> None:
-    write(services, *(worker(heard, started) for heard, started in workers))
+    write(services, *(worker(heartbeat, started) for heartbeat, started in workers))
     with services.database.write() as session:
         WEBHOOK_CHECKED_AT.set(session, datetime(2999, 1, 1, tzinfo=UTC))
     evaluate(services)

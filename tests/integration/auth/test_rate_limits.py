@@ -32,11 +32,11 @@ def let_through(limits: RequestLimits, key: str, per_minute: int, tries: int) ->
     return sum(limits.take(key, per_minute) == 0 for _ in range(tries))
 
 
-def test_no_more_than_the_limit_is_let_through(database: Database) -> None:
+def test_no_more_requests_than_the_limit_are_accepted(database: Database) -> None:
     assert let_through(RequestLimits(database), "k", 10, 30) == 10
 
 
-def test_keys_are_counted_apart(database: Database) -> None:
+def test_keys_are_counted_separately(database: Database) -> None:
     limits = RequestLimits(database)
     assert let_through(limits, "a", 3, 5) == 3
     assert let_through(limits, "b", 3, 5) == 3
@@ -47,20 +47,20 @@ def test_several_processes_share_one_limit(database: Database) -> None:
     assert let_through(first, "k", 10, 6) + let_through(second, "k", 10, 6) + let_through(first, "k", 10, 6) == 10
 
 
-def test_unused_permits_of_another_process_are_the_most_that_is_lost(database: Database) -> None:
+def test_at_most_the_unused_permits_of_another_process_are_lost(database: Database) -> None:
     idle, busy = RequestLimits(database), RequestLimits(database)
     assert idle.take("k", 100) == 0  # took a block of 5
     assert let_through(busy, "k", 100, 200) == 95
 
 
-def test_threads_that_ask_at_once_get_no_more_than_the_limit(database: Database) -> None:
+def test_concurrent_threads_get_no_more_than_the_limit(database: Database) -> None:
     processes = [RequestLimits(database), RequestLimits(database)]
     with ThreadPoolExecutor(8) as pool:
         granted = pool.map(lambda number: processes[number % 2].take("k", 50) == 0, range(200))
     assert sum(granted) <= 50
 
 
-def test_a_new_minute_begins_afresh(database: Database) -> None:
+def test_a_new_minute_resets_the_count(database: Database) -> None:
     limits = RequestLimits(database)
     assert let_through(limits, "k", 4, 9) == 4
     next_minute(database, limits)
@@ -80,7 +80,7 @@ def test_a_refused_request_has_retry_after(database: Database) -> None:
     assert 0 < limits.take("k", 1) <= rate_limits._MINUTE
 
 
-def test_a_refused_flood_writes_nothing_more(database: Database) -> None:
+def test_a_refused_flood_causes_no_writes(database: Database) -> None:
     limits = RequestLimits(database)
     let_through(limits, "k", 2, 5)
     with database.write() as session:
@@ -90,7 +90,7 @@ def test_a_refused_flood_writes_nothing_more(database: Database) -> None:
         assert session.scalars(select(RequestCount.used)).one() == -1000
 
 
-def test_a_flood_of_keys_takes_no_more_than_so_much_memory(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_keys_uses_bounded_memory(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "_MOST_GRANTS", 5)
     limits = RequestLimits(database)
     for number in range(20):

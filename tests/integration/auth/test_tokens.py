@@ -59,7 +59,7 @@ def audited(services: Services) -> list[tuple[str, str, str, dict[str, Any]]]:
     return [(row.actor, row.action, row.subject, json.loads(row.detail)) for row in rows]
 
 
-def test_nothing_but_health_and_the_webhook_answers_without_a_token(app: Flask, anonymous: FlaskClient) -> None:
+def test_only_health_and_the_webhook_need_no_token(app: Flask, anonymous: FlaskClient) -> None:
     with_settings(app, failed_logins_per_minute=1000)
     asked = 0
     for rule in app.url_map.iter_rules():
@@ -99,12 +99,12 @@ def test_a_wrong_token_is_refused(anonymous: FlaskClient, header: str) -> None:
     assert answer.headers.getlist("WWW-Authenticate") == ['Bearer realm="certcourier"']
 
 
-def test_a_page_asks_browsers_in_a_header_that_they_understand(anonymous: FlaskClient) -> None:
+def test_a_page_challenges_browsers_for_basic_authentication(anonymous: FlaskClient) -> None:
     challenges = anonymous.get("/docs").headers.getlist("WWW-Authenticate")
     assert challenges == ['Bearer realm="certcourier"', 'Basic realm="certcourier"']
 
 
-def test_a_token_may_do_what_its_scopes_say(app: Flask, services: Services) -> None:
+def test_scopes_decide_what_a_token_may_do(app: Flask, services: Services) -> None:
     tokens = {scope: create_token(services.database, scope, (scope,))[1] for scope in ("issue", "read", "admin")}
     statuses = {
         scope: (
@@ -130,14 +130,14 @@ def test_an_order_outside_the_tokens_domains_is_refused_with_the_field_and_the_r
         assert session.scalars(select(Order)).all() == []
 
 
-def test_an_order_inside_the_tokens_domains_is_taken(app: Flask, services: Services, domain: str) -> None:
+def test_an_order_inside_the_tokens_domains_is_accepted(app: Flask, services: Services, domain: str) -> None:
     client = limited(app, services, domain)
     answer = client.post("/issue_certificate", json={"domain": domain})
     assert answer.status_code == 202
     assert client.get(f"/orders/{answer.json['data']['order_id']}").status_code == 200
 
 
-def test_a_limited_token_reads_only_about_its_domains(app: Flask, services: Services) -> None:
+def test_a_domain_restricted_token_reads_only_its_domains(app: Flask, services: Services) -> None:
     ours, theirs = add_order(services, "a.example.com", 1), add_order(services, "example.com", 2)
     add_order(services, "b.a.example.com", 3)
     client = limited(app, services, "*.example.com")
@@ -147,10 +147,10 @@ def test_a_limited_token_reads_only_about_its_domains(app: Flask, services: Serv
     assert client.get(f"/orders/{ours}").status_code == client.get("/certificates/1").status_code == 200
     assert client.get(f"/orders/{theirs}").status_code == client.get("/certificates/2").status_code == 404
     missing, hidden = client.get("/certificates/99").json, client.get("/certificates/2").json
-    assert missing == hidden  # whether it exists is not told either
+    assert missing == hidden  # whether it exists is not revealed either
 
 
-def test_pages_of_a_limited_token_have_no_gaps(app: Flask, services: Services) -> None:
+def test_pages_of_a_domain_restricted_token_have_no_gaps(app: Flask, services: Services) -> None:
     for number in range(1, 13):
         add_order(services, "a.example" if number % 3 else "b.example", number)
     client, found, path = limited(app, services, "b.example"), [], "/certificates?limit=1"
@@ -180,12 +180,12 @@ def test_a_pattern_permits_exactly_its_domains(patterns: str, domain: str, permi
 
 
 @pytest.mark.parametrize("text", ["", ",", "*", "*.*.example.com", "a*.example.com", "com", "https://example.com", "%"])
-def test_what_is_no_pattern_is_refused(text: str) -> None:
+def test_an_invalid_pattern_is_refused(text: str) -> None:
     with pytest.raises(InvalidFieldError, match="domains"):
         parse_patterns(text)
 
 
-def test_an_expired_token_is_worthless(app: Flask, services: Services) -> None:
+def test_an_expired_token_is_refused(app: Flask, services: Services) -> None:
     created, token = create_token(services.database, "soon over", ("read",), valid_seconds=3600)
     assert client_for(app, token).get("/orders").status_code == 200
     with services.database.write() as session:
@@ -193,7 +193,7 @@ def test_an_expired_token_is_worthless(app: Flask, services: Services) -> None:
     assert client_for(app, token).get("/orders").status_code == 401
 
 
-def test_a_revoked_token_is_worthless_in_every_process_at_once(app: Flask, services: Services) -> None:
+def test_a_revoked_token_is_refused_by_every_process_at_once(app: Flask, services: Services) -> None:
     created, token = create_token(services.database, "x", ("read",))
     client = client_for(app, token)
     assert client.get("/orders").status_code == 200
@@ -201,7 +201,7 @@ def test_a_revoked_token_is_worthless_in_every_process_at_once(app: Flask, servi
     assert client.get("/orders").status_code == 401
 
 
-def test_a_token_may_make_so_many_requests_a_minute(app: Flask, services: Services) -> None:
+def test_a_token_has_a_limit_of_requests_per_minute(app: Flask, services: Services) -> None:
     with_settings(app, token_requests_per_minute=3)
     _, token = create_token(services.database, "busy", ("read",))
     _, other = create_token(services.database, "other", ("read",))
@@ -216,9 +216,9 @@ def test_a_token_may_make_so_many_requests_a_minute(app: Flask, services: Servic
 def test_failed_logins_are_limited_but_a_valid_token_is_accepted(app: Flask, services: Services) -> None:
     with_settings(app, failed_logins_per_minute=3)
     _spend(services, app, "address:", "certcourier_" + "a" * 43)
-    stranger = client_for(app, "certcourier_" + "b" * 43).get("/orders")
-    assert stranger.status_code == 429
-    assert 1 <= int(stranger.headers["Retry-After"]) <= 60
+    unauthenticated = client_for(app, "certcourier_" + "b" * 43).get("/orders")
+    assert unauthenticated.status_code == 429
+    assert 1 <= int(unauthenticated.headers["Retry-After"]) <= 60
     assert app.test_client().get("/orders").status_code == 429
     elsewhere = {"REMOTE_ADDR": "192.0.2.7"}
     assert app.test_client().get("/orders", environ_base=elsewhere).status_code == 401
@@ -235,7 +235,7 @@ def _spend(services: Services, app: Flask, key: str, token: str) -> None:
     app.extensions["certcourier"].limits._grants.clear()
 
 
-def test_an_ipv6_customer_is_one_address(app: Flask, services: Services) -> None:
+def test_an_ipv6_network_counts_as_one_address(app: Flask, services: Services) -> None:
     for address in ("2001:db8::1", "2001:db8::2:1", "2001:db8:0:1::1"):
         app.test_client().get("/orders", environ_base={"REMOTE_ADDR": address})
     with services.database.read() as session:
@@ -257,14 +257,14 @@ def test_the_audit_trail_records_orders_and_reads(app: Flask, services: Services
     ]
 
 
-def test_an_order_that_was_there_already_is_not_recorded_again(app: Flask, services: Services, domain: str) -> None:
+def test_an_existing_order_is_not_audited_again(app: Flask, services: Services, domain: str) -> None:
     client = client_for(app, create_token(services.database, "twice", ("issue",))[1])
     for _ in range(2):
         client.post("/issue_certificate", json={"domain": domain}, headers={"Prefer": "respond-async"})
     assert [entry[1] for entry in audited(services)] == ["token.created", "order.placed"]
 
 
-def test_an_upgrade_of_the_tables_is_in_the_audit_trail_once(app: Flask, services: Services) -> None:
+def test_a_schema_upgrade_is_in_the_audit_trail_once(app: Flask, services: Services) -> None:
     run(app, "db", "downgrade", "base")
     run(app, "db", "upgrade")
     run(app, "db", "upgrade")
@@ -290,7 +290,7 @@ def test_tokens_and_jobs_name_their_operator(app: Flask, services: Services) -> 
     assert made["token"] not in json.dumps(entries)
 
 
-def test_failed_logins_are_in_the_audit_trail_as_counts_alone(app: Flask, services: Services) -> None:
+def test_failed_logins_are_in_the_audit_trail_only_as_counts(app: Flask, services: Services) -> None:
     for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
         app.test_client().get("/orders", environ_base={"REMOTE_ADDR": address})
     with services.database.write() as session:
@@ -302,7 +302,7 @@ def test_failed_logins_are_in_the_audit_trail_as_counts_alone(app: Flask, servic
         assert session.scalars(select(RequestCount)).all() == []
 
 
-def test_the_list_shows_domains_and_ends(app: Flask) -> None:
+def test_the_list_shows_domains_and_expiry(app: Flask) -> None:
     run(app, "tokens", "create", "x", "--domains", "*.example.com,example.org", "--expires", "12h")
     (row,) = json.loads(run(app, "tokens", "list", "--json"))
     assert row["domains"] == "*.example.com,example.org"
@@ -319,14 +319,14 @@ def test_the_list_shows_domains_and_ends(app: Flask) -> None:
         (("--scope", "all"), "issue"),
     ],
 )
-def test_a_token_that_cannot_be_is_refused(app: Flask, arguments: tuple[str, ...], complaint: str) -> None:
+def test_an_invalid_token_request_is_refused(app: Flask, arguments: tuple[str, ...], complaint: str) -> None:
     result = app.test_cli_runner().invoke(args=("tokens", "create", "x", *arguments))
     assert result.exit_code != 0
     assert complaint in result.output
     assert "No tokens" in run(app, "tokens", "list")
 
 
-def test_a_limited_token_sees_no_page_that_shows_more(extensible_app: Flask, services: Services) -> None:
+def test_a_domain_restricted_token_sees_no_unrestricted_page(extensible_app: Flask, services: Services) -> None:
     @extensible_app.get("/everything")
     @requires("read")
     def everything() -> str:

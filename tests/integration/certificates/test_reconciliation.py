@@ -256,7 +256,7 @@ def test_a_suppressed_webhook_is_recreated_and_missed_events_are_reconciled(
     waiting = int(client.post("/issue_certificate", json={"domain": f"new-{domain}"}).json["data"]["certificate_id"])
     new = simulator.renew(old)
     simulator.wait_until_issued(f"new-{domain}", waiting)
-    for number in range(20):  # nobody listens at our public URL
+    for number in range(20):  # our public URL is unreachable
         simulator.control("POST", "/events", {"name": "domain.create", "request_identifier": f"filler-{number}"})
     wait_until(lambda: simulator.api("GET", "/webhooks")[0]["suppressed_at"], "the webhook is suppressed")
     (hook,) = simulator.api("GET", "/webhooks")

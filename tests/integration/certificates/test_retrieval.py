@@ -130,7 +130,7 @@ def test_an_event_that_overtakes_the_answer_of_the_issue_call_is_not_lost(
     drain(services)
     found = client.get(f"/orders/{data['order_id']}").json["data"]
     assert (found["order_state"], found["state"]) == ("fetched", "issued")
-    with services.database.read() as session:  # so that it is looked at, should its renewal's event get lost
+    with services.database.read() as session:  # so that reconciliation checks it if its renewal's event is lost
         domain_id = simulator.domain_id(domain)
         assert session.get_one(Certificate, data["certificate_id"]).domain_id == domain_id
         assert session.get_one(Domain, domain_id).name == domain
@@ -213,7 +213,7 @@ def test_an_event_of_an_unknown_certificate_changes_nothing(
 def test_an_event_whose_certificate_belongs_to_another_domain_changes_nothing(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
-    """Whether the certificate is one that we know, or one that only DNSimple can tell us about."""
+    """Whether the certificate is one that we know, or one that has to be read from DNSimple."""
     other = f"other-{domain}"
     known = order(client, simulator, domain)["certificate_id"]
     unknown = simulator.purchase(domain, name="x")
@@ -224,7 +224,7 @@ def test_an_event_whose_certificate_belongs_to_another_domain_changes_nothing(
     drain(services)
     found = {item["certificate_id"]: item["fetched_at"] for item in client.get("/certificates").json["data"]}
     assert found == {known: None}
-    post_event(client, simulator, domain, known)  # and the truth is still heard afterwards
+    post_event(client, simulator, domain, known)  # and a true event is still handled afterwards
     drain(services)
     assert show(client, known)["fetched_at"] is not None
 
@@ -403,7 +403,7 @@ def test_an_unpaid_account_delays_a_fetch_and_fails_none(
     assert show(client, data["certificate_id"])["fetched_at"] is not None
 
 
-def test_an_order_whose_certificate_has_gone_says_so(
+def test_an_order_whose_certificate_has_gone_reports_it(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
     simulator.outcome(domain, "requesting")

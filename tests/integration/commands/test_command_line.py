@@ -69,7 +69,7 @@ def test_the_console_script_is_the_same_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "shell", "routes"])
-def test_flasks_own_commands_are_not_there(tmp_path: Path, name: str) -> None:
+def test_flasks_own_commands_are_not_available(tmp_path: Path, name: str) -> None:
     refused = flask(tmp_path, name)
     assert refused.returncode == 2
     assert f"No such command '{name}'" in refused.stderr
@@ -82,7 +82,7 @@ def test_a_command_names_the_settings_that_are_missing(tmp_path: Path) -> None:
     assert "DNSIMPLE_API_TOKEN: is missing" in refused.stderr
 
 
-def test_the_demos_settings_are_hinted_at_unless_a_file_was_given(tmp_path: Path) -> None:
+def test_the_demos_settings_are_suggested_unless_a_file_was_given(tmp_path: Path) -> None:
     demo = tmp_path / "var" / "demo.env"
     demo.parent.mkdir()
     demo.write_text("PORT=many\n")
@@ -93,7 +93,7 @@ def test_the_demos_settings_are_hinted_at_unless_a_file_was_given(tmp_path: Path
 @pytest.mark.parametrize(
     "url", ["postgresql://courier:s3@cret@127.0.0.1:1/x", "postgresql://courier:s3cret@127.0.0.1:many/x"]
 )
-def test_a_url_that_cannot_be_read_is_a_message_without_its_password(tmp_path: Path, url: str) -> None:
+def test_an_invalid_url_is_reported_without_its_password(tmp_path: Path, url: str) -> None:
     settings = {"DNSIMPLE_API_TOKEN": TOKEN, "DNSIMPLE_ACCOUNT_ID": "1010", "PUBLIC_URL": "https://certs.example.com"}
     refused = flask(tmp_path, "jobs", "list", DATABASE_URL=url, **settings)
     assert refused.returncode == 1
@@ -102,7 +102,7 @@ def test_a_url_that_cannot_be_read_is_a_message_without_its_password(tmp_path: P
     assert "cret" not in refused.stderr
 
 
-def test_a_missing_database_is_a_message(tmp_path: Path) -> None:
+def test_a_missing_database_is_reported_with_the_remedy(tmp_path: Path) -> None:
     existing = databases.new_postgres_database()
     url = make_url(existing).set(database="not_there")
     try:
@@ -115,7 +115,7 @@ def test_a_missing_database_is_a_message(tmp_path: Path) -> None:
         databases.release_postgres_database(existing)
 
 
-def test_tables_that_are_missing_are_a_message_without_sql(tmp_path: Path) -> None:
+def test_missing_tables_are_reported_without_sql(tmp_path: Path) -> None:
     settings = make_settings(f"sqlite:///{tmp_path}/new.db", "http://127.0.0.1:1", tmp_path)
     refused = run(settings, "certificates", "list")
     assert refused.exit_code == 1
@@ -126,7 +126,7 @@ def test_tables_that_are_missing_are_a_message_without_sql(tmp_path: Path) -> No
     assert "run `flask db upgrade`" in checked.output
 
 
-def test_times_are_written_in_one_way(settings: Settings) -> None:
+def test_times_have_one_format(settings: Settings) -> None:
     """`settings`: with tables, in which a token makes an entry of the audit trail."""
     run(settings, "tokens", "create", "billing")
     shown = "".join(run(settings, *words).output for words in (("tokens", "list"), ("audit", "list")))
@@ -135,13 +135,13 @@ def test_times_are_written_in_one_way(settings: Settings) -> None:
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time) for time in times), times
 
 
-def test_a_bar_is_only_for_a_terminal(app: Flask) -> None:
+def test_a_progress_bar_is_shown_only_on_a_terminal(app: Flask) -> None:
     runner = app.test_cli_runner()
     rotated = runner.invoke(args=["keys", "rotate", "--wait", "0"])
     assert "Everything that could be decrypted is now encrypted" in rotated.output
     assert "Re-encrypting" not in rotated.output
 
 
-@pytest.mark.parametrize(("number", "said"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs")])
-def test_one_is_not_many(number: int, said: str) -> None:
-    assert counted(number, "job") == said
+@pytest.mark.parametrize(("count", "expected"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs")])
+def test_counts_use_singular_and_plural(count: int, expected: str) -> None:
+    assert counted(count, "job") == expected

@@ -66,10 +66,10 @@ def test_a_job_that_cannot_be_retried_names_the_remedy(app: Flask, services: Ser
         session.add(Job(kind="advance_order", args={"order_id": "ord_x"}, state="dead", finished_at=db_now()))
         session.add(Job(kind="prune", args={}, state="dead", finished_at=db_now()))
     dead = {job.kind: job.id for job in jobs(services)}
-    said = run(app, "jobs", "retry", str(dead["advance_order"]), status=1)
-    assert f"job {dead['advance_order']} (advance_order) cannot be retried: its order has failed: order again" in said
-    said = run(app, "jobs", "retry", "--all-dead")
-    assert said.startswith("1 job requeued.\n1 job cannot be retried")
+    output = run(app, "jobs", "retry", str(dead["advance_order"]), status=1)
+    assert f"job {dead['advance_order']} (advance_order) cannot be retried: its order has failed: order again" in output
+    output = run(app, "jobs", "retry", "--all-dead")
+    assert output.startswith("1 job requeued.\n1 job cannot be retried")
 
 
 def test_an_unfinished_job_is_cancelled(app: Flask, services: Services) -> None:
@@ -98,9 +98,9 @@ def test_renewals_are_ordered_together_or_not_at_all(app: Flask, services: Servi
         app, "certificates", "renew", "10", status=1
     )
     assert jobs(services, "advance_order") == []
-    said = run(app, "certificates", "renew", "11")
+    output = run(app, "certificates", "renew", "11")
     (job,) = jobs(services, "advance_order")
-    assert said == f"Renewal of certificate 11: ordered (`flask orders show {job.args['order_id']}`).\n"
+    assert output == f"Renewal of certificate 11: ordered (`flask orders show {job.args['order_id']}`).\n"
     assert "already in progress" in run(app, "certificates", "renew", "11")
     (entry,) = [entry for entry in json.loads(run(app, "audit", "list", "--json")) if entry["subject"] == "11"]
     assert (entry["action"], entry["actor"].partition(":")[0]) == ("renewal.ordered", "operator")
@@ -115,7 +115,7 @@ def test_the_schema_is_downgraded_and_upgraded(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
-def test_every_command_explains_itself_with_an_example(app: Flask, group: AppGroup) -> None:
+def test_every_command_has_help_and_an_example(app: Flask, group: AppGroup) -> None:
     for name in group.commands:
         explained = run(app, str(group.name), name, "--help")
         assert "Usage:" in explained

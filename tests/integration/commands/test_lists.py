@@ -52,7 +52,7 @@ def on_a_terminal(settings: Settings, *arguments: str, **more: str) -> str:
     try:
         while part := os.read(ours, 65536):
             written += part
-    except OSError:  # Linux says so at the end
+    except OSError:  # how Linux reports the end
         pass
     os.close(ours)
     return written.decode()
@@ -95,7 +95,7 @@ def test_an_order_is_listed_and_shown_with_its_timeline(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (("orders", "show", "ord_none"), "no order has the ID"),
         (("certificates", "show", "17"), "no certificate has the ID"),
@@ -103,8 +103,8 @@ def test_an_order_is_listed_and_shown_with_its_timeline(
         (("quota", "show"), "the quota is not known yet"),
     ],
 )
-def test_not_found_is_status_1(app: Flask, arguments: tuple[str, ...], says: str) -> None:
-    assert says in run(app, *arguments, status=1)
+def test_not_found_is_status_1(app: Flask, arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in run(app, *arguments, status=1)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_on_a_terminal_long_texts_are_wrapped_and_coloured_unless_no_color_is_se
 
 
 def completing(folder: Path, **more: str) -> str:
-    """What `flask` says to a shell that asks; it looks at no database."""
+    """The completions of `flask` for a shell; it reads no database."""
     settings = {"DNSIMPLE_API_TOKEN": TOKEN, "DNSIMPLE_ACCOUNT_ID": "1010", "PUBLIC_URL": "https://certs.example.com"}
     program = str(Path(sys.executable).with_name("flask"))
     asked = {"PATH": os.environ["PATH"], "DATA_DIR": str(folder), **settings, **more}
@@ -194,7 +194,7 @@ def completing(folder: Path, **more: str) -> str:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completion_script_is_made(tmp_path: Path, shell: str) -> None:
+def test_a_completion_script_is_generated(tmp_path: Path, shell: str) -> None:
     assert f"_FLASK_COMPLETE={shell}_complete" in completing(tmp_path, _FLASK_COMPLETE=f"{shell}_source")
 
 

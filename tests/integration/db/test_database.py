@@ -43,7 +43,7 @@ def test_a_forked_process_opens_its_own_connections(database: Database) -> None:
         assert session.get_one(InstallationState, "child").value == "was here"
 
 
-def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
+def test_a_failed_write_is_rolled_back(database: Database) -> None:
     with pytest.raises(RuntimeError), database.write() as session:
         session.add(InstallationState(name="half", value="x"))
         session.flush()

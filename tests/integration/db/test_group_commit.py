@@ -22,7 +22,7 @@ from tests.support.harness import ACCOUNT, jobs
 pytestmark = pytest.mark.both_databases
 
 
-def test_each_event_is_recorded_once_and_each_caller_learns_it(services: Services) -> None:
+def test_each_event_is_recorded_once_and_each_caller_gets_its_result(services: Services) -> None:
     ingestion, commits = EventIngestion(services), []
     event.listen(services.database.engine, "commit", lambda _: commits.append(1))
     events = [
@@ -52,12 +52,12 @@ class Gate:
     """Lets the first transaction wait until the others have queued up behind it."""
 
     def __init__(self) -> None:
-        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.started, self.go_on = threading.Event(), threading.Event()
         self.sizes: list[int] = []
 
     def put(self, session: Session, names: Sequence[str]) -> list[str]:
         self.sizes.append(len(names))
-        self.begun.set()
+        self.started.set()
         assert self.go_on.wait(10)
         return put(session, names)
 
@@ -72,7 +72,7 @@ def test_items_submitted_during_a_commit_are_committed_together(database: Databa
     shared = GroupCommit(database, gate.put)
     with ThreadPoolExecutor(10) as pool:
         first = pool.submit(shared.submit, "first")
-        assert gate.begun.wait(10)
+        assert gate.started.wait(10)
         others = [pool.submit(shared.submit, f"other{number}") for number in range(9)]
         while shared._waiting.qsize() < 9:
             threading.Event().wait(0.001)
@@ -88,7 +88,7 @@ def test_an_item_that_fails_does_not_fail_others(database: Database) -> None:
     shared = GroupCommit(database, gate.put)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(shared.submit, "first")
-        assert gate.begun.wait(10)
+        assert gate.started.wait(10)
         good, bad, fine = (pool.submit(shared.submit, name) for name in ("good", "bad", "fine"))
         while shared._waiting.qsize() < 3:
             threading.Event().wait(0.001)

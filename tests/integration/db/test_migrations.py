@@ -16,9 +16,9 @@ pytestmark = pytest.mark.both_databases
 _OF_EXPRESSIONS = {"ix_certificates_search"}
 
 
-# Alembic warns that it does not compare that index; the filter says the same.
+# Alembic warns that it does not compare that index; the filter does the same.
 @pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
-def test_the_migrations_make_the_models_tables(database: Database) -> None:
+def test_the_migrations_create_the_models_tables(database: Database) -> None:
     with database.engine.connect() as connection:
         opts = {"compare_type": True, "include_object": lambda _object, name, *_: name not in _OF_EXPRESSIONS}
         context = MigrationContext.configure(connection, opts=opts)

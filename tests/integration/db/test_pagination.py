@@ -25,7 +25,7 @@ def job_ids(services: Services) -> list[int]:
 
 @pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
 @pytest.mark.parametrize("limit", [1, 3, 8, 9])
-def test_pages_hold_every_row_once_and_in_order(
+def test_pages_contain_every_row_once_in_order(
     services: Services, job_ids: list[int], limit: int, descending: bool
 ) -> None:
     listed: list[int] = []

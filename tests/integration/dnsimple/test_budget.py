@@ -42,12 +42,12 @@ def answer(limit: int | None = None, remaining: int = 0, seconds_left: float = 3
 
 def call(
     kept: RateBudget,
-    said: Answer,
+    answer: Answer,
     error: DNSimpleError | None = None,
     purpose: Purpose = Purpose.INTERACTIVE,
 ) -> None:
     kept.acquire(purpose)
-    kept.update(purpose, said, error)
+    kept.update(purpose, answer, error)
 
 
 def row(database: Database) -> Quota:
@@ -247,20 +247,20 @@ def limited(request: pytest.FixtureRequest) -> Iterator[Simulator]:
 
 
 def test_many_threads_of_several_processes_never_exceed_it(database: Database, limited: Simulator) -> None:
-    """Two keepers on one database stand for two processes; somebody else uses the account as well."""
+    """Two keepers on one database stand for two processes; another program uses the account as well."""
     clients = [
         DNSimple(
             account_id=ACCOUNT, token=TOKEN, base_url=limited.url, pool_size=16, budget=keeper(database, reserve=0)
         )
         for _ in range(2)
     ]
-    stranger = DNSimple(account_id=ACCOUNT, token=TOKEN, base_url=limited.url)
+    other_program = DNSimple(account_id=ACCOUNT, token=TOKEN, base_url=limited.url)
     clients[0].domain("a.example")
 
     def work(number: int) -> str:
         if number == 20:
             for _ in range(5):
-                stranger.domain("a.example")
+                other_program.domain("a.example")
         try:
             clients[number % 2].domain("a.example")
         except QuotaExhaustedError:
@@ -273,5 +273,5 @@ def test_many_threads_of_several_processes_never_exceed_it(database: Database, l
     assert 429 not in statuses
     assert statuses.count(200) <= 40
     assert outcomes.count("waits") == 80 + 1 + 5 - len(statuses)
-    # Most of it was turned into work: what was on its way when the stranger was noticed is all that may be left.
+    # Most of it was turned into work: what was on its way when the other_program was noticed is all that may be left.
     assert len(statuses) >= 40 - 12

@@ -1,4 +1,4 @@
-"""`flask doctor`: each check finds what is wrong, and says what to do."""
+"""`flask doctor`: each check reports what is wrong and the remedy."""
 
 from __future__ import annotations
 
@@ -80,19 +80,21 @@ def levels(findings: list[dict[str, Any]]) -> dict[str, str]:
     """The worst of each check."""
     ranks = ["ok", "warning", "critical"]
     found: dict[str, str] = {}
-    for one in findings:
-        found[one["check"]] = max(found.get(one["check"], "ok"), one["level"], key=ranks.index)
+    for finding in findings:
+        found[finding["check"]] = max(found.get(finding["check"], "ok"), finding["level"], key=ranks.index)
     return found
 
 
 def only(app: Flask, check: str, *arguments: str, status: int = 1) -> str:
-    """All that one check says."""
+    """The findings of one check."""
     findings = doctor(app, "--only", check, *arguments, status=status)
-    return "\n".join(f"{one['level']}: {one['meaning']}; {one['remedy']}" for one in findings)
+    return "\n".join(f"{finding['level']}: {finding['meaning']}; {finding['remedy']}" for finding in findings)
 
 
 @pytest.mark.usefixtures("serving")
-def test_all_is_well(app: Flask, services: Services, simulator: Simulator, domain: str) -> None:
+def test_a_healthy_installation_passes_every_check(
+    app: Flask, services: Services, simulator: Simulator, domain: str
+) -> None:
     simulator.api("GET", f"/domains/{domain}")
     for hook in simulator.api("GET", "/webhooks"):
         simulator.api("DELETE", f"/webhooks/{hook['id']}")
@@ -115,7 +117,7 @@ def test_every_check_is_documented() -> None:
         assert f"| `{name}` |" in DOCS.read_text()
 
 
-def test_it_buys_nothing_and_changes_nothing_at_dnsimple(app: Flask, simulator: Simulator, domain: str) -> None:
+def test_it_purchases_nothing_and_changes_nothing_at_dnsimple(app: Flask, simulator: Simulator, domain: str) -> None:
     simulator.reset_calls()
     app.test_cli_runner().invoke(args=["doctor", "--domain", domain, "--resolver", "127.0.0.1:1"])
     calls = simulator.calls()
@@ -123,7 +125,7 @@ def test_it_buys_nothing_and_changes_nothing_at_dnsimple(app: Flask, simulator: 
     assert len(calls) <= 8
 
 
-def test_a_database_that_is_away_is_a_problem_and_the_other_checks_go_on(simulator: Simulator, tmp_path: Path) -> None:
+def test_an_unavailable_database_is_critical_and_other_checks_still_run(simulator: Simulator, tmp_path: Path) -> None:
     url = "postgresql://postgres@127.0.0.1:1/none"
     app = create_app(make_settings(url, simulator.url, tmp_path / "var"))
     findings = doctor(app, "--only", "database", "--only", "files", status=1)
@@ -131,16 +133,16 @@ def test_a_database_that_is_away_is_a_problem_and_the_other_checks_go_on(simulat
     assert "DATABASE_URL" in findings[0]["remedy"]
 
 
-def test_tables_that_are_not_current(app: Flask, services: Services) -> None:
+def test_an_outdated_schema_is_critical(app: Flask, services: Services) -> None:
     downgrade(services.database, "base")
     assert "flask db upgrade" in only(app, "migrations")
 
 
-def test_a_token_that_is_rejected(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
+def test_a_rejected_token_is_critical(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
     settings = make_settings(database_url, simulator.url, tmp_path / "var", dnsimple_api_token="wrong-token")
-    said = only(create_app(settings), "token")
-    assert "critical: DNSimple rejects the token" in said
-    assert "wrong-token" not in said
+    output = only(create_app(settings), "token")
+    assert "critical: DNSimple rejects the token" in output
+    assert "wrong-token" not in output
 
 
 def test_a_token_of_another_account(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
@@ -153,22 +155,22 @@ def test_a_token_of_another_account(database_url: str, simulator: Simulator, tmp
 def test_a_missing_scope_is_named(app: Flask, simulator: Simulator, domain: str) -> None:
     refusal = {"message": "Permission Denied. Required Scope: webhooks:*:read"}
     simulator.fault(method="GET", path_template="/{account}/webhooks", action="status", status=403, json=refusal)
-    said = only(app, "permissions", "--domain", domain)
-    assert "ok: the token can list domains" in said
-    assert "Required Scope: webhooks:*:read" in said
+    output = only(app, "permissions", "--domain", domain)
+    assert "ok: the token can list domains" in output
+    assert "Required Scope: webhooks:*:read" in output
 
 
-def test_a_webhook_that_is_missing(app: Flask, simulator: Simulator) -> None:
+def test_a_missing_webhook_is_critical(app: Flask, simulator: Simulator) -> None:
     for hook in simulator.api("GET", "/webhooks"):
         simulator.api("DELETE", f"/webhooks/{hook['id']}")
     assert "not registered" in only(app, "webhook")
 
 
-def test_a_public_url_where_nobody_answers(app: Flask) -> None:
+def test_an_unreachable_public_url_is_critical(app: Flask) -> None:
     assert "does not answer" in only(app, "reachability")
 
 
-def test_a_public_url_that_is_something_else(app: Flask, settings: Settings) -> None:
+def test_a_public_url_of_another_service_is_critical(app: Flask, settings: Settings) -> None:
     with serve(Flask("other"), settings.public_url):
         assert "not this service" in only(app, "reachability")
 
@@ -186,9 +188,9 @@ def test_no_worker_and_old_code(app: Flask, services: Services) -> None:
     note_version(services.database, "web")
     with services.database.write() as session:
         RUNNING_VERSIONS["worker"].set(session, "0123456789ab")
-    said = only(app, "workers")
-    assert "start `flask worker`" in said
-    assert "worker run different code" in said
+    output = only(app, "workers")
+    assert "start `flask worker`" in output
+    assert "worker run different code" in output
     assert len(code_version()) == 12
 
 
@@ -203,7 +205,7 @@ def test_failed_and_late_jobs(app: Flask, services: Services) -> None:
     assert "warning: Jobs are late: prune: 1 job is due and not started" in output
 
 
-def test_calls_that_are_stopped(app: Flask, services: Services) -> None:
+def test_paused_calls_are_reported(app: Flask, services: Services) -> None:
     until = datetime.now(UTC) + timedelta(minutes=5)
     values = {"call_limit": 2400, "remaining": 7, "unknown_left": 5, "window_seconds": 3600}
     with services.database.write() as session:
@@ -216,10 +218,10 @@ def test_calls_that_are_stopped(app: Flask, services: Services) -> None:
     assert "paused" not in only(app, "quota", status=0), "our calls go through"
 
 
-def test_looking_with_a_rejected_token_stops_nobody(services: Services, settings: Settings) -> None:
+def test_a_check_with_a_rejected_token_pauses_no_other_calls(services: Services, settings: Settings) -> None:
     wrong = create_app(settings.model_copy(update={"dnsimple_api_token": SecretStr("wrong")}))
-    said = only(wrong, "token")
-    assert "DNSimple rejects the token" in said
+    output = only(wrong, "token")
+    assert "DNSimple rejects the token" in output
     assert "see the check `token`" in only(wrong, "webhook")
     assert "calls are left" in only(wrong, "quota", status=0)
     with services.database.read() as session:
@@ -227,7 +229,7 @@ def test_looking_with_a_rejected_token_stops_nobody(services: Services, settings
     wrong.extensions["certcourier"].services.database.close()
 
 
-def test_a_destination_that_cannot_be_written(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
+def test_an_unwritable_destination_is_critical(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     file = tmp_path / "destinations.toml"
     file.write_text(f'[[destination]]\nname = "web"\nkind = "files"\npath = "{tmp_path}/file/below"\n')
@@ -235,7 +237,7 @@ def test_a_destination_that_cannot_be_written(database_url: str, simulator: Simu
     assert "critical: web:" in only(create_app(settings), "destinations")
 
 
-def test_a_secret_that_others_can_read(app: Flask, settings: Settings) -> None:
+def test_a_secret_that_others_can_read_is_critical(app: Flask, settings: Settings) -> None:
     file = settings.data_dir / "webhook.secret"
     file.write_text("secret")
     file.chmod(0o644)
@@ -247,7 +249,7 @@ def test_a_secret_that_others_can_read(app: Flask, settings: Settings) -> None:
     assert f"warning: {old} holds an old key-encryption key" in only(app, "files", status=0)
 
 
-def test_a_secret_that_docker_hands_out_to_everybody_is_no_concern(
+def test_a_readable_docker_secret_passes(
     app: Flask, settings: Settings, database_url: str, simulator: Simulator, tmp_path: Path
 ) -> None:
     assert "only by their owner" in only(app, "files", status=0)
@@ -260,10 +262,10 @@ def test_a_secret_that_docker_hands_out_to_everybody_is_no_concern(
         other.extensions["certcourier"].services.database.close()
 
 
-def test_clocks_are_compared_with_the_databases_and_dnsimples(app: Flask) -> None:
-    said = only(app, "clock", status=0)
-    assert "and the database's differ by" in said
-    assert "and DNSimple's differ by" in said
+def test_the_clock_is_compared_with_the_databases_and_dnsimples(app: Flask) -> None:
+    output = only(app, "clock", status=0)
+    assert "and the database's differ by" in output
+    assert "and DNSimple's differ by" in output
 
 
 class _LongAgo(BaseHTTPRequestHandler):
@@ -279,19 +281,19 @@ class _LongAgo(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def test_a_clock_that_is_far_off_dnsimples(database_url: str, tmp_path: Path) -> None:
+def test_a_clock_far_off_dnsimples_is_critical(database_url: str, tmp_path: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), _LongAgo) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        said = only(create_app(make_settings(database_url, url, tmp_path / "var")), "clock")
+        output = only(create_app(make_settings(database_url, url, tmp_path / "var")), "clock")
         thread.join()
-    assert "ok: this machine's clock and the database's" in said
-    assert "critical: this machine's clock and DNSimple's differ by" in said
-    assert "NTP" in said
+    assert "ok: this machine's clock and the database's" in output
+    assert "critical: this machine's clock and DNSimple's differ by" in output
+    assert "NTP" in output
 
 
-def test_certificates_that_were_not_renewed_in_time(app: Flask, services: Services) -> None:
+def test_overdue_renewals_are_reported(app: Flask, services: Services) -> None:
     day = timedelta(days=1)
     assert "ok" in only(app, "certificates", status=0)
     add_certificate(services, 1, left=20 * day, lifetime=90 * day)
@@ -303,7 +305,7 @@ def test_certificates_that_were_not_renewed_in_time(app: Flask, services: Servic
 
 
 @pytest.mark.parametrize(
-    ("records", "check", "level", "says"),
+    ("records", "check", "level", "expected"),
     [
         ({"NS": ["ns1.elsewhere.example."]}, "delegation", "critical", "none of DNSimple's"),
         (
@@ -323,15 +325,15 @@ def test_certificates_that_were_not_renewed_in_time(app: Flask, services: Servic
         ({"SOA": SOA}, "dnssec", "ok", "is not signed"),
     ],
 )
-def test_what_the_dns_says_of_a_domain(
-    dns_app: Flask, records: dict[str, list[str]], check: str, level: str, says: str
+def test_dns_records_decide_the_finding_about_a_domain(
+    dns_app: Flask, records: dict[str, list[str]], check: str, level: str, expected: str
 ) -> None:
     known = {("a.example.", kind): texts for kind, texts in records.items()}
     with NameServer(known) as server:
         arguments = ("--domain", "a.example", "--resolver", server.address)
-        said = only(dns_app, check, *arguments, status=1 if level == "critical" else 0)
-    assert said.startswith(level)
-    assert says in said
+        output = only(dns_app, check, *arguments, status=1 if level == "critical" else 0)
+    assert output.startswith(level)
+    assert expected in output
 
 
 def test_the_nearest_caa_above_a_name_counts(dns_app: Flask) -> None:
@@ -342,14 +344,14 @@ def test_the_nearest_caa_above_a_name_counts(dns_app: Flask) -> None:
         )
 
 
-def test_a_broken_chain_of_trust(dns_app: Flask) -> None:
+def test_broken_dnssec_is_critical(dns_app: Flask) -> None:
     records = {("a.example.", "SOA"): SOA}
     with NameServer(records, bogus={"a.example."}) as server:
-        said = only(dns_app, "dnssec", "--domain", "a.example", "--resolver", server.address)
-    assert "DNSSEC of a.example is broken" in said
+        output = only(dns_app, "dnssec", "--domain", "a.example", "--resolver", server.address)
+    assert "DNSSEC of a.example is broken" in output
 
 
-def test_a_name_server_that_says_nothing_costs_its_checks_only(dns_app: Flask) -> None:
+def test_a_silent_name_server_fails_only_its_own_checks(dns_app: Flask) -> None:
     with NameServer({}, silent={"a.example."}) as server:
         arguments = ("--domain", "a.example", "--resolver", server.address, "--only", "files", "--seconds", "0.2")
         findings = doctor(dns_app, *arguments, "--only", "caa", status=1)
@@ -358,22 +360,26 @@ def test_a_name_server_that_says_nothing_costs_its_checks_only(dns_app: Flask) -
 
 @pytest.fixture
 def dns_app(tmp_path: Path) -> Flask:
-    """DNS checks look at no database and call nobody else."""
+    """DNS checks read no database and call no other service."""
     return create_app(make_settings(f"sqlite:///{tmp_path}/none.db", "http://127.0.0.1:1", tmp_path / "var"))
 
 
-def test_a_check_that_hangs_or_breaks_is_a_finding_beside_the_others(services: Services) -> None:
+def test_a_check_that_hangs_or_raises_is_reported_and_others_still_run(services: Services) -> None:
     hanging = threading.Event()
     checks = {
         "hangs": lambda _: [ok("waited")] if hanging.wait(30) else [],
         "breaks": lambda _: [ok(str(1 // 0))],
         "works": lambda _: [ok("fine")],
     }
-    begun: list[str] = []
-    found = list(run_checks(CheckContext(services), checks, seconds=0.05, begin=begun.append))
+    started: list[str] = []
+    found = list(run_checks(CheckContext(services), checks, seconds=0.05, begin=started.append))
     hanging.set()
-    assert [(one.check, one.level) for one in found] == [("hangs", "critical"), ("breaks", "critical"), ("works", "ok")]
-    assert begun == list(checks)
+    assert [(finding.check, finding.level) for finding in found] == [
+        ("hangs", "critical"),
+        ("breaks", "critical"),
+        ("works", "ok"),
+    ]
+    assert started == list(checks)
 
 
 @pytest.mark.parametrize("resolver", ["name.example", "127.0.0.1:0", "127.0.0.1:x", "[::1]:x", "1.2.3"])
@@ -382,5 +388,5 @@ def test_a_resolver_is_an_address(dns_app: Flask, resolver: str) -> None:
     assert result.exit_code == 2
 
 
-def test_checks_of_a_domain_want_one(dns_app: Flask) -> None:
+def test_domain_checks_require_a_domain(dns_app: Flask) -> None:
     assert dns_app.test_cli_runner().invoke(args=["doctor", "--only", "caa"]).exit_code == 2

@@ -22,7 +22,7 @@ FAILED = "certificate.auto_renewal_failed"
 
 
 def hear(client: FlaskClient, services: Services, certificate_id: int, domain_id: int, name: str, **more: Any) -> None:
-    """DNSimple posts it, and the worker does what there is to do; the domain was not looked at just now."""
+    """DNSimple posts it and the worker handles it; the domain was not checked recently."""
     with services.database.write() as session:
         session.execute(update(Domain).values(last_checked_at=db_now(-3600)))
     body = event(certificate_id, domain_id, name=name, **more)

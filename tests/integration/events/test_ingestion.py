@@ -149,9 +149,9 @@ def test_an_oversized_event_is_refused(anonymous: FlaskClient, services: Service
 def test_the_secret_is_not_logged(anonymous: FlaskClient, capsys: pytest.CaptureFixture[str]) -> None:
     anonymous.post(PATH, json=event(1, 1))
     anonymous.post(PATH, data=b"{")
-    told = capsys.readouterr().err
-    assert "/dnsimple/events/<secret>" in told
-    assert WEBHOOK_SECRET not in told
+    output = capsys.readouterr().err
+    assert "/dnsimple/events/<secret>" in output
+    assert WEBHOOK_SECRET not in output
 
 
 def test_an_event_that_cannot_be_recorded_is_not_acknowledged(anonymous: FlaskClient, services: Services) -> None:

@@ -61,7 +61,7 @@ def test_a_job_is_not_claimed_before_its_time(database: Database, queue: Queue) 
     assert 50 < seconds <= 60
 
 
-def test_the_most_urgent_goes_first(database: Database, queue: Queue) -> None:
+def test_the_most_urgent_job_is_claimed_first(database: Database, queue: Queue) -> None:
     with database.write() as session:
         for kind in (JobKind.REFETCH_KEY, JobKind.ADVANCE_ORDER, JobKind.SEND_NOTIFICATION):
             queue.enqueue(session, kind, {"certificate_id": 1})
@@ -226,7 +226,7 @@ def test_periodic_jobs_continue_after_the_databases_clock_was_ahead(database: Da
         assert enqueue_due(session, queue, {JobKind.PRUNE: 60}) == [JobKind.PRUNE]
         assert enqueue_due(session, queue, {JobKind.PRUNE: 60}) == []
     with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Job)) == 1  # the first one has not even begun
+        assert session.scalar(select(func.count()).select_from(Job)) == 1  # the first job has not even started
     assert (queue.seconds_until_due() or 0) <= 3600
 
 
@@ -234,18 +234,18 @@ def test_an_enqueue_wakes_the_workers(database: Database, queue: Queue) -> None:
     wakeup = wakeup_for(database)
     wakeup.wait(0.1)
     assert not wakeup.wait(0.1)
-    heard = threading.Event()
+    woken = threading.Event()
 
     def listen() -> None:
         if wakeup.wait(20):
-            heard.set()
+            woken.set()
 
     listener = threading.Thread(target=listen)
     listener.start()
     add(database, queue)
     listener.join()
     wakeup.close()
-    assert heard.is_set()
+    assert woken.is_set()
 
 
 def test_an_enqueue_that_is_rolled_back_wakes_no_worker(database: Database, queue: Queue) -> None:

@@ -243,7 +243,7 @@ def test_disk_space_is_reserved_before_the_first_count(tmp_path: Path) -> None:
         assert file.stat().st_blocks * 512 >= file.stat().st_size >= 2**17
 
 
-def test_a_folder_that_cannot_be_created_stops_nothing(tmp_path: Path) -> None:
+def test_an_unusable_metrics_folder_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     metrics = ProcessMetrics()
     metrics.share(tmp_path / "file" / "metrics")

@@ -133,10 +133,10 @@ def add_certificate(services: Services, number: int, expires_in: float, installe
     ("policy", "kept"),
     [("lineage", [1, 2, 3, 4, 6, 7]), ("delivered", [2, 3, 4, 6]), ("30", [1, 3, 4, 6])],
 )
-def test_private_keys_are_kept_as_the_policy_says(services: Services, policy: str, kept: list[int]) -> None:
+def test_private_keys_are_retained_according_to_the_policy(services: Services, policy: str, kept: list[int]) -> None:
     add_certificate(services, 1, 60, 5, "delivered", "superseded")
     add_certificate(services, 2, 60, 31, "delivered", "failed")
-    add_certificate(services, 3, 60, 5)  # no destination has been told of it
+    add_certificate(services, 3, 60, 5)  # it has no delivery
     add_certificate(services, 4, 60, 31, "delivered", "failing")
     add_certificate(services, 5, -0.1, 90, "delivered")
     add_certificate(services, 6, -0.1, 90, "pending")

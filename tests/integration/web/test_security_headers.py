@@ -83,7 +83,7 @@ def test_every_answer_has_strict_headers_and_no_cookie(app: Flask, method: str, 
     assert "Access-Control-Allow-Origin" not in headers
 
 
-def test_a_service_without_https_does_not_promise_it(settings: Settings) -> None:
+def test_a_service_without_https_sends_no_hsts(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"public_url": "http://127.0.0.1:4567"}))
     assert "Strict-Transport-Security" not in app.test_client().get("/healthz").headers
 
@@ -175,14 +175,14 @@ def test_a_host_is_compared_without_port_case_and_final_dot() -> None:
         ("", CLIENT, ""),
     ],
 )
-def test_the_client_is_the_last_address_that_no_trusted_proxy_has(
+def test_the_client_is_the_last_address_outside_the_trusted_proxies(
     app: Flask, peer: str, forwarded: str | None, address: str
 ) -> None:
     headers = {} if forwarded is None else {"X_Forwarded_For": forwarded}
     assert where(app, peer, **headers).json["address"] == address
 
 
-def test_host_and_scheme_are_believed_from_a_trusted_proxy_alone(app: Flask) -> None:
+def test_host_and_scheme_are_accepted_only_from_a_trusted_proxy(app: Flask) -> None:
     said = {"Host": "internal.example", "X_Forwarded_Host": "certs.example.com", "X_Forwarded_Proto": "https"}
     assert where(app, PROXY, **said).json["url"] == "https://certs.example.com/where"
     assert where(app, CLIENT, **said).json["url"] == "http://internal.example/where"
@@ -191,7 +191,7 @@ def test_host_and_scheme_are_believed_from_a_trusted_proxy_alone(app: Flask) -> 
     assert where(app, PROXY, **said | {"X_Forwarded_Proto": "gopher"}).json["url"].startswith("http:")
 
 
-def test_a_request_id_is_taken_from_a_trusted_proxy_alone(app: Flask) -> None:
+def test_a_request_id_is_accepted_only_from_a_trusted_proxy(app: Flask) -> None:
     assert where(app, PROXY, X_Request_Id="abc-123").headers["X-Request-Id"] == "abc-123"
     assert where(app, CLIENT, X_Request_Id="abc-123").headers["X-Request-Id"] != "abc-123"
     for insane in ("a b", "x" * 65, "a\tb", "é"):
@@ -227,7 +227,7 @@ def test_an_invalid_path_or_cursor_is_not_found(database_url: str, tmp_path: Pat
     assert answer.mimetype == "application/problem+json"
 
 
-def test_an_error_shows_nothing_of_the_inside(extensible_app: Flask) -> None:
+def test_an_error_reveals_no_internals(extensible_app: Flask) -> None:
     extensible_app.config["PROPAGATE_EXCEPTIONS"] = False
     extensible_app.add_url_rule("/fails", "fails", lambda: {}["secret detail"])
     answer = extensible_app.test_client().get("/fails")
@@ -248,11 +248,11 @@ def test_an_error_shows_nothing_of_the_inside(extensible_app: Flask) -> None:
         ("token_requests_per_minute", 0),
     ],
 )
-def test_a_wrong_setting_is_named(tmp_path: Path, name: str, value: object) -> None:
+def test_an_invalid_setting_is_named(tmp_path: Path, name: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=name.upper()):
         make_settings("sqlite://", "http://127.0.0.1:9", tmp_path, **{name: value})
 
 
-def test_networks_are_read_from_a_list(settings: Settings) -> None:
+def test_networks_are_parsed_from_a_list(settings: Settings) -> None:
     assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/64"))
     assert settings.allowed_hosts == ("internal.example", "other.example")

@@ -1,7 +1,7 @@
 """AWS by moto's server mode, corrected where moto differs from AWS: `python -m tests.support.fakes.aws PORT`.
 
-Importing into an ARN keeps its tags, as "Reimport a certificate" in ACM's user guide says; a serial number is shown in
-hex with colons, as DescribeCertificate does; IAM refuses in JSON, as both services do. Calls are answered
+Importing into an ARN keeps its tags, as "Reimport a certificate" in ACM's user guide states; a serial number is shown
+in hex with colons, as DescribeCertificate does; IAM refuses in JSON, as both services do. Calls are answered
 one at a time, so that what moto checks still holds when it changes something.
 """
 

@@ -99,10 +99,10 @@ def end_delivery(process: subprocess.Popen[str], *, kill: bool = False) -> str:
     if kill:
         process.kill()
     assert process.stdout is not None
-    said = process.stdout.read()
+    output = process.stdout.read()
     process.stdout.close()
     process.wait(60)
-    return said.strip()
+    return output.strip()
 
 
 def race(deliveries: Mapping[int, tuple[Destination, Bundle]]) -> dict[int, str]:

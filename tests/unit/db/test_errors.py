@@ -1,4 +1,4 @@
-"""What an operator is told when the database fails."""
+"""The operator's message when the database fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command destination: real programs, told of everything but the key, ended in time."""
+"""The command destination: real programs, given everything but the key, ended in time."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def python(program: str, *arguments: object, **more: object) -> CommandDestinati
 
 
 def test_success_says_what_the_program_said() -> None:
-    said = python("print('reloaded'); import sys; print('fine', file=sys.stderr)").run([change(1)])
-    assert "exited with 0 after" in said
-    assert "reloaded" in said
-    assert "fine" in said
+    output = python("print('reloaded'); import sys; print('fine', file=sys.stderr)").run([change(1)])
+    assert "exited with 0 after" in output
+    assert "reloaded" in output
+    assert "fine" in output
 
 
 def test_no_shell_takes_part() -> None:
@@ -86,10 +86,10 @@ def test_what_it_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> N
 
 
 def test_of_much_output_the_end_is_kept_as_one_line_that_any_database_takes() -> None:
-    said = python("print('x' * 10_000_000); print('a\\0b\\x1b[31m'); print('the end')").run([change(1)])
-    assert len(said) < 2200
-    assert said.endswith("a b [31m the end")
-    assert ": ... x" in said
+    output = python("print('x' * 10_000_000); print('a\\0b\\x1b[31m'); print('the end')").run([change(1)])
+    assert len(output) < 2200
+    assert output.endswith("a b [31m the end")
+    assert ": ... x" in output
 
 
 def test_a_program_that_reads_nothing_is_told_anyway() -> None:
@@ -100,8 +100,8 @@ def test_one_run_for_all_gets_each_certificate_as_a_line() -> None:
     program = "import os, sys; print(os.environ['CERTCOURIER_COUNT'], *sys.stdin.read().split(chr(10)), sep='|')"
     destination = python(program)
     assert destination.min_interval_seconds == 2.0
-    said = destination.run([change(1, {"folder": Path("/certs/www.customer1.example")}), change(2)])
-    count, *lines = said.partition(": ")[2].split("|")
+    output = destination.run([change(1, {"folder": Path("/certs/www.customer1.example")}), change(2)])
+    count, *lines = output.partition(": ")[2].split("|")
     assert count == "2"
     assert [json.loads(line) for line in lines if line] == [
         {
@@ -133,8 +133,8 @@ def test_a_run_for_each_gets_it_in_its_environment_and_nothing_of_ours(monkeypat
         "fullchain": Path("/c/www/fullchain.pem"),
         "privkey": Path("/c/www/privkey.pem"),
     }
-    said = destination.run([change(1, places)]).partition(": ")[2]
-    environment = dict(entry.partition("=")[::2] for entry in shlex.split(said))
+    output = destination.run([change(1, places)]).partition(": ")[2]
+    environment = dict(entry.partition("=")[::2] for entry in shlex.split(output))
     assert {name: value for name, value in environment.items() if name.startswith("CERTCOURIER_")} == {
         "CERTCOURIER_DESTINATION": "hook",
         "CERTCOURIER_COUNT": "1",

@@ -1,4 +1,4 @@
-"""Destinations that hang: given up after their time limit, and left alone until they have ended."""
+"""Destinations that hang: abandoned after their time limit, and not used until they have ended."""
 
 from __future__ import annotations
 

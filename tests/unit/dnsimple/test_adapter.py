@@ -210,7 +210,7 @@ def http_date(seconds: float) -> str:
         ({}, None, None, True),
     ],
 )
-def test_a_rate_limit_says_how_long_to_wait(
+def test_a_rate_limit_has_the_time_to_wait(
     mocked: responses.RequestsMock,
     dnsimple: DNSimple,
     call: Any,

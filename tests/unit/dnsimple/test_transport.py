@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Counts connections, keeps requests, behaves as it is told."""
+    """Counts connections, keeps requests, behaves as configured."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -126,7 +126,7 @@ def by_the_librarys_own_response(server: Server) -> Fetch:
 
 
 def mixed_up(fetch: Fetch, *, rounds: int = 40, threads: int = 32) -> int:
-    """How many keys are another certificate's. In each round nobody reads before everybody's answer is there."""
+    """How many keys are another certificate's. In each round, no thread reads before all answers have arrived."""
     everybody = threading.Barrier(threads)
 
     def fetch_and_read(number: int) -> str:

@@ -72,7 +72,7 @@ def test_an_answer_that_is_no_window_is_no_answer(body: str) -> None:
         ask(body=body)
 
 
-def test_a_busy_authority_says_for_how_long() -> None:
+def test_a_busy_authority_has_the_time_to_wait() -> None:
     with pytest.raises(AuthorityUnavailableError) as caught:
         ask(status=503, headers={"Retry-After": "120"})
     assert caught.value.retry_after == 120
@@ -92,7 +92,7 @@ def test_a_certificate_of_another_authority_is_distinguished_from_an_unavailable
         (10, 9, 9.5, False, True),  # an incident: at once
         (10, 11, 15, False, True),  # an incident: within some days
         (70, 69, 69.5, True, True),  # an incident while DNSimple is late
-        (70, 71, 75, True, False),  # not begun yet
+        (70, 71, 75, True, False),  # not started yet
         (70, 69, 69.5, False, False),  # first seen: nothing to compare with
     ],
 )

@@ -51,7 +51,7 @@ def walk(client: FlaskClient, path: str) -> list[int]:
     return found
 
 
-def test_pages_follow_each_other_without_a_gap(client: FlaskClient, services: Services) -> None:
+def test_pages_have_no_gaps(client: FlaskClient, services: Services) -> None:
     add_certificates(services, 25)
     assert walk(client, "/certificates?limit=10") == list(range(25, 0, -1))
     assert walk(client, "/certificates?limit=25") == list(range(25, 0, -1))
@@ -103,19 +103,19 @@ def test_orders_are_listed_newest_first(client: FlaskClient, services: Services)
         ("colour=red", "colour"),
     ],
 )
-def test_a_wrong_parameter_is_named(client: FlaskClient, query: str, field: str) -> None:
+def test_an_invalid_parameter_is_named(client: FlaskClient, query: str, field: str) -> None:
     answer = client.get(f"/certificates?{query}")
     assert (answer.status_code, answer.json["errors"][0]["field"]) == (400, field)
 
 
 @pytest.mark.parametrize(("path", "known"), [("/orders", "purchasing"), ("/certificates", "requesting")])
-def test_a_mistyped_state_is_answered_with_those_that_there_are(client: FlaskClient, path: str, known: str) -> None:
+def test_an_unknown_state_is_refused_with_the_valid_states(client: FlaskClient, path: str, known: str) -> None:
     answer = client.get(f"{path}?state=isued")
     assert answer.status_code == 400
     assert known in answer.json["detail"]
 
 
-def test_a_state_that_is_new_to_us_can_be_asked_for(client: FlaskClient, services: Services) -> None:
+def test_a_new_state_of_dnsimple_can_be_filtered_by(client: FlaskClient, services: Services) -> None:
     with services.database.write() as session:
         session.add(
             Certificate(
@@ -128,7 +128,7 @@ def test_a_state_that_is_new_to_us_can_be_asked_for(client: FlaskClient, service
 @pytest.mark.parametrize(
     "path", ["/certificates/5", "/certificates/99999999999999999999", "/certificates/x", "/orders/ord_x", "/nowhere"]
 )
-def test_the_unknown_is_a_404_as_a_problem(client: FlaskClient, path: str) -> None:
+def test_an_unknown_path_is_a_404_problem_document(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
 
@@ -138,7 +138,7 @@ def test_nothing_is_shown_without_a_token(anonymous: FlaskClient, path: str) -> 
     assert anonymous.get(path).status_code == 401
 
 
-def test_a_scope_that_is_missing_is_named(app: Flask, services: Services) -> None:
+def test_a_missing_scope_of_a_token_is_named(app: Flask, services: Services) -> None:
     _, token = create_token(services.database, "reader", ("read",))
     headers = {"Authorization": f"Bearer {token}"}
     assert app.test_client().get("/orders", headers=headers).status_code == 200
@@ -146,7 +146,7 @@ def test_a_scope_that_is_missing_is_named(app: Flask, services: Services) -> Non
     assert (answer.status_code, answer.json["type"]) == (403, "urn:certcourier:problem:insufficient-scope")
 
 
-def test_a_revoked_token_is_worth_nothing(app: Flask, services: Services) -> None:
+def test_a_revoked_token_is_refused(app: Flask, services: Services) -> None:
     created, token = create_token(services.database, "x", ("read",))
     headers = {"Authorization": f"Bearer {token}"}
     assert app.test_client().get("/orders", headers=headers).status_code == 200
@@ -154,7 +154,7 @@ def test_a_revoked_token_is_worth_nothing(app: Flask, services: Services) -> Non
     assert app.test_client().get("/orders", headers=headers).status_code == 401
 
 
-def test_a_token_is_kept_as_a_hash(services: Services) -> None:
+def test_a_token_is_stored_as_a_hash(services: Services) -> None:
     created, token = create_token(services.database, "x", ("read",))
     with services.database.read() as session:
         row = session.get_one(ApiToken, created.id)
@@ -182,7 +182,7 @@ def test_every_route_is_in_the_document(app: Flask) -> None:
     assert documented == routes
 
 
-def test_every_reference_of_the_document_leads_somewhere(client: FlaskClient) -> None:
+def test_every_reference_in_the_document_resolves(client: FlaskClient) -> None:
     answer = client.get("/openapi.json")
     document: Any = answer.json
     assert document["openapi"].startswith("3.1")
@@ -222,7 +222,7 @@ def test_a_database_of_another_account_is_refused(services: Services) -> None:
         make_services(other)
 
 
-def test_what_comes_of_a_simulator_is_not_mixed_with_a_real_account(services: Services) -> None:
+def test_a_simulators_database_is_refused_for_a_real_account(services: Services) -> None:
     def of(base_url: str) -> Services:
         return make_services(make_settings(services.settings.database_url, base_url, services.settings.data_dir))
 
@@ -249,7 +249,7 @@ def test_another_key_encryption_key_is_refused(services: Services, tmp_path: Any
         make_services(other)
 
 
-def test_tables_that_are_not_there_are_named(services: Services) -> None:
+def test_missing_tables_are_reported_with_the_remedy(services: Services) -> None:
     with services.database.write() as session:
         session.execute(delete(Worker))
         session.execute(text("DELETE FROM alembic_version"))
@@ -257,7 +257,7 @@ def test_tables_that_are_not_there_are_named(services: Services) -> None:
         claim_installation(services)
 
 
-def test_an_unexpected_error_shows_nothing_of_the_inside(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_reveals_no_internals(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client.application.config["PROPAGATE_EXCEPTIONS"] = False
 
     def fail(*_: Any, **__: Any) -> None:

@@ -47,7 +47,7 @@ def _nothing_happens(services: Services, simulator: Simulator) -> Any:
         ({"domain": "example.com", "san": [], "alternate_names": []}, "alternate_names", "two names"),
     ],
 )
-def test_a_wrong_field_is_named(client: FlaskClient, body: dict[str, Any], field: str, message: str) -> None:
+def test_an_invalid_field_is_named(client: FlaskClient, body: dict[str, Any], field: str, message: str) -> None:
     answer = client.post("/issue_certificate", json=body)
     assert answer.status_code == 400
     assert answer.content_type == "application/problem+json"
@@ -57,7 +57,7 @@ def test_a_wrong_field_is_named(client: FlaskClient, body: dict[str, Any], field
     assert answer.json["error"]["message"] == answer.json["detail"]
 
 
-def test_all_wrong_fields_are_named_at_once(client: FlaskClient) -> None:
+def test_all_invalid_fields_are_named_at_once(client: FlaskClient) -> None:
     answer = client.post("/issue_certificate", json={"auto_renew": "maybe", "x": 1})
     assert {error["field"] for error in answer.json["errors"]} == {"domain", "auto_renew", "x"}
 

@@ -105,7 +105,7 @@ def generate(cases: st.SearchStrategy[Any], headers: dict[str, str], answers: Co
 
 
 @pytest.mark.timeout(3600)
-def test_every_answer_to_a_generated_request_is_one_that_the_document_promises(
+def test_every_response_to_a_generated_request_conforms_to_the_document(
     app: Flask,
     services: Services,
     record_property: Any,

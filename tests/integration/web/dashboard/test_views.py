@@ -143,7 +143,7 @@ def test_signing_in_leads_to_the_requested_page(app: Flask, services: Services) 
 
 
 @pytest.mark.parametrize("wanted", ["https://evil.example/", "//evil.example", "/dashboardx", "/dashboard\\evil"])
-def test_signing_in_never_leads_away(app: Flask, services: Services, wanted: str) -> None:
+def test_signing_in_never_redirects_to_another_site(app: Flask, services: Services, wanted: str) -> None:
     _, token = create_token(services.database, "Ann", ("read",))
     answer = app.test_client().post("/dashboard/sign-in", data={"token": token, "next": wanted})
     assert answer.headers["Location"] == "/dashboard"
@@ -211,7 +211,7 @@ def test_failed_sign_ins_are_slowed_but_a_valid_token_still_comes_in(app: Flask,
     signed_in(app, services, "read")
 
 
-def test_a_session_ends_with_its_time(browser: FlaskClient, services: Services) -> None:
+def test_a_session_expires(browser: FlaskClient, services: Services) -> None:
     assert browser.get("/dashboard").status_code == 200
     with services.database.write() as session:
         session.execute(update(DashboardSession).values(expires_at=db_now(-1)))
@@ -271,7 +271,7 @@ def test_a_form_of_another_session_does_nothing(app: Flask, browser: FlaskClient
     assert [one.state for one in jobs(services)] == ["dead"]
 
 
-def test_a_form_from_another_site_cannot_even_sign_in(app: Flask, services: Services) -> None:
+def test_a_form_from_another_site_cannot_sign_in(app: Flask, services: Services) -> None:
     _, token = create_token(services.database, "attacker", ("read",))
     headers = {"Sec-Fetch-Site": "cross-site"}
     answer = app.test_client().post("/dashboard/sign-in", data={"token": token}, headers=headers)
@@ -282,7 +282,7 @@ def test_an_api_token_is_not_accepted_as_a_session(client: FlaskClient) -> None:
     assert client.get("/dashboard").status_code == 303
 
 
-def test_a_dead_job_is_retried_in_the_name_of_the_token(browser: FlaskClient, services: Services) -> None:
+def test_a_dead_job_is_retried_on_behalf_of_the_token(browser: FlaskClient, services: Services) -> None:
     job = dead_job(services, last_error="the disk is full")
     page = browser.get("/dashboard/jobs").text
     assert "the disk is full" in page
@@ -361,7 +361,7 @@ def test_a_certificate_is_delivered_again(browser: FlaskClient, services: Servic
     assert post(browser, "/dashboard/certificates/1/redeliver", destination="nowhere").status_code == 409
 
 
-def test_a_renewal_is_ordered_once_in_the_name_of_the_token(browser: FlaskClient, services: Services) -> None:
+def test_a_renewal_is_ordered_once_on_behalf_of_the_token(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example")
     answer = post(browser, "/dashboard/certificates/1/renew")
     assert "The renewal has been ordered." in browser.get(answer.headers["Location"]).text
@@ -374,7 +374,7 @@ def test_a_renewal_is_ordered_once_in_the_name_of_the_token(browser: FlaskClient
     assert (entry.actor.endswith(" Ann"), entry.subject) == (True, "1")
 
 
-def test_the_bare_address_leads_to_the_dashboard(anonymous: FlaskClient) -> None:
+def test_the_root_redirects_to_the_dashboard(anonymous: FlaskClient) -> None:
     answer = anonymous.get("/")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard")
 
@@ -558,12 +558,12 @@ def many(services: Services) -> Services:
     ],
 )
 @pytest.mark.usefixtures("many")
-def test_certificates_are_found(browser: FlaskClient, query: str, found: list[str]) -> None:
+def test_the_search_finds_certificates(browser: FlaskClient, query: str, found: list[str]) -> None:
     assert names(browser.get(f"/dashboard/certificates?{query}")) == found
 
 
 @pytest.mark.parametrize("query", ["", "q=c", "expiring=30"])
-def test_pages_follow_each_other_without_gap_or_double(browser: FlaskClient, services: Services, query: str) -> None:
+def test_pages_have_no_gaps_and_no_duplicates(browser: FlaskClient, services: Services, query: str) -> None:
     end = datetime.now(UTC) + timedelta(days=20)
     for number in range(1, 121):  # many of the same domain and end, so that only the ID tells them apart
         certificate(services, number, f"c{number % 2}.example", not_after=end, common_name=f"n{number}.example")
@@ -672,7 +672,7 @@ def test_only_the_static_files_need_no_session(app: Flask) -> None:
     assert visitor.get("/dashboard/static/docs.css").status_code == 404
 
 
-def test_counts_end_at_a_thousand(browser: FlaskClient, services: Services) -> None:
+def test_counts_are_capped_at_a_thousand(browser: FlaskClient, services: Services) -> None:
     with services.database.write() as session:
         session.add_all(Job(kind="deliver", args={}) for _ in range(MOST + 5))
     assert "1,000+" in browser.get("/dashboard").text

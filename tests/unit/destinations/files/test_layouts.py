@@ -140,7 +140,7 @@ def deliver_and_die_at(step: int, files: FilesDestination, new: Bundle) -> bool:
         sys.addaudithook(count)
         try:
             files.deliver(new)
-        except BaseException:  # noqa: BLE001, a child never goes on with its parent's work
+        except BaseException:  # noqa: BLE001, a child never continues its parent's work
             os._exit(1)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -183,7 +183,7 @@ def test_files_and_folders_get_the_owner_group_and_modes_named(root: Path, layou
     files.check()
     files.deliver(bundle(1))
     current = (root / "www.example.com" / "current").resolve()
-    for folder in (root, root / "www.example.com", current.parent):  # where nobody else may put a link in our way
+    for folder in (root, root / "www.example.com", current.parent):  # where no other user may create a link in our way
         found = folder.stat()
         assert (found.st_uid, folder.group(), stat.S_IMODE(found.st_mode)) == (os.geteuid(), "daemon", 0o751)
     found = current.stat()
