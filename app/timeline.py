@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.clock import db_now
-from app.db.models import Event, TimelineEntry
+from app.db.models import EndpointState, Event, TimelineEntry
 
 log = structlog.get_logger("certcourier")
 
@@ -25,9 +25,6 @@ Step = Literal[
     "verified",
     "delivered",
     "superseded",
-    "served",
-    "stale",
-    "unreachable",
     "failed",
     "early renewal requested",
     "renewal ordered",
@@ -58,7 +55,7 @@ def record_event_step(
 
 def record_step(
     session: Session,
-    step: Step,
+    step: Step | EndpointState,
     detail: str,
     *,
     order_id: str | None,

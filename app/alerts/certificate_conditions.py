@@ -22,6 +22,7 @@ from app.db.models import (
     DeliveryState,
     Domain,
     EndpointCheck,
+    EndpointState,
     Lineage,
     Order,
     OrderState,
@@ -163,7 +164,7 @@ def renewals_off(context: RuleContext) -> Generator[Match]:
         )
 
 
-def _endpoints(context: RuleContext, state: str, remedy: str) -> Generator[Match]:
+def _endpoints(context: RuleContext, state: EndpointState, remedy: str) -> Generator[Match]:
     query = (
         select(EndpointCheck, Lineage.name)
         .join(Lineage, Lineage.id == EndpointCheck.lineage_id)
@@ -181,10 +182,10 @@ def _endpoints(context: RuleContext, state: str, remedy: str) -> Generator[Match
 
 def stale_endpoints(context: RuleContext) -> Generator[Match]:
     """Endpoints that serve the wrong certificate."""
-    return _endpoints(context, "stale", "reload the server; the endpoint is checked again within the hour")
+    return _endpoints(context, EndpointState.STALE, "reload the server; the endpoint is checked again within the hour")
 
 
 def unreachable_endpoints(context: RuleContext) -> Generator[Match]:
     """Endpoints that could not be reached."""
     remedy = "check that the server is running and reachable from the worker; it is checked again within the hour"
-    return _endpoints(context, "unreachable", remedy)
+    return _endpoints(context, EndpointState.UNREACHABLE, remedy)

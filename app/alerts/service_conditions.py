@@ -10,7 +10,7 @@ from sqlalchemy.orm import aliased
 
 from app.alerts.alert import ROWS_AT_A_TIME, Match, RuleContext
 from app.db.installation_state import MISSED_EVENTS, WEBHOOK_CHECKED_AT
-from app.db.models import Certificate, Job, Order, OrderState, Worker
+from app.db.models import Certificate, Job, JobState, Order, OrderState, Worker
 from app.jobs.kinds import PERIODS, JobKind
 from app.jobs.queue import ACCOUNT_BLOCKED
 
@@ -108,7 +108,7 @@ def low_quota(context: RuleContext) -> Generator[Match]:
 def failed_jobs(context: RuleContext) -> Generator[Match]:
     """Dead jobs whose failure is recorded nowhere else."""
     later = aliased(Job)
-    succeeded_since = exists().where(later.kind == Job.kind, later.id > Job.id, later.state == "done")
+    succeeded_since = exists().where(later.kind == Job.kind, later.id > Job.id, later.state == JobState.DONE)
     # A fetch's failure is recorded at its order, if there is one; it may also have succeeded after all.
     certificate_id = Job.args["certificate_id"].as_integer()
     recorded_at_order = exists().where(
@@ -119,7 +119,7 @@ def failed_jobs(context: RuleContext) -> Generator[Match]:
         ),
     )
     query = select(Job).where(
-        Job.state == "dead",
+        Job.state == JobState.DEAD,
         Job.kind.not_in(_REPORTED_ELSEWHERE),
         ~(Job.kind.in_(PERIODS) & succeeded_since),
         ~((Job.kind == JobKind.FETCH_CERTIFICATE) & recorded_at_order),
@@ -137,7 +137,7 @@ def failed_jobs(context: RuleContext) -> Generator[Match]:
 
 def late_jobs(context: RuleContext) -> Generator[Match]:
     """Kinds of jobs that are due and wait to be started."""
-    late = Job.state == "ready", Job.run_at < context.now - _JOB_LATENESS
+    late = Job.state == JobState.READY, Job.run_at < context.now - _JOB_LATENESS
     query = select(Job.kind, func.count(), func.min(Job.run_at)).where(*late).group_by(Job.kind).order_by(Job.kind)
     for kind, count, since in context.session.execute(query):
         waiting = "1 job is" if count == 1 else f"{count:,} jobs are"

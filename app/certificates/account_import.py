@@ -17,7 +17,7 @@ from app.certificates.reconciliation import PAGE, find_missing, record_remote_ce
 from app.certificates.records import record_domain
 from app.db.clock import db_now
 from app.db.database import Database
-from app.db.models import Certificate, ImportedDomain, ImportRun, Job, new_id
+from app.db.models import Certificate, ImportedDomain, ImportRun, Job, JobState, new_id
 from app.db.upsert import insert_once
 from app.dnsimple.adapter import DNSimple
 from app.dnsimple.errors import NotFoundError
@@ -180,7 +180,7 @@ def _failed_fetches(session: Session, wanted: set[int]) -> dict[str, str]:
     for batch in batched(sorted(lost), _BATCH):
         query = select(Certificate.id).where(Certificate.id.in_(batch), Certificate.fetched_at.is_not(None))
         lost -= set(session.scalars(query))
-    dead = session.scalars(select(Job).where(Job.kind == JobKind.FETCH_CERTIFICATE, Job.state == "dead"))
+    dead = session.scalars(select(Job).where(Job.kind == JobKind.FETCH_CERTIFICATE, Job.state == JobState.DEAD))
     reasons = {int(job.args["certificate_id"]): job.last_error for job in dead}
     gone = "DNSimple no longer returns this certificate"
     return {str(certificate_id): reasons.get(certificate_id) or gone for certificate_id in sorted(lost)}

@@ -21,7 +21,7 @@ from app.certificates.retrieval import enqueue_fetch
 from app.db.clock import db_now, read_now
 from app.db.database import Database
 from app.db.installation_state import DOMAIN_LISTING, DomainListing
-from app.db.models import Certificate, Domain, Job, Quota
+from app.db.models import Certificate, Domain, Job, JobState, Quota
 from app.dnsimple.adapter import DNSimple
 from app.dnsimple.errors import NotFoundError
 from app.dnsimple.models import Certificate as RemoteCertificate
@@ -40,7 +40,7 @@ _DAY = 86400
 
 def catch_up(queue: Queue, session: Session) -> None:
     """Check everything that may have happened while events were missed, in the caller's transaction."""
-    waiting = update(Job).where(Job.kind == JobKind.POLL_ISSUANCE, Job.state == "ready").values(run_at=db_now())
+    waiting = update(Job).where(Job.kind == JobKind.POLL_ISSUANCE, Job.state == JobState.READY).values(run_at=db_now())
     session.execute(waiting)
     since = read_now(session).isoformat()
     queue.enqueue(session, JobKind.RECONCILE, {"since": since}, key="reconcile:catch_up", priority=Priority.NORMAL)
@@ -150,7 +150,7 @@ def find_missing(session: Session, remotes: list[RemoteCertificate]) -> list[Rem
     Records on the way whether DNSimple renews the fetched ones automatically.
     """
     now = read_now(session)
-    dead = select(Job.args).where(Job.kind == JobKind.FETCH_CERTIFICATE, Job.state == "dead")
+    dead = select(Job.args).where(Job.kind == JobKind.FETCH_CERTIFICATE, Job.state == JobState.DEAD)
     failed = {args["certificate_id"] for args in session.scalars(dead)}
     newest: dict[object, RemoteCertificate] = {}
     for remote in remotes:  # newest first

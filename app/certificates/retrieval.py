@@ -19,7 +19,7 @@ from app.certificates.verification import VerificationError, VerifiedCertificate
 from app.crypto.private_key import PrivateKey
 from app.db.clock import db_now, read_now
 from app.db.database import Database
-from app.db.models import Certificate, Domain, Job, Order, OrderState
+from app.db.models import Certificate, Domain, Job, JobState, Order, OrderState
 from app.db.upsert import changed_rows
 from app.deliveries.delivery import enqueue_delivery
 from app.dnsimple.adapter import DNSimple, Purpose
@@ -91,7 +91,9 @@ def enqueue_fetch(queue: Queue, session: Session, *, certificate_id: int, domain
     A job that waits for the quota of unverified events becomes an ordinary one and starts at once.
     """
     request = FetchRequest(certificate_id, domain_id, seen=True)
-    waiting = update(Job).where(Job.key == request.key, Job.state == "ready", Job.kind == JobKind.FETCH_CERTIFICATE)
+    waiting = update(Job).where(
+        Job.key == request.key, Job.state == JobState.READY, Job.kind == JobKind.FETCH_CERTIFICATE
+    )
     expedited = {"args": asdict(request), "run_at": db_now()}
     if not changed_rows(session.execute(waiting.values(**expedited))):
         enqueue_fetches(queue, session, [request])

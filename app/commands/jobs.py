@@ -11,7 +11,7 @@ from sqlalchemy import select
 from app.audit import record
 from app.commands.options import as_json_option, limit_option, state_option
 from app.commands.output import counted, current_services, moment, operator, print_record, print_rows
-from app.db.models import Job
+from app.db.models import Job, JobState
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind, Priority
 from app.jobs.queue import Claim
@@ -25,7 +25,7 @@ group = AppGroup("jobs", help="Inspect, retry and cancel background jobs.")
 
 
 @group.command("list", epilog="Example: flask jobs list --state dead --kind deliver")
-@state_option("ready", "running", "done", "dead", "cancelled")
+@state_option(*(state.value for state in JobState))
 @click.option("--kind", type=click.Choice(_KINDS), help="Filter by kind.")
 @limit_option
 @as_json_option
@@ -102,7 +102,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
             raise click.ClickException(f"no dead job has the ID {job_id}; see `flask jobs list --state dead`")
         click.echo(f"Job {job_id} requeued.")
         return
-    dead = select(Job.id, Job.kind).where(Job.state == "dead")
+    dead = select(Job.id, Job.kind).where(Job.state == JobState.DEAD)
     with services.database.read() as session:
         rows = session.execute(dead.where(Job.kind == kind) if kind else dead).all()
     job_ids = [dead_id for dead_id, dead_kind in rows if job_retry.instead_of_retrying(dead_kind) is None]

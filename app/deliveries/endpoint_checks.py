@@ -23,7 +23,7 @@ from app.certificates.lineages import newest_of_lineage, recency
 from app.db.clock import db_now, read_now
 from app.db.database import Database
 from app.db.installation_state import ENDPOINTS_DIGEST
-from app.db.models import Certificate, Delivery, DeliveryState, EndpointCheck, Lineage
+from app.db.models import Certificate, Delivery, DeliveryState, EndpointCheck, EndpointState, Lineage
 from app.db.upsert import insert_many_once, insert_once
 from app.destinations.base import Destination
 from app.endpoints.probe import ProbeResult, Probes
@@ -56,7 +56,7 @@ class _Due:
 class _Outcome:
     """The state that a probe found, with its explanation. `fingerprint`: the leaf's SHA-256, if any."""
 
-    state: str
+    state: EndpointState
     detail: str
     fingerprint: str | None
 
@@ -118,7 +118,7 @@ def _check_due(database: Database, queue: Queue, probes: Probes, claim: Claim, e
 def _record(session: Session, endpoint: Endpoint, row: EndpointCheck, outcome: _Outcome) -> None:
     now = read_now(session)
     row.last_checked_at, row.served_fingerprint, row.detail = now, outcome.fingerprint, outcome.detail
-    if outcome.state == "served":
+    if outcome.state is EndpointState.SERVED:
         row.attempts, row.deadline_at = 0, None
         row.next_check_at = now + timedelta(seconds=_DAY * random.uniform(0.9, 1.0))  # noqa: S311, spread over the day
         _change_state(session, endpoint, row, outcome, now)
@@ -141,36 +141,38 @@ def _change_state(session: Session, endpoint: Endpoint, row: EndpointCheck, outc
     row.state, row.since = outcome.state, now
     order_id = session.get_one(Certificate, row.certificate_id).order_id
     detail = f"{endpoint.name}: {outcome.detail}"
-    record_step(session, outcome.state, detail, order_id=order_id, certificate_id=row.certificate_id)  # type: ignore[arg-type]
+    record_step(session, outcome.state, detail, order_id=order_id, certificate_id=row.certificate_id)
 
 
 def _evaluate(session: Session, row: EndpointCheck, results: Sequence[ProbeResult]) -> _Outcome:
     """The worst outcome of all addresses: a single server that has not reloaded makes the endpoint stale."""
     expected = session.get_one(Certificate, row.certificate_id)
     outcomes = [_evaluate_address(session, expected, result) for result in results]
-    for state in ("stale", "unreachable"):
+    for state in (EndpointState.STALE, EndpointState.UNREACHABLE):
         bad = [outcome for outcome in outcomes if outcome.state == state]
         if bad:
             return _Outcome(state, "; ".join(outcome.detail for outcome in bad), bad[0].fingerprint)
-    return _Outcome("served", "; ".join(outcome.detail for outcome in outcomes), outcomes[0].fingerprint)
+    return _Outcome(EndpointState.SERVED, "; ".join(outcome.detail for outcome in outcomes), outcomes[0].fingerprint)
 
 
 def _evaluate_address(session: Session, expected: Certificate, result: ProbeResult) -> _Outcome:
     if result.leaf is None:
-        return _Outcome("unreachable", f"{result.address}: {result.error}", None)
+        return _Outcome(EndpointState.UNREACHABLE, f"{result.address}: {result.error}", None)
     fingerprint = hashlib.sha256(result.leaf).hexdigest()
     if fingerprint == expected.fingerprint:
-        return _Outcome("served", f"{result.address} serves the certificate", fingerprint)
+        return _Outcome(EndpointState.SERVED, f"{result.address} serves the certificate", fingerprint)
     served = session.scalar(select(Certificate).where(Certificate.fingerprint == fingerprint))
     if served is None:
         which = "a certificate that Certcourier did not install"
     elif served.lineage_id != expected.lineage_id:
         which = f"certificate {served.id} for {served.common_name}"
     elif recency(served) > recency(expected):
-        return _Outcome("served", f"{result.address} serves its successor, certificate {served.id}", fingerprint)
+        return _Outcome(
+            EndpointState.SERVED, f"{result.address} serves its successor, certificate {served.id}", fingerprint
+        )
     else:
         which = f"the older certificate {served.id}"
-    return _Outcome("stale", f"{result.address} serves {which}, {_describe(result.leaf)}", fingerprint)
+    return _Outcome(EndpointState.STALE, f"{result.address} serves {which}, {_describe(result.leaf)}", fingerprint)
 
 
 def _describe(leaf: bytes) -> str:
@@ -211,7 +213,7 @@ def _new_row(endpoint: Endpoint, certificate: Certificate, now: datetime) -> dic
         "lineage_id": certificate.lineage_id,
         "endpoint": endpoint.name,
         "certificate_id": certificate.id,
-        "state": "unverified",
+        "state": EndpointState.UNVERIFIED,
         "since": now,
         "detail": None,
         "attempts": 0,

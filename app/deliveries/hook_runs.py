@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import batched
 from pathlib import Path
-from typing import Literal
 
 from sqlalchemy import Select, exists, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now, read_now
 from app.db.database import Database
-from app.db.models import Certificate, Delivery, DeliveryState, HookRun, Job, Lineage
+from app.db.models import Certificate, Delivery, DeliveryState, HookRun, HookRunState, Job, JobState, Lineage
 from app.db.upsert import changed_rows, insert_once
 from app.destinations.base import (
     Change,
@@ -59,7 +58,7 @@ def run_coalesced_hook(
         output = services.time_limits.run(destination, lambda: destination.run(changes))
     except CertcourierError as error:
         with services.queue.checkpoint(claim) as session:
-            _finish(session, run_id, "failed", str(error))
+            _finish(session, run_id, HookRunState.FAILED, str(error))
             # The error itself counts as this delivery's attempt.
             delivery = _delivery(session, certificate_id, destination.config.name)
             if delivery.run_id == run_id:
@@ -68,7 +67,7 @@ def run_coalesced_hook(
     suffix = f"run {run_id}, for {len(changes)} certificates" if len(changes) > 1 else f"run {run_id}"
     detail = f"{output} ({suffix})"
     with services.queue.checkpoint(claim) as session:
-        if _finish(session, run_id, "succeeded", detail):
+        if _finish(session, run_id, HookRunState.SUCCEEDED, detail):
             served = select(Delivery.certificate_id, Delivery.destination).filter_by(run_id=run_id)
             for rows in batched(session.execute(served).all(), _BATCH):
                 services.queue.expedite(session, [delivery_key(*row) for row in rows])
@@ -93,9 +92,9 @@ def _start(queue: Queue, claim: Claim, destination: SupportsHookRuns, certificat
         current = session.scalar(select(HookRun).filter_by(key=name).with_for_update())
         delivery = _delivery(session, certificate_id, name)
         served_by = session.get(HookRun, delivery.run_id) if delivery.run_id else None
-        if served_by is not None and served_by.state == "succeeded":
+        if served_by is not None and served_by.state == HookRunState.SUCCEEDED:
             return DeliveryResult("delivered", served_by.detail or "")
-        failed = served_by is not None and served_by.state == "failed"
+        failed = served_by is not None and served_by.state == HookRunState.FAILED
         if served_by is not None and failed:
             delivery.run_id = None
         else:
@@ -116,7 +115,7 @@ def _delivery(session: Session, certificate_id: int, destination: str) -> Delive
 
 def _insert(session: Session, claim: Claim, name: str) -> int | None:
     inserted = insert_once(
-        session, HookRun, destination=name, key=name, state="running", job_id=claim.id, token=claim.token
+        session, HookRun, destination=name, key=name, state=HookRunState.RUNNING, job_id=claim.id, token=claim.token
     )
     return session.scalars(select(HookRun.id).filter_by(key=name)).one() if inserted else None
 
@@ -130,12 +129,12 @@ def _reason_to_wait(
         held = exists().where(
             Job.id == current.job_id,
             Job.token == current.token,
-            Job.state == "running",
+            Job.state == JobState.RUNNING,
             Job.lease_expires_at > db_now(),
         )
         if session.scalar(select(held)):
             return None, f"waits for run {current.id} of {name}"
-        current.state, current.key, current.finished_at = "abandoned", None, read_now(session)
+        current.state, current.key, current.finished_at = HookRunState.ABANDONED, None, read_now(session)
         session.flush()
     newest = select(HookRun.started_at).filter_by(destination=name).order_by(HookRun.started_at.desc()).limit(1)
     started = session.scalar(newest)
@@ -185,8 +184,8 @@ def change_of(certificate: Certificate, slot: str, places: Mapping[str, Path]) -
     )
 
 
-def _finish(session: Session, run_id: int, state: Literal["succeeded", "failed"], detail: str) -> bool:
+def _finish(session: Session, run_id: int, state: HookRunState, detail: str) -> bool:
     """Record the run's end; False if another job has marked it as abandoned."""
-    running = update(HookRun).where(HookRun.id == run_id, HookRun.state == "running")
+    running = update(HookRun).where(HookRun.id == run_id, HookRun.state == HookRunState.RUNNING)
     values = running.values(state=state, key=None, detail=detail, finished_at=db_now())
     return changed_rows(session.execute(values)) == 1

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.audit import record
 from app.certificates.lineages import newest_of_lineage
 from app.db.database import Database
-from app.db.models import UNFINISHED_DELIVERIES, Certificate, Delivery, DeliveryState, Job, Lineage
+from app.db.models import UNFINISHED_DELIVERIES, Certificate, Delivery, DeliveryState, Job, JobState, Lineage
 from app.db.upsert import insert_many_once
 from app.deliveries.delivery import enqueue_deliveries
 from app.destinations.base import Destination
@@ -155,13 +155,13 @@ def _retryable(ids: Sequence[int], state: str | None, destination: str | None) -
 
 def _queue(queue: Queue, session: Session, certificate_ids: Collection[int], destination: str) -> None:
     """Start their jobs now, with new attempts; dead jobs of theirs are cancelled."""
-    dead = session.execute(select(Job.id, Job.args).where(Job.kind == JobKind.DELIVER, Job.state == "dead"))
+    dead = session.execute(select(Job.id, Job.args).where(Job.kind == JobKind.DELIVER, Job.state == JobState.DEAD))
     obsolete = [
         job_id
         for job_id, args in dead
         if args.get("destination") == destination and args.get("certificate_id") in certificate_ids
     ]
-    session.execute(update(Job).where(Job.id.in_(obsolete)).values(state="cancelled"))
+    session.execute(update(Job).where(Job.id.in_(obsolete)).values(state=JobState.CANCELLED))
     _set_pending(session, certificate_ids, destination)
     keys = enqueue_deliveries(queue, session, certificate_ids, destination)
     queue.expedite(session, keys)

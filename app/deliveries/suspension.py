@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import record
 from app.db.database import Database
-from app.db.models import Delivery, DeliveryState, Job, SuspendedDestination
+from app.db.models import Delivery, DeliveryState, Job, JobState, SuspendedDestination
 from app.db.upsert import insert_once
 from app.destinations.base import DestinationGoneError, DestinationRefusedError
 from app.jobs.kinds import JobKind
@@ -42,7 +42,7 @@ def resume(database: Database, queue: Queue, destination: str, *, actor: str) ->
         failed = select(Delivery).filter_by(destination=destination, state=DeliveryState.FAILED)
         failed_ids = {row.certificate_id for row in session.scalars(failed.with_for_update())}
         dead = select(Job).where(
-            Job.kind == JobKind.DELIVER, Job.state == "dead", Job.args["destination"].as_string() == destination
+            Job.kind == JobKind.DELIVER, Job.state == JobState.DEAD, Job.args["destination"].as_string() == destination
         )
         retried: set[int] = set()
         for job in session.scalars(dead.order_by(Job.id)):

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from app.db.clock import db_now
 from app.db.database import Database
-from app.db.models import Job
+from app.db.models import Job, JobState
 from app.db.upsert import changed_rows, insert_many_once, insert_once
 from app.jobs.kinds import JobKind, Priority
 
@@ -116,7 +116,7 @@ class Queue:
             args=args,
             priority=int(kind.definition.priority),
             max_attempts=kind.definition.max_attempts,
-            state="running",
+            state=JobState.RUNNING,
             lease_expires_at=db_now(lease_seconds),
             token=claim_token,
             attempts=1,
@@ -135,7 +135,7 @@ class Queue:
         claims = []
         with self._database.write() as session:
             for job in self._due(session, limit, lock=True):
-                job.state = "running"
+                job.state = JobState.RUNNING
                 job.token = secrets.token_hex(16)
                 job.worker_id = worker_id
                 job.attempts += 1
@@ -159,7 +159,7 @@ class Queue:
             now: datetime = session.execute(select(db_now())).scalar_one()
             earliest = [
                 *(select(func.min(Job.run_at)).where(*_is_ready(priority)) for priority in Priority),
-                select(func.min(Job.lease_expires_at)).where(Job.state == "running"),
+                select(func.min(Job.lease_expires_at)).where(Job.state == JobState.RUNNING),
             ]
             soonest: list[datetime] = [at for query in earliest if (at := session.scalar(query)) is not None]
         return max(0.0, (min(soonest) - now).total_seconds()) if soonest else None
@@ -169,7 +169,7 @@ class Queue:
         with self._database.write() as session:
             session.execute(
                 update(Job)
-                .where(Job.token.in_(list(tokens)), Job.state == "running")
+                .where(Job.token.in_(list(tokens)), Job.state == JobState.RUNNING)
                 .values(lease_expires_at=db_now(self.lease_seconds))
             )
 
@@ -184,7 +184,7 @@ class Queue:
     def finishing(self, claim: Claim) -> Iterator[Session]:
         """The job's last transaction: its effects and its completion are committed together, if it is still ours."""
         with self._database.write() as session:
-            self._fence(session, claim, **_finished("done"))
+            self._fence(session, claim, **_finished(JobState.DONE))
             yield session
         claim.is_finished = True
 
@@ -221,7 +221,7 @@ class Queue:
 
     def mark_dead(self, session: Session, claim: Claim, error: str) -> None:
         """Fail a job permanently, in the caller's transaction: it stays visible until it is retried or pruned."""
-        self._fence(session, claim, **_finished("dead"), last_error=error)
+        self._fence(session, claim, **_finished(JobState.DEAD), last_error=error)
 
     def requeue(self, session: Session, job_id: int, *, key: str | None = None) -> bool:
         """Requeue a dead job under this key; False if it is not dead or another job has the key."""
@@ -229,7 +229,7 @@ class Queue:
             return False
         done = session.execute(
             update(Job)
-            .where(Job.id == job_id, Job.state == "dead")
+            .where(Job.id == job_id, Job.state == JobState.DEAD)
             .values(**_ready(0.0), finished_at=None, attempts=0, snoozes=0, key=key)
         )
         self._notify_workers(session)
@@ -241,7 +241,7 @@ class Queue:
 
         A job that is just being claimed is skipped, which prevents a deadlock.
         """
-        waiting = select(Job.id).where(Job.key.in_(list(keys)), Job.state == "ready", Job.run_at > db_now(delay))
+        waiting = select(Job.id).where(Job.key.in_(list(keys)), Job.state == JobState.READY, Job.run_at > db_now(delay))
         ids = list(session.scalars(waiting.with_for_update(skip_locked=True)))
         if ids:
             session.execute(update(Job).where(Job.id.in_(ids)).values(run_at=db_now(delay)))
@@ -252,7 +252,7 @@ class Queue:
     def cancel(self, session: Session, job_id: int) -> bool:
         """Cancel an unfinished job; a worker that runs it loses its lease."""
         done = session.execute(
-            update(Job).where(Job.id == job_id, Job.finished_at.is_(None)).values(**_finished("cancelled"))
+            update(Job).where(Job.id == job_id, Job.finished_at.is_(None)).values(**_finished(JobState.CANCELLED))
         )
         return changed_rows(done) == 1
 
@@ -263,7 +263,7 @@ class Queue:
 
     def _due(self, session: Session, limit: int, *, lock: bool) -> list[Job]:
         due: list[Job] = []
-        expired = select(Job).where(Job.state == "running", Job.lease_expires_at <= db_now())
+        expired = select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at <= db_now())
         queries = [expired.order_by(Job.lease_expires_at)]
         for priority in Priority:  # one index range each, so that a long queue of one does not slow the others
             ready = select(Job).where(*_is_ready(priority), Job.run_at <= db_now())
@@ -288,12 +288,12 @@ class Queue:
 
 
 def _is_ready(priority: Priority) -> tuple[ColumnElement[bool], ...]:
-    return Job.state == "ready", Job.priority == int(priority)
+    return Job.state == JobState.READY, Job.priority == int(priority)
 
 
 def _ready(delay: float) -> dict[str, Any]:
-    return {"state": "ready", "token": None, "lease_expires_at": None, "run_at": db_now(delay)}
+    return {"state": JobState.READY, "token": None, "lease_expires_at": None, "run_at": db_now(delay)}
 
 
-def _finished(state: str) -> dict[str, Any]:
+def _finished(state: JobState) -> dict[str, Any]:
     return {"state": state, "finished_at": db_now(), "token": None, "lease_expires_at": None, "key": None}

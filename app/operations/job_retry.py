@@ -6,7 +6,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.audit import record
-from app.db.models import Delivery, DeliveryState, Job
+from app.db.models import Delivery, DeliveryState, Job, JobState
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind
 from app.jobs.queue import POLLS_ARG, Queue
@@ -18,7 +18,7 @@ def retry_job(queue: Queue, session: Session, job_id: int, *, actor: str) -> boo
     Raises `PermanentError` for a kind that cannot be retried; the message names what to do instead.
     """
     job = session.get(Job, job_id, with_for_update=True)
-    if job is None or job.state != "dead":
+    if job is None or job.state != JobState.DEAD:
         return False
     instead = instead_of_retrying(job.kind)
     if instead:

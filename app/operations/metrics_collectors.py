@@ -24,7 +24,7 @@ from app.certificates.lifetime import ABANDONED_AFTER
 from app.certificates.lineages import newest_of_lineage
 from app.db.clock import UTCDateTime, epoch, read_now
 from app.db.installation_state import WEBHOOK_ID
-from app.db.models import Certificate, Delivery, Event, Job, Lineage, Order, OrderState, Worker
+from app.db.models import Certificate, Delivery, Event, Job, JobState, Lineage, Order, OrderState, Worker
 from app.db.models.states import FINAL_ORDER_STATES
 from app.dnsimple.quota import quota_state
 from app.jobs.kinds import JobKind
@@ -151,7 +151,7 @@ def _jobs(context: _Context) -> Iterable[Metric]:
     unfinished = (
         select(Job.kind, Job.state, func.count()).where(Job.finished_at.is_(None)).group_by(Job.kind, Job.state)
     )
-    dead = select(Job.kind, Job.state, func.count()).where(Job.state == "dead").group_by(Job.kind, Job.state)
+    dead = select(Job.kind, Job.state, func.count()).where(Job.state == JobState.DEAD).group_by(Job.kind, Job.state)
     jobs = _labelled("certcourier_jobs", "Jobs that are ready (due now or later), running or dead.", "kind", "state")
     for query in (unfinished, dead):
         for kind, state, count in _rows(context, query):
@@ -160,7 +160,7 @@ def _jobs(context: _Context) -> Iterable[Metric]:
     oldest = _labelled(
         "certcourier_job_oldest_due_seconds", "How long the oldest ready job of a kind has been due.", "kind"
     )
-    due = select(Job.kind, func.min(Job.run_at)).where(Job.state == "ready").group_by(Job.kind)
+    due = select(Job.kind, func.min(Job.run_at)).where(Job.state == JobState.READY).group_by(Job.kind)
     for kind, since in _rows(context, due):
         oldest.add_metric([kind], max(0.0, (context.now - since).total_seconds()))
     yield oldest

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.audit import SYSTEM, record
 from app.db.clock import read_now
 from app.db.database import Database
-from app.db.models import Certificate, Job, Order, OrderState, new_id
+from app.db.models import Certificate, Job, JobState, Order, OrderState, new_id
 from app.db.upsert import insert_once
 from app.domain_names import OrderNames, OrderRequest, digest_names, resolve_names
 from app.jobs.kinds import JobKind, Priority
@@ -141,7 +141,7 @@ def submit_order(
 def is_being_advanced(session: Session, order_id: str) -> bool:
     """Whether a worker or a request holds the order's first job at this moment."""
     now = read_now(session)
-    running = session.scalars(select(Job).where(Job.kind == JobKind.ADVANCE_ORDER, Job.state == "running"))
+    running = session.scalars(select(Job).where(Job.kind == JobKind.ADVANCE_ORDER, Job.state == JobState.RUNNING))
     return any(
         job.args.get("order_id") == order_id and job.lease_expires_at is not None and job.lease_expires_at > now
         for job in running

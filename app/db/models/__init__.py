@@ -9,7 +9,15 @@ from app.db.models.events import Event, TimelineEntry, WebhookSecret
 from app.db.models.installation import InstallationState
 from app.db.models.jobs import Job, Periodic, Quota, Worker
 from app.db.models.orders import IdempotencyKey, Order
-from app.db.models.states import UNFINISHED_DELIVERIES, UNSUCCESSFUL_DELIVERIES, DeliveryState, OrderState
+from app.db.models.states import (
+    UNFINISHED_DELIVERIES,
+    UNSUCCESSFUL_DELIVERIES,
+    DeliveryState,
+    EndpointState,
+    HookRunState,
+    JobState,
+    OrderState,
+)
 
 __all__ = [
     "UNFINISHED_DELIVERIES",
@@ -25,13 +33,16 @@ __all__ = [
     "DeliveryState",
     "Domain",
     "EndpointCheck",
+    "EndpointState",
     "Event",
     "HookRun",
+    "HookRunState",
     "IdempotencyKey",
     "ImportRun",
     "ImportedDomain",
     "InstallationState",
     "Job",
+    "JobState",
     "Lineage",
     "Order",
     "OrderState",

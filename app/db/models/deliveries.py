@@ -9,7 +9,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.clock import db_now
 from app.db.models.base import AutoId, Base
-from app.db.models.states import UNFINISHED_DELIVERIES, UNSUCCESSFUL_DELIVERIES, DeliveryState, StateColumn
+from app.db.models.states import (
+    UNFINISHED_DELIVERIES,
+    UNSUCCESSFUL_DELIVERIES,
+    DeliveryState,
+    EndpointState,
+    HookRunState,
+    StateColumn,
+)
 
 
 class Delivery(Base):
@@ -56,7 +63,7 @@ class Delivery(Base):
 
 
 class HookRun(Base):
-    """One run of a hook for all deliveries that waited. `state`: running, succeeded, failed, abandoned.
+    """One run of a hook for all deliveries that waited.
 
     It is in progress while the job that started it holds its lease with the same token.
     """
@@ -67,7 +74,7 @@ class HookRun(Base):
     destination: Mapped[str] = mapped_column(String(63))
     # The destination's name while the run is in progress, then null: a destination has one run at a time.
     key: Mapped[str | None] = mapped_column(String(63), unique=True)
-    state: Mapped[str] = mapped_column(String(12))
+    state: Mapped[HookRunState] = mapped_column(StateColumn(HookRunState))
     detail: Mapped[str | None] = mapped_column(Text)
     job_id: Mapped[int] = mapped_column(BigInteger)
     token: Mapped[str] = mapped_column(String(32))
@@ -90,8 +97,7 @@ class SuspendedDestination(Base):
 class EndpointCheck(Base):
     """Whether an endpoint serves the certificate that was delivered for a lineage.
 
-    `state`: unverified (not verified yet), served, stale (another certificate is served), unreachable. The state does
-    not change to stale or unreachable before `deadline_at`.
+    Its state does not change to stale or unreachable before `deadline_at`.
     """
 
     __tablename__ = "endpoint_checks"
@@ -99,7 +105,7 @@ class EndpointCheck(Base):
     lineage_id: Mapped[int] = mapped_column(ForeignKey("lineages.id"), primary_key=True)
     endpoint: Mapped[str] = mapped_column(String(63), primary_key=True)
     certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id"))
-    state: Mapped[str] = mapped_column(String(20))
+    state: Mapped[EndpointState] = mapped_column(StateColumn(EndpointState))
     since: Mapped[datetime] = mapped_column(default=db_now())
     detail: Mapped[str | None] = mapped_column(Text)
     served_fingerprint: Mapped[str | None] = mapped_column(String(64))

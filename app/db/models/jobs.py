@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.clock import db_now
 from app.db.models.base import AutoId, Base
+from app.db.models.states import JobState, StateColumn
 
 
 class Job(Base):
@@ -25,7 +26,7 @@ class Job(Base):
     args: Mapped[dict[str, Any]]
     key: Mapped[str | None] = mapped_column(String(120), unique=True)
     priority: Mapped[int] = mapped_column(default=1)
-    state: Mapped[str] = mapped_column(String(12), default="ready")
+    state: Mapped[JobState] = mapped_column(StateColumn(JobState), default=JobState.READY)
     run_at: Mapped[datetime] = mapped_column(default=db_now())
     lease_expires_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
@@ -42,14 +43,14 @@ class Job(Base):
             "ix_jobs_ready",
             "priority",
             "run_at",
-            sqlite_where=text("state = 'ready'"),
-            postgresql_where=text("state = 'ready'"),
+            sqlite_where=text(f"state = '{JobState.READY}'"),
+            postgresql_where=text(f"state = '{JobState.READY}'"),
         ),
         Index(
             "ix_jobs_running",
             "lease_expires_at",
-            sqlite_where=text("state = 'running'"),
-            postgresql_where=text("state = 'running'"),
+            sqlite_where=text(f"state = '{JobState.RUNNING}'"),
+            postgresql_where=text(f"state = '{JobState.RUNNING}'"),
         ),
         Index(
             "ix_jobs_unfinished",

@@ -1,4 +1,4 @@
-"""The states of orders, deliveries and certificates: tables, API, commands, pages and metrics use these."""
+"""The states of orders, deliveries, checks, jobs and certificates; tables, API, commands and pages use these."""
 
 from __future__ import annotations
 
@@ -42,6 +42,34 @@ class DeliveryState(StrEnum):
 
 UNFINISHED_DELIVERIES = (DeliveryState.PENDING, DeliveryState.FAILING)
 UNSUCCESSFUL_DELIVERIES = (DeliveryState.FAILING, DeliveryState.FAILED)
+
+
+class EndpointState(StrEnum):
+    """What an endpoint served at its last check."""
+
+    UNVERIFIED = "unverified"  # delivered, but not verified yet
+    SERVED = "served"
+    STALE = "stale"  # another certificate is served
+    UNREACHABLE = "unreachable"
+
+
+class HookRunState(StrEnum):
+    """How far a run of a hook is."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABANDONED = "abandoned"  # its job lost the lease
+
+
+class JobState(StrEnum):
+    """How far a job is."""
+
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"  # failed permanently: it is not retried until an operator asks for it
+    CANCELLED = "cancelled"
 
 
 # DNSimple's states of a certificate, as its documentation names them; it may add others.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.alerts.alert import ActiveAlert
-from app.db.models import Certificate, DeliveryState, EndpointCheck, Order, OrderState, TimelineEntry
+from app.db.models import Certificate, DeliveryState, EndpointCheck, EndpointState, Order, OrderState, TimelineEntry
 from app.domain_names import OrderRequest
 
 
@@ -74,9 +74,7 @@ class EndpointDocument(BaseModel):
     """Check of an endpoint that should serve the certificate."""
 
     endpoint: str
-    state: Literal["unverified", "served", "stale", "unreachable"] = Field(
-        description="`unverified`: not verified yet; `stale`: another certificate is served."
-    )
+    state: EndpointState = Field(description="`unverified`: not verified yet; `stale`: another certificate is served.")
     since: datetime
     detail: str | None = Field(description="Result of the last check.")
     served_fingerprint: str | None = Field(description="SHA-256 fingerprint of the leaf served at the last check.")

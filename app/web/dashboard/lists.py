@@ -16,6 +16,7 @@ from app.db.models import (
     Delivery,
     DeliveryState,
     Job,
+    JobState,
     SuspendedDestination,
     TimelineEntry,
 )
@@ -58,13 +59,17 @@ def list_audit(database: Database, *, cursor: str | None, limit: int) -> Page[Au
 
 def list_jobs(database: Database, *, cursor: str | None, limit: int) -> Jobs:
     """`cursor` is that of a page of dead jobs."""
-    dead = select(Job).where(Job.state == "dead")
-    ready = select(Job).where(Job.state == "ready").order_by(Job.priority, Job.run_at)
-    finished = select(Job).where(Job.finished_at.is_not(None), Job.state != "dead").order_by(Job.finished_at.desc())
+    dead = select(Job).where(Job.state == JobState.DEAD)
+    ready = select(Job).where(Job.state == JobState.READY).order_by(Job.priority, Job.run_at)
+    finished = (
+        select(Job).where(Job.finished_at.is_not(None), Job.state != JobState.DEAD).order_by(Job.finished_at.desc())
+    )
     with database.read() as session:
         return Jobs(
             dead=paginate(session, dead, {"id": Job.id}, cursor=cursor, limit=limit, descending=True),
-            running=session.scalars(select(Job).where(Job.state == "running").order_by(Job.id).limit(limit)).all(),
+            running=session.scalars(
+                select(Job).where(Job.state == JobState.RUNNING).order_by(Job.id).limit(limit)
+            ).all(),
             queued=session.scalars(ready.limit(limit)).all(),
             finished=session.scalars(finished.limit(limit)).all(),
         )
