@@ -15,6 +15,7 @@ import requests
 from app.atomic_files import write_file
 from app.auth.tokens import authenticate, create_token
 from app.db.database import Database
+from app.db.models import DeliveryState, OrderState
 from app.destinations.base import Destination
 from app.destinations.files.destination import FilesDestination
 from app.services import Services
@@ -29,7 +30,7 @@ _SIMULATOR_PORT = "4570"
 _SIMULATED_TOKEN = "simulated-token"  # noqa: S105, valid only for the simulator
 _SIMULATED_ACCOUNT = 1010
 _PROGRESS_SECONDS = 30
-_DONE = {"delivered", "superseded"}
+_DONE = {DeliveryState.DELIVERED, DeliveryState.SUPERSEDED}
 _PATHS = {name for name, field in Settings.model_fields.items() if field.annotation in {Path, Path | None}}
 _PLAIN = re.compile(r"[\w./:,@%+=-]+")
 _SQLITE = "sqlite:///"
@@ -86,7 +87,7 @@ def demonstrate(processes: Processes, services: Services, stopping: threading.Ev
     url = local_url(services.settings)
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {_demo_token(services.settings, services.database)}"
-    earlier = session.get(f"{url}/orders", params={"domain": DEMO_DOMAIN, "state": "fetched"}, timeout=10)
+    earlier = session.get(f"{url}/orders", params={"domain": DEMO_DOMAIN, "state": OrderState.FETCHED}, timeout=10)
     earlier.raise_for_status()
     if earlier.json()["data"]:
         print_message(f"The certificate for {DEMO_DOMAIN} exists from an earlier run. Progress:\n")
@@ -120,7 +121,7 @@ def _print_progress(
             print_message(obstacle)
             print_message("" if advised else _what_next(services, order))
             advised = True
-        if obstacle == "" or order.get("order_state") == "failed":
+        if obstacle == "" or order.get("order_state") == OrderState.FAILED:
             return
 
 
@@ -137,7 +138,7 @@ def _fetch_order(session: requests.Session, url: str) -> dict[str, Any] | None:
 
 def _obstacle(order: Mapping[str, Any], *, patient: bool) -> str | None:
     """What blocks the certificate: an empty text if it is delivered everywhere, None if there is nothing to report."""
-    if order.get("order_state") == "failed":
+    if order.get("order_state") == OrderState.FAILED:
         return f"\nThe order failed: {order['failure']['detail']}\nThe next `make run` orders again."
     deliveries = order.get("deliveries", [])
     unfinished = [delivery for delivery in deliveries if delivery["state"] not in _DONE]
@@ -172,7 +173,7 @@ def _describe_files(destinations: Mapping[str, Destination], order: Mapping[str,
     locations = {
         delivery["destination"]: delivery["detail"]
         for delivery in order["deliveries"]
-        if delivery["state"] == "delivered"
+        if delivery["state"] == DeliveryState.DELIVERED
     }
     files_destinations = [
         name

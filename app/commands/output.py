@@ -22,16 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.db.models.states import Tone, tone_of
 from app.services import Services
 
 # Timestamps of API documents and the audit trail, which have more digits than a table needs.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 
-_STYLES = {
-    **dict.fromkeys(("ok", "done", "fetched", "delivered", "issued", "queued"), "green"),
-    **dict.fromkeys(("warning", "pending", "running", "superseded"), "yellow"),
-    **dict.fromkeys(("critical", "dead", "failed", "failing", "rejected", "suppressed"), "bold red"),
-}
+_STYLES = {Tone.GOOD: "green", Tone.BAD: "bold red", Tone.BUSY: "yellow", Tone.QUIET: ""}
 
 
 def current_services() -> Services:
@@ -124,7 +121,7 @@ def _shown(value: object) -> str:
 
 
 def _style(value: object) -> str:
-    return _STYLES.get(value, "") if isinstance(value, str) else ""
+    return _STYLES[tone_of(value)] if isinstance(value, str) else ""
 
 
 def _holds_objects(value: list[Any]) -> bool:

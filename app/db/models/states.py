@@ -80,6 +80,47 @@ CERTIFICATE_STATES = (
 FAILED_CERTIFICATE_STATES = frozenset({"rejected", "failed", "refunded", "cancelled"})
 
 
+class Tone(StrEnum):
+    """How a state is shown at a glance; each page and command has its colours for these."""
+
+    GOOD = "good"
+    BAD = "bad"
+    BUSY = "busy"
+    QUIET = "quiet"
+
+
+_TONES: dict[str, Tone] = {
+    **dict.fromkeys(
+        (
+            OrderState.ISSUED, OrderState.FETCHED, DeliveryState.DELIVERED, EndpointState.SERVED,
+            HookRunState.SUCCEEDED, JobState.DONE,
+            "queued", "ok",  # an event's outcome, a level of the doctor
+        ),
+        Tone.GOOD,
+    ),
+    **dict.fromkeys(
+        (
+            OrderState.FAILED, DeliveryState.FAILING, EndpointState.STALE, EndpointState.UNREACHABLE, JobState.DEAD,
+            "rejected", "refunded", "suspended", "critical",  # certificates, destinations, a level of the doctor
+        ),
+        Tone.BAD,
+    ),
+    **dict.fromkeys(
+        (
+            OrderState.ACCEPTED, OrderState.PURCHASING, OrderState.PURCHASED, OrderState.REQUESTING,
+            OrderState.PENDING, EndpointState.UNVERIFIED, JobState.READY, JobState.RUNNING,
+            "new", "configured", "submitted", "warning",  # certificates, a level of the doctor
+        ),
+        Tone.BUSY,
+    ),
+}  # fmt: skip
+
+
+def tone_of(state: str | None) -> Tone:
+    """The tone of any state, outcome or level; quiet for all others."""
+    return _TONES.get(state, Tone.QUIET) if state is not None else Tone.QUIET
+
+
 class StateColumn[S: StrEnum](TypeDecorator[S]):
     """A state as text. A state that a newer version has written is read as the text that it is, and left alone."""
 

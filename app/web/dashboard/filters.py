@@ -10,21 +10,19 @@ from markupsafe import Markup
 
 from app.certificates.lifetime import renewal_times
 from app.db.models import Certificate
+from app.db.models.states import Tone, tone_of
 from app.operations.job_retry import instead_of_retrying
 from app.web.dashboard.search import MOST
 
-_GOOD = {"ok", "issued", "fetched", "delivered", "served", "done", "queued", "succeeded"}
-_BAD = {"failed", "failing", "suspended", "dead", "rejected", "stale", "unreachable", "refunded", "critical"}
-_BUSY = {"pending", "unverified", "running", "ready", "requesting", "purchased", "purchasing", "accepted",
-         "new", "submitting", "renewing", "warning"}  # fmt: skip
-_SIGNS = {"good": "✓", "bad": "✕", "busy": "◷", "quiet": "-"}
+_SIGNS = {Tone.GOOD: "✓", Tone.BAD: "✕", Tone.BUSY: "◷", Tone.QUIET: "-"}
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
 def register(blueprint: Blueprint) -> None:
     """Add the filters to the templates."""
-    for function in (instant, distance, tone, sign, many, lifetime, pairs, instead_of_retrying):
+    for function in (instant, distance, sign, many, lifetime, pairs, instead_of_retrying):
         blueprint.add_app_template_filter(function)
+    blueprint.add_app_template_filter(tone_of, "tone")  # the class that colours a state
 
 
 def instant(moment: datetime | None) -> Markup:
@@ -49,17 +47,9 @@ def distance(moment: datetime | None, now: datetime) -> str:
     return "just now" if seconds <= 0 else "in a moment"
 
 
-def tone(state: str | None) -> str:
-    """The class that colours a state."""
-    for name, states in (("good", _GOOD), ("bad", _BAD), ("busy", _BUSY)):
-        if state in states:
-            return name
-    return "quiet"
-
-
 def sign(state: str | None) -> str:
     """A sign that distinguishes states without colour."""
-    return _SIGNS[tone(state)]
+    return _SIGNS[tone_of(state)]
 
 
 def many(count: int) -> str:
