@@ -243,6 +243,8 @@ def test_the_clocks_of_the_hosts_do_not_matter(simulator: Simulator, tmp_path: P
     ahead, behind = clock_apart(+300, tmp_path), clock_apart(-300, tmp_path)
     url = databases.new_postgres_database()
     stack = make_stack(url, tmp_path, simulator)
+    # Far below the clocks' difference, and long enough for a busy machine: a lost job has no other cause.
+    stack.environment["JOB_LEASE_SECONDS"] = "10"
     try:
         stack.token = stack.flask("tokens", "create", "tests").strip()
         for name, under in (("", ahead), ("second ", behind)):
@@ -261,7 +263,7 @@ def _order_on_hosts_apart(stack: Stack, simulator: Simulator) -> None:
     simulator.reset_calls()
     simulator.control("POST", "/settings", {"issued_lag": 0.5})  # so that fetches are snoozed
     simulator.fault(
-        method="GET", path_template=PRIVATE_KEY, action="none", delay_seconds=5, times=2
+        method="GET", path_template=PRIVATE_KEY, action="none", delay_seconds=12, times=2
     )  # longer than a lease
     held = "SELECT DISTINCT worker_id FROM jobs WHERE kind = %s AND worker_id IS NOT NULL"
     with Traffic(stack, "web", "second web") as traffic:
