@@ -48,7 +48,7 @@ def check_access(
         raise AccessDeniedError(
             "insufficient-scope",
             "The token lacks the required scope",
-            f"this token lacks the scope `{required}`; create one with `flask tokens create NAME --scope {required}`",
+            f"this token lacks the `{required}` scope; create one with `flask tokens create NAME --scope {required}`",
         )
     if patterns is not None and not supports_domains:
         raise AccessDeniedError(

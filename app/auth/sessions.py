@@ -25,7 +25,7 @@ _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class MissingReadScopeError(PermanentError):
-    """The token is valid but lacks the scope `read`."""
+    """The token is valid but lacks the `read` scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class SignedIn:
 def sign_in(settings: Settings, database: Database, token: str) -> str | None:
     """Create a session and return its ID, which cannot be read again; None for an invalid token.
 
-    Raises `MissingReadScopeError` for a valid token without the scope `read`.
+    Raises `MissingReadScopeError` for a valid token without the `read` scope.
     """
     client = authenticate(database, token.strip())
     if client is None:
         return None
     if not client.may("read"):
-        raise MissingReadScopeError(f"The token {client.name} is valid but lacks the scope `read`.")
+        raise MissingReadScopeError(f"The token {client.name} is valid but lacks the `read` scope.")
     session_id = secrets.token_urlsafe(32)
     with database.write() as session:
         lifetime = 60.0 * settings.dashboard_session_minutes

@@ -57,7 +57,7 @@ def create_token(
 ) -> tuple[Client, str]:
     """Create a client and its token, which cannot be read again. Raises `InvalidTokenRequestError`."""
     if domains is not None and "admin" in scopes:
-        raise InvalidTokenRequestError("a token with scope admin cannot be restricted to domains")
+        raise InvalidTokenRequestError("a token with the `admin` scope cannot be restricted to domains")
     if not name.strip() or len(name) > 100 or not name.isprintable():
         raise InvalidTokenRequestError("a client's name must be 1 to 100 printable characters")
     token = _PREFIX + secrets.token_urlsafe(32)

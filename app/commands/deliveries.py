@@ -43,14 +43,14 @@ def list_deliveries(state: str | None, destination: str | None, limit: int, as_j
 @click.option("--failed", is_flag=True, help="All deliveries that failed permanently.")
 @click.option("--destination", help="All unfinished or failed deliveries to this destination.")
 def retry_deliveries(delivery_ids: tuple[int, ...], failed: bool, destination: str | None) -> None:
-    """Retry failed and pending deliveries now."""
+    """Retry pending, failing and failed deliveries now."""
     if not (delivery_ids or failed or destination):
         raise click.UsageError("give delivery IDs, --failed or --destination NAME; see `flask deliveries list`")
     services = current_services()
     state = "failed" if failed else None
     count = redelivery.count_unfinished(services.database, ids=delivery_ids, state=state, destination=destination)
     if count == 0:
-        raise click.ClickException("no pending or failed delivery matches; see `flask deliveries list`")
+        raise click.ClickException("no pending, failing or failed delivery matches; see `flask deliveries list`")
     retried = 0
     with progress_bar(count, "Retrying") as bar:
         for batch in redelivery.retry(

@@ -100,7 +100,7 @@ class JobKind(StrEnum):
             summary="Delivers a certificate to a destination.",
             handler="app.deliveries.delivery:deliver",
             on_death="app.deliveries.delivery:delivery_job_died",
-            max_attempts=56,  # about two days, with delays of up to an hour
+            max_attempts=56,  # 35 hours on average, as docs/architecture.md states
             key="deliver:{certificate_id}:{destination}",
             alert_on_death=False,
         ),

@@ -17,7 +17,7 @@ from config import load_settings
 from tools.reference import markdown
 
 _INTRO = """\
-`GET /metrics` requires a token with the scope `read`. [Metrics](../metrics.md) explains how to scrape and aggregate
+`GET /metrics` requires a token with the `read` scope. [Metrics](../metrics.md) explains how to scrape and aggregate
 them."""
 _DATABASE = """\
 Computed from the database; every host returns the same values, so aggregate with `max`. Refreshed at most once per

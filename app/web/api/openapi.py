@@ -159,7 +159,7 @@ _AWAY = ("503", "The database is unavailable; the request had no effect. Retry a
 _BAD = ("400", "Invalid field or parameter (named in `errors`), or unknown host name.")
 _CLIENT = (
     ("401", "The token is missing or invalid."),
-    ("403", "The token lacks the scope, or is restricted to other domains."),
+    ("403", "The token lacks the required scope, or is restricted to other domains."),
     ("429", "Too many requests with this token, or without a valid token from this address."),
 )
 
@@ -284,7 +284,15 @@ def _event() -> dict[str, Any]:
         "summary": "Receive a webhook event",
         "description": "Called by DNSimple. Returns 200 once the event is committed.",
         "security": [],
-        "parameters": [{"name": "secret", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "parameters": [
+            {
+                "name": "secret",
+                "in": "path",
+                "required": True,
+                "description": "A valid webhook secret. It is part of the URL that the worker registers at DNSimple.",
+                "schema": {"type": "string"},
+            }
+        ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
         "responses": {
             "200": {"description": "The event is stored.", "content": _data(_object(outcome={"type": "string"}))},

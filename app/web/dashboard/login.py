@@ -60,7 +60,7 @@ def begin_session() -> Any:
             sessions.sign_in(services().settings, services().database, token) if len(token) <= _LONGEST_TOKEN else None
         )
     except MissingReadScopeError as error:
-        reason = f"{error} Sign in with a token that has the scope read or admin."
+        reason = f"{error} Sign in with a token that has the `read` or `admin` scope."
         return _form(403, next=wanted, error=reason)
     if session_id is None:
         wait = count_failure()

@@ -226,7 +226,7 @@ def test_deliveries_that_were_given_up_are_retried(app: Flask, added: Services, 
     assert count(added, "dead") == 0
     drain(added)
     assert states(added) == dict.fromkeys(newest, "delivered")
-    assert "no pending or failed delivery matches" in run(app, "deliveries", "retry", "--failed", status=1)
+    assert "no pending, failing or failed delivery matches" in run(app, "deliveries", "retry", "--failed", status=1)
 
 
 def test_what_waits_for_its_next_attempt_begins_at_once(app: Flask, added: Services) -> None:

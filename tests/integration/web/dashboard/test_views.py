@@ -55,7 +55,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def browser(app: Flask, services: Services) -> FlaskClient:
-    """A browser signed in with the scope admin."""
+    """A browser signed in with the `admin` scope."""
     return signed_in(app, services, "admin")
 
 
@@ -188,7 +188,7 @@ def test_a_token_without_the_scope_read_is_refused_but_is_no_failed_attempt(app:
     for _ in range(5):
         answer = browser.post("/dashboard/sign-in", data={"token": issuer})
         assert (answer.status_code, "Set-Cookie" in answer.headers) == (403, False)
-    assert "The token issuer is valid but lacks the scope `read`." in answer.text
+    assert "The token issuer is valid but lacks the `read` scope." in answer.text
 
 
 def test_an_unknown_path_gets_an_error_page(app: Flask, browser: FlaskClient) -> None:
