@@ -45,7 +45,7 @@ def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) ->
             "state": job.state,
             "attempts": job.attempts,
             "run_at": moment(job.run_at),
-            "args": " ".join(f"{name}={value}" for name, value in job.args.items() if value is not None),
+            "args": job.args_line,
             "last_error": job.last_error,
         }
         for job in jobs

@@ -62,6 +62,12 @@ class Job(Base):
         Index(None, "state"),
     )
 
+    @property
+    def args_line(self) -> str:
+        """The arguments on one line, without those that are not set."""
+        set_args = ((name, value) for name, value in self.args.items() if value is not None and value is not False)
+        return " ".join(f"{name}={value}" for name, value in set_args)
+
 
 class Periodic(Base):
     """The last time slot for which a periodic job was enqueued, by whichever worker came first."""
