@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,29 +40,36 @@ class ActiveAlert:
     since: datetime
     detail: str
     remedy: str
+    certificate_id: int | None = None
     id: int | None = None
     last_notified_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a rule found. `severity` where it differs from the rule's."""
+    """What a rule found. `severity` where it differs from the rule's; `certificate_id` if it is about one."""
 
     subject: str
     since: datetime
     detail: str
     remedy: str
     severity: Severity | None = None
+    certificate_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RuleContext:
-    """What rules are evaluated with. `domains` are the patterns that the reader is limited to; None: no limit."""
+    """What rules are evaluated with.
+
+    `domains` are the patterns that the reader is limited to, and `certificate_ids` the certificates that it asks about;
+    None: no limit.
+    """
 
     services: Services
     session: Session
     now: datetime
     domains: tuple[str, ...] | None = None
+    certificate_ids: Sequence[int] | None = None
 
     @property
     def quota(self) -> QuotaState | None:
@@ -72,7 +79,8 @@ class RuleContext:
 
     def permitted(self) -> list[ColumnElement[bool]]:
         """The limit as conditions on a certificate."""
-        return only(self.domains, Certificate.domain)
+        chosen = [] if self.certificate_ids is None else [Certificate.id.in_(self.certificate_ids)]
+        return [*chosen, *only(self.domains, Certificate.domain)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class Rule:
     blocks_readiness: bool = False
 
     def title(self, count: int, most: int | None = None) -> str:
-        """`A delivery is failing`, `20 deliveries are failing`, `1,000+ deliveries are failing` beyond `most`."""
+        """`A job failed permanently`, `20 jobs failed permanently`, `1,000+ jobs failed permanently` beyond `most`."""
         if count == 1 or self.many is None:
             return self.one
         return self.many.format(f"{count:,}" if most is None or count <= most else f"{most:,}+")
@@ -108,6 +116,8 @@ class Rule:
         with closing(self.find(context)) as matches:
             for match in islice(matches, limit):
                 subject, severity = match.subject[:400], match.severity or self.severity
-                alert = ActiveAlert(self.kind, severity, subject, match.since, match.detail, match.remedy)
+                alert = ActiveAlert(
+                    self.kind, severity, subject, match.since, match.detail, match.remedy, match.certificate_id
+                )
                 found.setdefault(subject, alert)
         return list(found.values())

@@ -5,10 +5,10 @@ Each is a query that follows an index and is read no further than its reader nee
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm import aliased
 
 from app.alerts.alert import ROWS_AT_A_TIME, Match, RuleContext, Severity
@@ -57,25 +57,30 @@ def failed_orders(context: RuleContext) -> Generator[Match]:
             )
 
 
-def failing_deliveries(context: RuleContext) -> Generator[Match]:
-    """Deliveries that failed permanently or have been failing for a while, unless a newer certificate was delivered."""
-    newer, done = aliased(Certificate), aliased(Delivery)
+def unsuccessful_deliveries(destinations: Iterable[str]) -> list[ColumnElement[bool]]:
+    """Deliveries that are failing or failed permanently, unless their destination was removed from the configuration
+    or a newer certificate was delivered to it."""
+    certificate, newer, done = aliased(Certificate), aliased(Certificate), aliased(Delivery)
     newer_delivered = exists().where(
-        is_newer(newer),
+        certificate.id == Delivery.certificate_id,
+        is_newer(newer, certificate),
         done.certificate_id == newer.id,
         done.destination == Delivery.destination,
         done.state == DeliveryState.DELIVERED,
     )
+    return [Delivery.is_unsuccessful(), Delivery.destination.in_(list(destinations)), ~newer_delivered]
+
+
+def failing_deliveries(context: RuleContext) -> Generator[Match]:
+    """Deliveries that failed permanently or have been failing for a while, unless a newer certificate was delivered."""
     lasting = Delivery.created_at < context.now - timedelta(seconds=context.services.settings.alert_delivery_seconds)
     query = (
         select(Delivery, Lineage.name)
         .join(Certificate, Certificate.id == Delivery.certificate_id)
         .join(Lineage, Lineage.id == Certificate.lineage_id)
         .where(
-            Delivery.is_unsuccessful(),
+            *unsuccessful_deliveries(context.services.destinations),
             or_(Delivery.state == DeliveryState.FAILED, lasting),
-            Delivery.destination.in_(context.services.destinations),
-            ~newer_delivered,
             *context.permitted(),
         )
         .order_by(Delivery.id.desc())
@@ -86,7 +91,7 @@ def failing_deliveries(context: RuleContext) -> Generator[Match]:
         yield Match(
             f"{lineage} to {delivery.destination}",
             delivery.created_at,
-            f"failed permanently: {delivery.detail}" if failed else str(delivery.detail),
+            f"{'failed permanently' if failed else 'failing'}: {delivery.detail}",
             remedy if failed else f"{remedy} (it also retries automatically)",
             Severity.CRITICAL if failed else None,
         )
@@ -150,17 +155,19 @@ def overdue_renewals(context: RuleContext) -> Generator[Match]:
             "check the domain at DNSimple: is auto-renewal on, is the domain delegated to DNSimple, does CAA allow "
             "letsencrypt.org? `flask doctor --domain DOMAIN` checks them",
             Severity.CRITICAL if is_critical else None,
+            certificate_id,
         )
 
 
 def renewals_off(context: RuleContext) -> Generator[Match]:
     """Certificates in use that near their expiry and are renewed by neither DNSimple nor us."""
-    for lineage, since, _, _, expiry in _expiring(context, renewed_automatically=False):
+    for lineage, since, _, certificate_id, expiry in _expiring(context, renewed_automatically=False):
         yield Match(
             lineage,
             since,
             f"{expiry} and will not be renewed: auto-renewal is off and RENEWAL_POLICY is `never`",
             "turn on auto-renewal at DNSimple or order a new certificate; if it is meant to expire, silence this alert",
+            certificate_id=certificate_id,
         )
 
 

@@ -6,11 +6,15 @@ result of these rules; none of them decides anything itself. To add an alert, ad
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from sqlalchemy.orm import Session
 
 from app.alerts import certificate_conditions, service_conditions
 from app.alerts.alert import ActiveAlert, Rule, RuleContext, Severity
 from app.db.clock import read_now
+from app.db.models import Certificate
 from app.services import Services
 
 _CRITICAL, _WARNING = Severity.CRITICAL, Severity.WARNING
@@ -25,7 +29,8 @@ RULES: dict[str, Rule] = {
             find=certificate_conditions.failed_orders, by_domain=True,
         ),
         Rule(
-            "delivery_failing", "deliveries", _WARNING, "A delivery is failing", many="{} deliveries are failing",
+            "delivery_failing", "deliveries", _WARNING,
+            "A delivery is failing or failed permanently", many="{} deliveries are failing or failed permanently",
             when="A delivery has been failing for `ALERT_DELIVERY_SECONDS`; critical once it has failed permanently. "
             "Excludes those in whose place a newer certificate has been delivered.",
             find=certificate_conditions.failing_deliveries, by_domain=True,
@@ -129,3 +134,12 @@ def evaluate_rules(context: RuleContext, *, area: str | None = None, limit: int 
     rules = [rule for rule in RULES.values() if area in {None, rule.area}]
     permitted = [rule for rule in rules if context.domains is None or rule.by_domain]
     return [alert for rule in permitted for alert in rule.evaluate(context, limit)]
+
+
+def renewal_severities(
+    services: Services, session: Session, certificates: Iterable[Certificate]
+) -> dict[int, Severity]:
+    """How severe it is that a certificate was not renewed, by its ID; those that are renewed in time are left out."""
+    ids = [certificate.id for certificate in certificates]
+    found = evaluate_rules(replace(rule_context(services, session), certificate_ids=ids), area="certificates")
+    return {alert.certificate_id: alert.severity for alert in found if alert.certificate_id is not None}

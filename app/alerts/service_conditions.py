@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, or_, select
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from app.alerts.alert import ROWS_AT_A_TIME, Match, RuleContext
 from app.db.installation_state import MISSED_EVENTS, WEBHOOK_CHECKED_AT
@@ -159,20 +159,34 @@ def no_worker(context: RuleContext) -> Generator[Match]:
 
 def silent_workers(context: RuleContext) -> Generator[Match]:
     """Workers that were not stopped and not replaced by one that was started since. Without any, see `no_worker`."""
-    rows = list(context.session.scalars(select(Worker).order_by(Worker.last_heartbeat_at.desc())))
-    recent = context.now - WORKER_SILENCE
-    starts = sorted((row.started_at for row in rows if row.last_heartbeat_at > recent), reverse=True)
-    if not starts:
+    workers = worker_states(context.session, context.now)
+    if all(state != "running" for _, state in workers):
         return
+    for row, state in workers:
+        if state == "silent":
+            yield Match(
+                f"worker {row.id} on {row.host}",
+                row.last_heartbeat_at,
+                f"it sent its last heartbeat at {row.last_heartbeat_at:%Y-%m-%d %H:%M:%S} UTC and was not stopped",
+                "check that its process and host are running, then start `flask worker`",
+            )
+
+
+def worker_states(session: Session, now: datetime) -> list[tuple[Worker, str]]:
+    """Each worker that was not stopped, most recent heartbeat first, and whether it is `running`, `silent`, or silent
+    but `replaced` by one that was started since.
+    """
+    rows = list(session.scalars(select(Worker).order_by(Worker.last_heartbeat_at.desc())))
+    recent = now - WORKER_SILENCE
+    starts = sorted((row.started_at for row in rows if row.last_heartbeat_at > recent), reverse=True)
+    states = []
     for row in rows:
         if row.last_heartbeat_at > recent:
-            continue
-        if starts and starts[0] > row.last_heartbeat_at:
+            state = "running"
+        elif starts and starts[0] > row.last_heartbeat_at:
             starts.pop(0)
-            continue
-        yield Match(
-            f"worker {row.id} on {row.host}",
-            row.last_heartbeat_at,
-            f"it sent its last heartbeat at {row.last_heartbeat_at:%Y-%m-%d %H:%M:%S} UTC and was not stopped",
-            "check that its process and host are running, then start `flask worker`",
-        )
+            state = "replaced"
+        else:
+            state = "silent"
+        states.append((row, state))
+    return states

@@ -41,7 +41,9 @@ CHECKS: dict[str, Check] = {
         alerts.check_area("certificates", "every certificate in use is renewed in time"),
         "Every certificate in use is renewed in time.",
     ),
-    "deliveries": Check(alerts.check_area("deliveries", "no failing deliveries"), "No delivery is failing."),
+    "deliveries": Check(
+        alerts.check_area("deliveries", "no unsuccessful deliveries"), "No delivery is failing or failed."
+    ),
     "endpoints": Check(
         alerts.check_area("endpoints", "every endpoint serves its certificate"),
         "Every endpoint is reachable and serves its certificate.",

@@ -165,7 +165,7 @@ def test_a_kind_of_job_does_not_break_within_its_name(page: Page, stack: Stack, 
     kind = page.get_by_text("register_webhook", exact=True).first
     assert kind.evaluate("one => one.getClientRects().length") == 1
     page.goto(f"{stack.url}/dashboard/destinations")
-    gap = "document.querySelector('#failing').closest('section').getBoundingClientRect().top"
+    gap = "document.querySelector('#unsuccessful').closest('section').getBoundingClientRect().top"
     gap += " - document.querySelector('.scroll').getBoundingClientRect().bottom"
     assert page.evaluate(gap) > 15, "the second table keeps its distance"
 
@@ -231,7 +231,7 @@ def test_a_failing_delivery_is_on_the_overview_with_its_reason(
     alerts = page.get_by_role("region", name="Alerts")
     expect(alerts.get_by_text("failed permanently").first).to_be_visible()
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Destinations").click()
-    expect(page.get_by_role("region", name="Failing deliveries").first).to_contain_text(f"www.{demo.BLOCKED}")
+    expect(page.get_by_role("region", name="Unsuccessful deliveries").first).to_contain_text(f"www.{demo.BLOCKED}")
 
 
 def test_the_session_ends_in_the_browser_when_its_token_is_revoked(page: Page, stack: Stack) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Response, abort, request
 from pydantic import BaseModel, Field
 
+from app.alerts.rules import renewal_severities
 from app.certificates import lineages, queries
 from app.db.clock import read_now
 from app.db.models import Certificate, EndpointCheck, Event, TimelineEntry
@@ -31,12 +32,12 @@ class CertificateQuery(BaseModel):
     state: str = Field("", pattern="^[a-z_]{0,40}$")
     expiring: str = Field("", pattern="^[0-9]{0,3}$")
     destination: str = Field("", max_length=63)
-    failing: str = Field("", pattern="^1?$")
+    unsuccessful: str = Field("", pattern="^1?$")
 
     def wanted(self) -> CertificateFilter:
         """The use case's request."""
         days = int(self.expiring) if self.expiring else None
-        return CertificateFilter(self.q, self.state, days, failing=bool(self.failing), destination=self.destination)
+        return CertificateFilter(self.q, self.state, days, bool(self.unsuccessful), self.destination)
 
 
 @blueprint.get("/certificates")
@@ -45,13 +46,22 @@ def certificates() -> Response:
     """The certificates that match; without a filter the newest first."""
     names = CertificateQuery.model_fields
     query = CertificateQuery.model_validate({name: request.args.get(name, "").replace("\0", "") for name in names})
-    found = search.search(services().database, query.wanted(), cursor=cursor(), limit=LIMIT, domains=who().domains)
+    found = search.search(
+        services().database,
+        query.wanted(),
+        destinations=services().destinations,
+        cursor=cursor(),
+        limit=LIMIT,
+        domains=who().domains,
+    )
     with services().database.read() as session:
         now, replaced = read_now(session), lineages.replaced(session, found.rows)
+        overdue = renewal_severities(services(), session, found.rows)
     return render(
         "certificates.html",
         page=found,
         replaced=replaced,
+        overdue=overdue,
         query=query,
         next_page=next_page(found.next_cursor),
         states=CERTIFICATE_STATES,
@@ -70,10 +80,12 @@ def certificate(certificate_id: int) -> Response:
     events = queries.list_events(services().database, certificate_id=certificate_id, limit=_MOST_EVENTS).rows
     with services().database.read() as session:
         now, replaced = read_now(session), lineages.replaced(session, [found])
+        overdue = renewal_severities(services(), session, [found])
     return render(
         "certificate.html",
         certificate=found,
         replaced=bool(replaced),
+        overdue=overdue.get(found.id),
         timeline=_timeline(timeline, events),
         endpoints=endpoints,
         now=now,

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint
 from markupsafe import Markup
 
-from app.certificates.lifetime import renewal_times
+from app.alerts.alert import Severity
 from app.db.models import Certificate
 from app.db.models.states import Tone, tone_of
 from app.operations.job_retry import instead_of_retrying
@@ -57,20 +57,19 @@ def many(count: int) -> str:
     return f"{MOST:,}+" if count > MOST else f"{count:,}"
 
 
-def lifetime(certificate: Certificate, now: datetime) -> dict[str, Any] | None:
-    """How much of its lifetime is left, for a bar: per cent, whole days, and whether its renewal is overdue."""
+def lifetime(certificate: Certificate, now: datetime, overdue: Severity | None = None) -> dict[str, Any] | None:
+    """How much of its lifetime is left, for a bar: per cent, whole days, and how overdue its renewal is."""
     if certificate.not_before is None or certificate.not_after is None:
         return None
     whole = (certificate.not_after - certificate.not_before).total_seconds()
     left = (certificate.not_after - now).total_seconds()
     share = max(0.0, min(1.0, left / whole)) if whole > 0 else 0.0
     days = int(left // 86400)
-    times = renewal_times(certificate.not_before, certificate.not_after)
-    level = "bad" if now >= times.critical_at else "busy" if now >= times.overdue_at else "good"
+    level = {Severity.CRITICAL: "bad", Severity.WARNING: "busy", None: "good" if left > 0 else "plain"}[overdue]
     text = "expired" if left <= 0 else f"{days} day{'' if days == 1 else 's'} left"
     return {"percent": round(share * 100, 1), "level": level, "text": text, "whole": round(whole / 86400)}
 
 
 def pairs(arguments: dict[str, Any]) -> str:
-    """A job's arguments on one line."""
+    """Details on one line."""
     return " ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)

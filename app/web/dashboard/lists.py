@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
 
+from app.alerts import certificate_conditions
 from app.db.database import Database
 from app.db.models import (
     AuditEntry,
@@ -45,6 +45,7 @@ class DestinationHealth:
     kind: str
     pending: int
     failing: int
+    failed: int
     last_delivered_at: datetime | None
     newest_failure: Delivery | None
     suspended: SuspendedDestination | None
@@ -81,12 +82,14 @@ def newest_steps(database: Database, limit: int) -> Sequence[TimelineEntry]:
         return session.scalars(select(TimelineEntry).order_by(TimelineEntry.id.desc()).limit(limit)).all()
 
 
-def failing_deliveries(database: Database, limit: int) -> Sequence[tuple[Delivery, str]]:
+def unsuccessful_deliveries(
+    database: Database, destinations: Iterable[str], limit: int
+) -> Sequence[tuple[Delivery, str]]:
     """The newest, with their certificates' common names."""
     query = (
         select(Delivery, Certificate.common_name)
         .join(Certificate, Certificate.id == Delivery.certificate_id)
-        .where(Delivery.is_unsuccessful())
+        .where(*certificate_conditions.unsuccessful_deliveries(destinations))
         .order_by(Delivery.id.desc())
         .limit(limit)
     )
@@ -96,6 +99,10 @@ def failing_deliveries(database: Database, limit: int) -> Sequence[tuple[Deliver
 
 def destinations_health(database: Database, destinations: Mapping[str, Destination]) -> list[DestinationHealth]:
     """Every configured destination, in the order of the file."""
+
+    def unsuccessful(name: str) -> Select[int]:
+        return select(Delivery.id).where(*certificate_conditions.unsuccessful_deliveries([name]))
+
     newest = select(Delivery.destination, Delivery.delivered_at).order_by(Delivery.id.desc()).limit(_NEWEST).subquery()
     with database.read() as session:
         suspended = {row.destination: row for row in session.scalars(select(SuspendedDestination))}
@@ -107,25 +114,17 @@ def destinations_health(database: Database, destinations: Mapping[str, Destinati
                 kind=str(getattr(destination.config, "kind", "")),
                 pending=at_most(
                     session,
-                    _deliveries_to(name).where(Delivery.is_unfinished(), Delivery.state == DeliveryState.PENDING),
+                    select(Delivery.id).where(
+                        Delivery.destination == name, Delivery.is_unfinished(), Delivery.state == DeliveryState.PENDING
+                    ),
                 ),
-                failing=at_most(session, _deliveries_to(name).where(Delivery.is_unsuccessful())),
+                failing=at_most(session, unsuccessful(name).where(Delivery.state == DeliveryState.FAILING)),
+                failed=at_most(session, unsuccessful(name).where(Delivery.state == DeliveryState.FAILED)),
                 last_delivered_at=latest.get(name),
-                newest_failure=_newest_failure(session, name),
+                newest_failure=session.scalar(
+                    unsuccessful(name).with_only_columns(Delivery).order_by(Delivery.id.desc()).limit(1)
+                ),
                 suspended=suspended.get(name),
             )
             for name, destination in destinations.items()
         ]
-
-
-def _deliveries_to(destination: str) -> Select[int]:
-    return select(Delivery.id).where(Delivery.destination == destination)
-
-
-def _newest_failure(session: Session, destination: str) -> Delivery | None:
-    query = (
-        select(Delivery)
-        .where(Delivery.is_unsuccessful(), Delivery.destination == destination)
-        .order_by(Delivery.id.desc())
-    )
-    return session.scalar(query.limit(1))

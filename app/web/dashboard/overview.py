@@ -11,8 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.alerts.alert import ActiveAlert, Severity
+from app.alerts.certificate_conditions import unsuccessful_deliveries
 from app.alerts.evaluation import active_alerts
 from app.alerts.rules import RULES
+from app.alerts.service_conditions import worker_states
 from app.auth.scopes import only
 from app.db.clock import read_now
 from app.db.installation_state import WEBHOOK_ID
@@ -24,6 +26,7 @@ from app.services import Services
 from app.web.dashboard.search import MOST, at_most
 
 _EXAMPLES = 3
+_WORKERS_SHOWN = 100
 _UNFINISHED = [state for state in OrderState if state not in FINAL_ORDER_STATES]
 
 
@@ -48,12 +51,12 @@ class Overview:
     alerts: Sequence[AlertGroup]
     certificates: int
     orders_in_progress: int
-    failing_deliveries: int
+    unsuccessful_deliveries: int
     quota: QuotaState | None = None
     webhook_id: int | None = None
     webhook_error: str | None = None
     last_event_at: datetime | None = None
-    workers: Sequence[Worker] = ()
+    workers: Sequence[tuple[Worker, str]] = ()
     unfinished_jobs: int = 0
 
     @property
@@ -67,7 +70,7 @@ def load_overview(services: Services, domains: tuple[str, ...] | None = None) ->
     groups = group_alerts(active_alerts(services, domains=domains, limit=MOST + 1))
     with services.database.read() as session:
         now = read_now(session)
-        counts = _count(session, domains)
+        counts = _count(services, session, domains)
         if domains is not None:
             return Overview(now, groups, *counts)
         return Overview(
@@ -78,7 +81,7 @@ def load_overview(services: Services, domains: tuple[str, ...] | None = None) ->
             webhook_id=WEBHOOK_ID.get(session),
             webhook_error=session.scalar(select(Job.last_error).where(Job.key == JobKind.REGISTER_WEBHOOK)),
             last_event_at=session.scalar(select(func.max(Event.received_at))),
-            workers=session.scalars(select(Worker).order_by(Worker.last_heartbeat_at.desc()).limit(100)).all(),
+            workers=worker_states(session, now)[:_WORKERS_SHOWN],
             unfinished_jobs=at_most(session, select(Job.id).where(Job.finished_at.is_(None))),
         )
 
@@ -96,10 +99,10 @@ def group_alerts(alerts: Sequence[ActiveAlert]) -> list[AlertGroup]:
     return sorted(groups, key=lambda group: group.severity)
 
 
-def _count(session: Session, domains: tuple[str, ...] | None) -> tuple[int, int, int]:
+def _count(services: Services, session: Session, domains: tuple[str, ...] | None) -> tuple[int, int, int]:
     certificates = select(Certificate.id).where(*only(domains, Certificate.domain))
     orders = select(Order.id).where(Order.state.in_(_UNFINISHED), *only(domains, Order.domain))
-    failing = select(Delivery.id).where(Delivery.is_unsuccessful())
+    unsuccessful = select(Delivery.id).where(*unsuccessful_deliveries(services.destinations))
     if domains is not None:
-        failing = failing.where(Delivery.certificate_id.in_(certificates))
-    return at_most(session, certificates), at_most(session, orders), at_most(session, failing)
+        unsuccessful = unsuccessful.where(Delivery.certificate_id.in_(certificates))
+    return at_most(session, certificates), at_most(session, orders), at_most(session, unsuccessful)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session, defer, joinedload, selectinload
 
+from app.alerts.certificate_conditions import unsuccessful_deliveries
 from app.auth.scopes import only
 from app.certificates.lifetime import expires_within
 from app.certificates.lineages import newest_of_lineage
@@ -32,7 +33,7 @@ class CertificateFilter:
     text: str = ""
     state: str = ""
     expiring_days: int | None = None
-    failing: bool = False
+    unsuccessful: bool = False
     destination: str = ""
 
 
@@ -45,13 +46,14 @@ def search(
     database: Database,
     wanted: CertificateFilter,
     *,
+    destinations: Iterable[str],
     cursor: str | None,
     limit: int,
     domains: Sequence[str] | None = None,
 ) -> Page[Certificate]:
     """One page of matching certificates. Raises `InvalidFieldError` for an unknown state or `cursor`."""
     text = wanted.text.strip().rstrip(".").lower()
-    query = _query(wanted, domains)
+    query = _query(wanted, destinations, domains)
     with database.read() as session:
         check_certificate_state(session, wanted.state or None, domains)
         if wanted.expiring_days is not None:
@@ -76,19 +78,21 @@ def search(
         return paginate(session, query, {"id": Certificate.id}, cursor=cursor, limit=limit, descending=True)
 
 
-def _query(wanted: CertificateFilter, domains: Sequence[str] | None) -> Select[Certificate]:
+def _query(
+    wanted: CertificateFilter, destinations: Iterable[str], domains: Sequence[str] | None
+) -> Select[Certificate]:
     lean = [defer(column) for column in (Certificate.leaf_pem, Certificate.chain_pem, Certificate.encrypted_key)]
     query = select(Certificate).options(joinedload(Certificate.lineage), selectinload(Certificate.deliveries), *lean)
     query = query.where(*only(domains, Certificate.domain))
     if wanted.state:
         query = query.where(Certificate.state == wanted.state)
-    if wanted.failing or wanted.destination:
+    if wanted.unsuccessful or wanted.destination:
         of_this = [Delivery.certificate_id == Certificate.id]
         if wanted.destination:
             of_this.append(Delivery.destination == wanted.destination)
-        if wanted.failing:
-            failing = select(Delivery.certificate_id).where(Delivery.is_unsuccessful(), *of_this[1:])
-            return query.where(Certificate.id.in_(failing))
+        if wanted.unsuccessful:
+            unsuccessful = select(Delivery.certificate_id).where(*unsuccessful_deliveries(destinations), *of_this[1:])
+            return query.where(Certificate.id.in_(unsuccessful))
         query = query.where(exists().where(*of_this))
     return query
 

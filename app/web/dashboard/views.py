@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from flask import Response, abort, redirect, request, url_for
 
-from app.alerts.service_conditions import WORKER_SILENCE
 from app.certificates import queries
 from app.db.clock import read_now
 from app.db.models import OrderState
@@ -123,8 +122,8 @@ def retry_job(job_id: int) -> Any:
 def destinations() -> Response:
     """The destinations and their health."""
     found = lists.destinations_health(services().database, services().destinations)
-    failing = lists.failing_deliveries(services().database, LIMIT)
-    return render("destinations.html", destinations=found, failing=failing, now=_now(), done=done())
+    unsuccessful = lists.unsuccessful_deliveries(services().database, services().destinations, LIMIT)
+    return render("destinations.html", destinations=found, unsuccessful=unsuccessful, now=_now(), done=done())
 
 
 @blueprint.post("/destinations/<name>/resume")
@@ -141,7 +140,7 @@ def resume_destination(name: str) -> Any:
 def dnsimple() -> Response:
     """The quota, the webhook and the workers."""
     overview = load_overview(services())
-    return render("dnsimple.html", overview=overview, now=overview.now, silence=WORKER_SILENCE)
+    return render("dnsimple.html", overview=overview, now=overview.now)
 
 
 @blueprint.get("/audit")

@@ -85,7 +85,7 @@ def test_500_failing_deliveries_make_one_message(notifying: Services, receiver: 
     evaluate(notifying)
     evaluate(notifying)
     (message,) = receiver.messages
-    assert message["title"] == "Certcourier at 127.0.0.1: 500 deliveries are failing"
+    assert message["title"] == "Certcourier at 127.0.0.1: 500 deliveries are failing or failed permanently"
     assert message["message"].count("disk full") == 5
     assert "and 495 more: `flask alerts list`" in message["message"]
     assert "flask deliveries retry --destination files" in message["message"]
@@ -98,7 +98,7 @@ def test_their_recovery_is_one_message(notifying: Services, receiver: Receiver) 
     write(notifying, update(Delivery).values(state="delivered"))
     evaluate(notifying)
     recovery = receiver.messages[1]
-    assert recovery["title"] == "Certcourier at 127.0.0.1: Resolved: 500 deliveries were failing"
+    assert recovery["title"] == "Certcourier at 127.0.0.1: Resolved: 500 deliveries were failing or failed permanently"
     assert recovery["type"] == "success"
     evaluate(notifying)
     assert len(receiver.messages) == 2
@@ -114,7 +114,7 @@ def test_more_alerts_of_a_kind_are_grouped(notifying: Services, receiver: Receiv
     assert len(receiver.messages) == 1
     let_time_pass(notifying, minutes=15)
     evaluate(notifying)
-    assert receiver.messages[1]["title"].endswith(": 2 deliveries are failing")
+    assert receiver.messages[1]["title"].endswith(": 2 deliveries are failing or failed permanently")
     assert "3 open in total" in receiver.messages[1]["message"]
 
 

@@ -274,9 +274,7 @@ SITUATIONS: dict[str, tuple[Build, list[str]]] = {
 @pytest.fixture
 def views(app: Flask, services: Services, client: FlaskClient) -> dict[str, Callable[[], set[str]]]:
     """The alert kinds that each view names."""
-    browser = app.test_client()
-    _, token = create_token(services.database, "Ann", ("read",))
-    browser.post("/dashboard/sign-in", data={"token": token})
+    browser = signed_in(app, services)
 
     def by_command(*arguments: str, field: str) -> set[str]:
         result = app.test_cli_runner().invoke(args=[*arguments, "--json"])
@@ -349,6 +347,78 @@ def test_a_domain_restricted_token_sees_only_alerts_about_its_domains(app: Flask
     assert re.findall(r'data-alert="(\w+)"', page) == ["delivery_failing"]
     assert "www.customer1.example to files" in page
     assert "customer2" not in page
+
+
+@pytest.mark.parametrize(
+    ("situation", "level"),
+    [
+        ("25 of 90 days left", "good"),
+        ("20 of 90 days left", "busy"),
+        ("9 of 90 days left", "bad"),
+        ("auto-renewal off, 10 of 90 days left", "busy"),
+        ("auto-renewal off, expired yesterday", "busy"),
+        ("expired six days ago", "bad"),
+        ("expired too long ago to be in use", "plain"),
+        ("the domain left the account", "good"),
+    ],
+)
+def test_a_lifetime_bar_is_as_severe_as_the_alert(app: Flask, services: Services, situation: str, level: str) -> None:
+    SITUATIONS[situation][0](services)
+    browser = signed_in(app, services)
+    table = browser.get("/dashboard/certificates").text
+    (page,) = re.findall(r'href="(/dashboard/certificates/\d+)"', table)
+    for text in (table, browser.get(page).text):
+        assert re.findall(r'class="bar (\w+)"', text) == [level]
+
+
+@pytest.mark.parametrize(
+    ("situation", "count", "health"),
+    [
+        ("a delivery failed just now", "1", "failing"),
+        ("a delivery failed permanently", "1", "failed"),
+        ("a newer certificate was delivered", "0", "ok"),
+        ("a failed delivery to a removed destination", "0", "ok"),
+        ("a delivery waits without an error", "0", "ok"),
+    ],
+)
+def test_counts_and_badges_exclude_the_deliveries_that_raise_no_alert(
+    app: Flask, services: Services, situation: str, count: str, health: str
+) -> None:
+    SITUATIONS[situation][0](services)
+    browser = signed_in(app, services)
+    tile = re.search(r"Unsuccessful deliveries</a></dt><dd>(\d+)</dd>", browser.get("/dashboard").text)
+    assert tile is not None
+    assert tile[1] == count
+    page = browser.get("/dashboard/destinations").text
+    assert re.findall(r'</span></th>\s*<td><span class="badge \w+"><span [^>]+>.</span> (\w+)</span>', page) == [health]
+    assert ("No unsuccessful deliveries." in page) == (count == "0")
+    found = browser.get("/dashboard/certificates?unsuccessful=1").text
+    assert ("No matching certificates." in found) == (count == "0")
+
+
+@pytest.mark.parametrize(
+    ("situation", "states"),
+    [
+        ("the only worker is silent for 20 seconds", ["running"]),
+        ("the only worker is silent for 45 seconds", ["no heartbeat"]),
+        ("one of two workers is silent", ["running", "no heartbeat"]),
+        ("a silent worker was replaced", ["running", "replaced"]),
+    ],
+)
+def test_a_worker_without_a_heartbeat_is_shown_as_the_alert_reports_it(
+    app: Flask, services: Services, situation: str, states: list[str]
+) -> None:
+    SITUATIONS[situation][0](services)
+    page = signed_in(app, services).get("/dashboard/dnsimple").text
+    table = page[page.index("Workers, most recent") :]
+    assert re.findall(r'class="badge \w+"><span [^>]+>.</span> ([\w ]+)</span>', table) == states
+
+
+def signed_in(app: Flask, services: Services) -> FlaskClient:
+    browser = app.test_client()
+    _, token = create_token(services.database, "Ann", ("read",))
+    browser.post("/dashboard/sign-in", data={"token": token})
+    return browser
 
 
 def test_every_area_is_a_check_of_the_doctor() -> None:

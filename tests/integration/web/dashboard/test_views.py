@@ -301,6 +301,11 @@ def test_a_dead_job_that_cannot_be_retried_shows_what_to_do_instead(browser: Fla
     assert "its order has failed: order again" in page
 
 
+def test_a_job_is_shown_without_arguments_that_are_not_set(browser: FlaskClient, services: Services) -> None:
+    dead_job(services, args={"certificate_id": 1, "seen": False, "to": None, "polls": 0})
+    assert ">certificate_id=1 polls=0</a>" in browser.get("/dashboard/jobs").text
+
+
 def test_a_job_that_is_not_dead_is_left_alone(browser: FlaskClient, services: Services) -> None:
     job = dead_job(services)
     with services.database.write() as session:
@@ -402,7 +407,7 @@ def test_alerts_are_grouped_by_kind_with_examples(browser: FlaskClient, services
         add(services, Delivery(certificate_id=number, destination="files", state="failed", detail="disk full"))
     dead_job(services, kind="refetch_key")
     page = browser.get("/dashboard").text
-    assert "4 deliveries are failing" in page
+    assert "4 deliveries are failing or failed permanently" in page
     assert page.count("failed permanently: disk full") == 3
     assert "A job failed permanently" in page
     assert "quota" not in page[: page.index('id="status"')]
@@ -436,7 +441,7 @@ def test_the_overview_shows_critical_alerts_first(browser: FlaskClient, services
     page = browser.get("/dashboard").text
     for words in (
         "A renewal is overdue",
-        "A delivery is failing",
+        "A delivery is failing or failed permanently",
         "A job failed permanently",
         "No worker is running",
         "DNSimple&#39;s API quota is nearly used up",
@@ -529,8 +534,8 @@ def many(services: Services) -> Services:
     certificate(services, 3, "beta-1.example", days=3, state="failed")
     add(
         services,
-        Delivery(certificate_id=1, destination="certificates", state="delivered", detail=None),
-        Delivery(certificate_id=2, destination="certificates", state="failing", detail="refused"),
+        Delivery(certificate_id=1, destination="files", state="delivered", detail=None),
+        Delivery(certificate_id=2, destination="files", state="failing", detail="refused"),
     )
     return services
 
@@ -550,8 +555,8 @@ def many(services: Services) -> Services:
         ("state=failed", ["www.beta-1.example"]),
         ("expiring=14", ["www.beta-1.example", "www.alpine.example"]),
         ("expiring=14&q=alpine.example", ["www.alpine.example"]),
-        ("failing=1", ["www.alpine.example"]),
-        ("destination=certificates", ["www.alpine.example", "www.alpha.example"]),
+        ("unsuccessful=1", ["www.alpine.example"]),
+        ("destination=files", ["www.alpine.example", "www.alpha.example"]),
         ("destination=elsewhere", []),
         ("q=99999999999999999999999", []),
         ("q=a%00b", []),
@@ -601,7 +606,7 @@ def test_a_domain_restricted_token_sees_only_its_domains(app: Flask, many: Servi
     assert browser.get("/dashboard/certificates/1").status_code == 200
     assert browser.get("/dashboard/certificates/2").status_code == 404
     overview = browser.get("/dashboard").text
-    assert "deliveries are failing" not in overview
+    assert "deliveries are failing or failed permanently" not in overview
     assert "alpine" not in overview
     for page in ("/events", "/jobs", "/destinations", "/dnsimple", "/audit"):
         assert browser.get(f"/dashboard{page}").status_code == 403, page
