@@ -85,7 +85,7 @@ def test_a_stale_server_is_an_alert_that_resolves(
         alert, recovery = receiver.messages
         assert alert["title"] == "Certcourier at 127.0.0.1: An endpoint serves the wrong certificate"
         assert f"the older certificate {first}" in alert["message"]
-        assert recovery["title"] == "Certcourier at 127.0.0.1: Over: An endpoint serves the wrong certificate"
+        assert recovery["title"] == "Certcourier at 127.0.0.1: Resolved: An endpoint served the wrong certificate"
         worker = psutil.Process(stack.processes["worker"].pid)
         wait_until(lambda: not worker.children(), "the process that sent it has ended")
         assert sum(stack.memory().values()) < 250
