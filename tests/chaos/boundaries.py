@@ -121,18 +121,18 @@ class Lifecycle:
     def _violations(self, services: Services) -> list[str]:
         purchased = sorted(certificate["id"] for certificate in self._simulator().certificates(self.domain))
         with services.database.read() as session:
-            installed = session.scalars(select(Certificate).where(Certificate.domain == self.domain)).all()
+            certificates = session.scalars(select(Certificate).where(Certificate.domain == self.domain)).all()
             deliveries = session.scalars(
                 select(Delivery).join(Certificate).where(Certificate.domain == self.domain).order_by(Delivery.id)
             ).all()
             events = session.scalars(select(Event.certificate_id).where(Event.certificate_id.in_(purchased))).all()
             unfinished = session.scalars(select(Job).where(Job.finished_at.is_(None))).all()
-        newest = next((one.leaf_pem for one in installed if purchased and one.id == purchased[-1]), None)
+        newest = next((one.leaf_pem for one in certificates if purchased and one.id == purchased[-1]), None)
         served = Path(self.settings.data_dir) / "certificates" / f"www.{self.domain}" / "cert.pem"
         checks = {
             "purchased once": len(purchased) == 2,
-            "all fetched": sorted(one.id for one in installed if one.fetched_at) == purchased,
-            "one lineage": len({one.lineage_id for one in installed}) == 1,
+            "all fetched": sorted(one.id for one in certificates if one.fetched_at) == purchased,
+            "one lineage": len({one.lineage_id for one in certificates}) == 1,
             "each delivered once": [one.certificate_id for one in deliveries if one.state == "delivered"] == purchased,
             "each event on record once": sorted(number or 0 for number in events) == purchased,
             "nothing unfinished": not unfinished,

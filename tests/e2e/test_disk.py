@@ -27,7 +27,7 @@ from tests.support.traffic import EVENTS, Traffic, check_done_once, make_stack
 
 SLOT = "www.customer.example"
 FILES = ("fullchain.pem", "privkey.pem", "cert.pem", "chain.pem")
-AT_ONCE = 4
+MAX_CONCURRENCY = 4
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_a_destination_that_hangs_delays_no_other_and_leaks_no_threads(simulator
         for certificate_id in others:
             wait_until(functools.partial(reports, stack, certificate_id, "second "), "the destination's error")
         assert "second has not finished an operation" in stack.log("worker")
-        assert 1 <= hanging(stack) <= AT_ONCE
+        assert 1 <= hanging(stack) <= MAX_CONCURRENCY
         locks.pop_all().close()
         _let_pauses_end(stack)
         for certificate_id in (hung, *others):
