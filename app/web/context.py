@@ -6,9 +6,11 @@ import threading
 from dataclasses import dataclass
 
 from flask import Flask, current_app
+from werkzeug.routing import BaseConverter
 
 from app.auth.rate_limits import RequestLimits
 from app.events.ingestion import EventIngestion
+from app.identifiers import parse_id
 from app.operations.metrics_collectors import MetricsCollector
 from app.renewals.forecast import ForecastCache
 from app.services import Services
@@ -28,8 +30,19 @@ class WebContext:
     metrics: MetricsCollector
 
 
+class IdConverter(BaseConverter):
+    """`<id:...>` in a route. Digits that are no ID become 0, which no record has."""
+
+    regex = r"\d+"
+
+    def to_python(self, value: str) -> int:
+        """The ID, or 0."""
+        return parse_id(value) or 0
+
+
 def bind(app: Flask, services: Services) -> None:
-    """Attach the services to the application."""
+    """Attach the services and the converter of IDs to the application, before it has routes."""
+    app.url_map.converters["id"] = IdConverter
     slots = max(1, services.settings.web_threads // 2)
     app.extensions["certcourier"] = WebContext(
         services,

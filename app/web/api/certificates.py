@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.certificates import queries
 from app.domain_names import InvalidFieldError, parse_domain
-from app.identifiers import LARGEST_ID
 from app.web.api import schemas
 from app.web.auth import client, requires
 from app.web.context import current, services
@@ -82,12 +81,11 @@ def list_certificates() -> Response:
     return _page([schemas.certificate_document(row) for row in page.rows], page.next_cursor, query)
 
 
-@blueprint.get("/certificates/<int:certificate_id>")
+@blueprint.get("/certificates/<id:certificate_id>")
 @requires("read", by_domain=True)
 def show_certificate(certificate_id: int) -> Response:
     """Show one certificate with its PEM data and timeline."""
-    known = certificate_id <= LARGEST_ID
-    found = queries.find_certificate(services().database, certificate_id, domains=client().domains) if known else None
+    found = queries.find_certificate(services().database, certificate_id, domains=client().domains)
     if found is None:
         abort(404, "no certificate with this ID")
     current().reads.note(services(), client().actor, certificate_id)

@@ -9,7 +9,6 @@ from flask import abort, redirect, request, url_for
 
 from app.db.models import Certificate
 from app.deliveries import redelivery
-from app.identifiers import LARGEST_ID
 from app.operations import key_refetch
 from app.renewals import renewal
 from app.web.context import services
@@ -38,34 +37,34 @@ def of(certificate: Certificate, *, has_successor: bool) -> list[Action]:
     ]
 
 
-@blueprint.post("/certificates/<int:certificate_id>/refetch")
+@blueprint.post("/certificates/<id:certificate_id>/refetch")
 @page(scope="admin")
 def refetch(certificate_id: int) -> Any:
     """Queue a job that fetches the private key from DNSimple again."""
     with services().database.write() as session:
-        _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+        _require(session.get(Certificate, certificate_id))
         key_refetch.enqueue_key_refetch(services().queue, session, [certificate_id], actor=who().actor)
     return _show_certificate(certificate_id, "refetched")
 
 
-@blueprint.post("/certificates/<int:certificate_id>/renew")
+@blueprint.post("/certificates/<id:certificate_id>/renew")
 @page(scope="admin")
 def renew(certificate_id: int) -> Any:
     """Order its renewal now, unless one is already in progress."""
     with services().database.write() as session:
-        _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+        _require(session.get(Certificate, certificate_id))
         order_id = renewal.renew_now(
             services().queue, services().account_id, session, certificate_id, actor=who().actor, requested_by=who().name
         )
     return _show_certificate(certificate_id, "renewed" if order_id is not None else "renewing")
 
 
-@blueprint.post("/certificates/<int:certificate_id>/redeliver")
+@blueprint.post("/certificates/<id:certificate_id>/redeliver")
 @page(scope="admin")
 def redeliver(certificate_id: int) -> Any:
     """Queue its delivery to a destination again."""
     with services().database.read() as session:
-        _require(session.get(Certificate, certificate_id) if certificate_id <= LARGEST_ID else None)
+        _require(session.get(Certificate, certificate_id))
     wanted = redelivery.RedeliveryRequest(
         request.form.get("destination", ""), certificate_id=certificate_id, again=True
     )

@@ -13,7 +13,6 @@ from app.certificates import lineages, queries
 from app.db.clock import read_now
 from app.db.models import Certificate, EndpointCheck, Event, TimelineEntry
 from app.db.models.states import CERTIFICATE_STATES
-from app.identifiers import LARGEST_ID
 from app.web.context import current, services
 from app.web.dashboard import actions, search
 from app.web.dashboard.blueprint import blueprint, render
@@ -71,7 +70,7 @@ def certificates() -> Response:
     )
 
 
-@blueprint.get("/certificates/<int:certificate_id>")
+@blueprint.get("/certificates/<id:certificate_id>")
 @page(by_domain=True)
 def certificate(certificate_id: int) -> Response:
     """One certificate with its deliveries, endpoints and timeline."""
@@ -96,8 +95,7 @@ def certificate(certificate_id: int) -> Response:
 
 
 def _find(certificate_id: int) -> tuple[Certificate, list[TimelineEntry], list[EndpointCheck]]:
-    known = certificate_id <= LARGEST_ID
-    found = queries.find_certificate(services().database, certificate_id, domains=who().domains) if known else None
+    found = queries.find_certificate(services().database, certificate_id, domains=who().domains)
     if found is None:
         abort(404, "No certificate has this ID.")
     return found

@@ -19,7 +19,7 @@ from app.db.clock import read_now
 from app.db.database import Database
 from app.db.models import Certificate, Delivery
 from app.db.pagination import Page, paginate
-from app.identifiers import LARGEST_ID
+from app.identifiers import parse_id
 
 MOST = 1000
 _AFTER_EVERYTHING = "\U0010ffff"
@@ -109,7 +109,7 @@ def _identified(text: str) -> list[ColumnElement[bool]]:
     if not text:
         return []
     if _is_number(text):
-        return [Certificate.id == min(int(text), LARGEST_ID)]
+        return [Certificate.id == (parse_id(text) or 0)]
     return [Certificate.fingerprint == _hex(text)]
 
 

@@ -173,7 +173,7 @@ def test_a_browser_may_send_the_token_as_a_password_to_the_page(app: Flask, serv
 
 def test_every_route_is_in_the_document(app: Flask) -> None:
     routes = {
-        (rule.rule.replace("<int:", "<").replace("<", "{").replace(">", "}"), method.lower())
+        (rule.rule.replace("<id:", "<").replace("<", "{").replace(">", "}"), method.lower())
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if rule.rule != "/" and not rule.rule.startswith("/dashboard")  # for people, in docs/dashboard.md

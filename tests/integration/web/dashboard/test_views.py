@@ -336,7 +336,7 @@ def test_a_read_only_token_sees_no_button_and_cannot_act(app: Flask, services: S
 def test_every_button_needs_the_scope_admin_and_the_sessions_secret(app: Flask, services: Services) -> None:
     reader, admin = signed_in(app, services, "read"), signed_in(app, services, "admin")
     buttons = [
-        rule.rule.replace("<int:job_id>", "1").replace("<int:certificate_id>", "1").replace("<name>", "x")
+        rule.rule.replace("<id:job_id>", "1").replace("<id:certificate_id>", "1").replace("<name>", "x")
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/dashboard") and "POST" in (rule.methods or ()) and "sign-" not in rule.rule
     ]
