@@ -43,7 +43,7 @@ def catch_up(queue: Queue, session: Session) -> None:
     waiting = update(Job).where(Job.kind == JobKind.POLL_ISSUANCE, Job.state == JobState.READY).values(run_at=db_now())
     session.execute(waiting)
     since = read_now(session).isoformat()
-    queue.enqueue(session, JobKind.RECONCILE, {"since": since}, key="reconcile:catch_up", priority=Priority.NORMAL)
+    queue.enqueue(session, JobKind.RECONCILE, {"since": since}, priority=Priority.NORMAL)
 
 
 def reconcile(services: Services, claim: Claim) -> None:

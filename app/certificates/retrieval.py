@@ -58,8 +58,8 @@ class FetchRequest:
 
     @property
     def key(self) -> str:
-        """The job's key: one unfinished job for a certificate."""
-        return f"{'reissue' if self.again else 'fetch_certificate'}:{self.domain_id}:{self.certificate_id}"
+        """The job's key: one unfinished job for a certificate, and one for its reissue."""
+        return f"{JobKind.FETCH_CERTIFICATE.key_for(asdict(self))}{':again' if self.again else ''}"
 
 
 @dataclass(frozen=True, slots=True)

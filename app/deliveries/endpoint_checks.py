@@ -202,10 +202,9 @@ def _start_checks(services: Services, claim: Claim) -> None:
 
 
 def _enqueue(queue: Queue, session: Session, endpoint: str, delay: float) -> None:
-    key = f"check_endpoint:{endpoint}"
     args = {"endpoint": endpoint}
-    if not queue.enqueue(session, JobKind.CHECK_ENDPOINT, args, key=key, delay=delay):
-        queue.expedite(session, [key], delay=delay)
+    if not queue.enqueue(session, JobKind.CHECK_ENDPOINT, args, delay=delay):
+        queue.expedite(session, [str(JobKind.CHECK_ENDPOINT.key_for(args))], delay=delay)
 
 
 def _new_row(endpoint: Endpoint, certificate: Certificate, now: datetime) -> dict[str, Any]:

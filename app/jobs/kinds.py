@@ -25,9 +25,9 @@ class JobDefinition:
     """One row. `handler` and `on_death` are `module:function`.
 
     `key` is a template that the job's arguments fill: while a job with a key is unfinished, no second one is enqueued.
-    A periodic job's key defaults to its kind. `alert_on_death` is false where an order, a delivery or an import fails
-    with the job and reports the failure itself. `instead_of_retry` is what to do where a retry would have no effect,
-    since the order or the import has ended.
+    A periodic job without arguments has its kind as key. `alert_on_death` is false where an order, a delivery or an
+    import fails with the job and reports the failure itself. `instead_of_retry` is what to do where a retry would have
+    no effect, since the order or the import has ended.
     """
 
     summary: str
@@ -59,8 +59,9 @@ class JobKind(StrEnum):
 
     def key_for(self, args: Mapping[str, Any]) -> str | None:
         """The default key of a job with these arguments."""
-        template = self.definition.key or (self.value if self.definition.period_seconds else None)
-        return template.format_map(args) if template else None
+        if self.definition.period_seconds and not args:
+            return self.value
+        return self.definition.key.format_map(args) if self.definition.key else None
 
     ADVANCE_ORDER = (
         "advance_order",
@@ -92,6 +93,7 @@ class JobKind(StrEnum):
             summary="Fetches an issued certificate and its private key, verifies and stores them.",
             handler="app.certificates.retrieval:fetch_certificate",
             on_death="app.certificates.retrieval:fetch_job_died",
+            key="fetch_certificate:{domain_id}:{certificate_id}",
         ),
     )
     DELIVER = (
@@ -117,6 +119,7 @@ class JobKind(StrEnum):
         JobDefinition(
             summary="Checks which certificates an endpoint serves.",
             handler="app.deliveries.endpoint_checks:check_endpoint",
+            key="check_endpoint:{endpoint}",
             period_seconds=60,
             priority=Priority.BACKGROUND,
         ),
@@ -169,6 +172,7 @@ class JobKind(StrEnum):
         JobDefinition(
             summary="Compares the certificates on record with DNSimple's.",
             handler="app.certificates.reconciliation:reconcile",
+            key="reconcile:catch_up",
             period_seconds=300,
             priority=Priority.BACKGROUND,
         ),
