@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 
@@ -18,6 +18,15 @@ from app.dnsimple.quota import QuotaState, quota_state
 from app.services import Services
 
 ROWS_AT_A_TIME = 500  # of a query that may have many
+
+
+def duration(length: timedelta) -> str:
+    """In the largest unit of which there are several: `30 seconds`, `24 hours`, `7 days`."""
+    for seconds, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        count, rest = divmod(length.total_seconds(), seconds)
+        if count > 1 and not rest:
+            return f"{count:.0f} {unit}"
+    return f"{length.total_seconds():g} seconds"
 
 
 class Severity(StrEnum):
@@ -88,7 +97,8 @@ class Rule:
     """A kind of alert.
 
     `area` is what it is about: a check of the doctor, a page of the dashboard. `one` and `many` are titles, `when`
-    its threshold. An alert is resolved once its condition was false for `settle_seconds`. `by_domain` rules honour the
+    describes its condition, in which `{threshold}` and `{settles}` stand for the durations below. An alert is resolved
+    once its condition was false for `settles`. `by_domain` rules honour the
     limit of a domain-restricted token; others are not evaluated for it. While one that `blocks_readiness` is true,
     `/readyz` answers 503.
     """
@@ -100,9 +110,16 @@ class Rule:
     many: str | None = field(default=None, kw_only=True)
     when: str = field(kw_only=True)
     find: Callable[[RuleContext], Generator[Match]] = field(kw_only=True)
-    settle_seconds: float = 0.0
+    threshold: timedelta | None = None
+    settles: timedelta = timedelta(0)
     by_domain: bool = False
     blocks_readiness: bool = False
+
+    @property
+    def condition(self) -> str:
+        """When it is true, for people."""
+        threshold = "" if self.threshold is None else duration(self.threshold)
+        return self.when.format(threshold=threshold, settles=duration(self.settles))
 
     def title(self, count: int, most: int | None = None) -> str:
         """`A job failed permanently`, `20 jobs failed permanently`, `1,000+ jobs failed permanently` beyond `most`."""

@@ -29,13 +29,13 @@ from app.db.models import (
     SuspendedDestination,
 )
 
-_FAILED_ORDERS_SHOWN = timedelta(days=7)
+FAILED_ORDERS_SHOWN = timedelta(days=7)
 # The client got these answers, and only the client can correct the request.
 _CLIENT_ERRORS = {"domain-not-in-account", "plan-limit", "refused"}
 
 
 def failed_orders(context: RuleContext) -> Generator[Match]:
-    """Orders that failed in the last seven days and were not ordered again."""
+    """Orders that failed recently and were not ordered again."""
     later = aliased(Order)
     ordered_again = exists().where(
         later.domain == Order.domain,
@@ -43,7 +43,7 @@ def failed_orders(context: RuleContext) -> Generator[Match]:
         later.common_name == Order.common_name,
         later.state != OrderState.FAILED,
     )
-    recent = Order.updated_at > context.now - _FAILED_ORDERS_SHOWN
+    recent = Order.updated_at > context.now - FAILED_ORDERS_SHOWN
     query = select(Order).where(Order.state == OrderState.FAILED, recent, ~ordered_again)
     query = query.where(*only(context.domains, Order.domain)).order_by(Order.id)
     for order in context.session.scalars(query.execution_options(yield_per=ROWS_AT_A_TIME)):

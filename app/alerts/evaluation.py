@@ -95,8 +95,8 @@ def _record(session: Session, found: Sequence[ActiveAlert], now: datetime) -> No
             row.detail, row.remedy, row.cleared_at = alert.detail, alert.remedy, None
     for row in known.values():
         row.cleared_at = row.cleared_at or now
-        settle_seconds = RULES[row.kind].settle_seconds if row.kind in RULES else 0.0
-        if now - row.cleared_at >= timedelta(seconds=settle_seconds):
+        settles = RULES[row.kind].settles if row.kind in RULES else timedelta(0)
+        if now - row.cleared_at >= settles:
             row.resolved_at = now
             log.info("alert resolved", kind=row.kind, subject=row.subject)
     session.flush()

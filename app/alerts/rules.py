@@ -8,24 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
 from app.alerts import certificate_conditions, service_conditions
 from app.alerts.alert import ActiveAlert, Rule, RuleContext, Severity
+from app.certificates.lifetime import renewal_times
 from app.db.clock import read_now
 from app.db.models import Certificate
+from app.jobs.queue import ACCOUNT_BLOCKED_INTERVAL
 from app.services import Services
 
 _CRITICAL, _WARNING = Severity.CRITICAL, Severity.WARNING
+
+
+def _days_before_expiry(lifetime_days: int) -> tuple[str, str]:
+    """When the renewal of a certificate with this lifetime is overdue, and when that is critical."""
+    start = datetime.fromtimestamp(0, UTC)
+    end = start + timedelta(days=lifetime_days)
+    times = renewal_times(start, end)
+    overdue, critical = ((end - at) / timedelta(days=1) for at in (times.overdue_at, times.critical_at))
+    return f"{overdue:g}", f"{critical:g}"
+
+
+_LONG, _SHORT = _days_before_expiry(90), _days_before_expiry(6)
 
 RULES: dict[str, Rule] = {
     rule.kind: rule
     for rule in (
         Rule(
             "issuance_failed", "orders", _CRITICAL, "An order failed", many="{} orders failed",
-            when="An order failed within the last seven days and has not been ordered again. Excludes errors that were "
-            "returned to the client (unknown domain, plan limit, refused).",
+            when="An order failed within the last {threshold} and has not been ordered again. Excludes errors "
+            "that were returned to the client (unknown domain, plan limit, refused).",
+            threshold=certificate_conditions.FAILED_ORDERS_SHOWN,
             find=certificate_conditions.failed_orders, by_domain=True,
         ),
         Rule(
@@ -43,9 +59,8 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "renewal_overdue", "certificates", _WARNING, "A renewal is overdue", many="{} renewals are overdue",
-            when="A certificate in use has not been renewed although a quarter of the time from its expected renewal "
-            "to its expiry has passed: 22.5 days before a 90-day certificate expires, 2.25 days before a 6-day one. "
-            "Critical after two thirds: 10 days and 1 day.",
+            when=f"A certificate in use has not been renewed. Warning: {_LONG[0]} days before a 90-day certificate "
+            f"expires, {_SHORT[0]} days before a 6-day one. Critical: {_LONG[1]} and {_SHORT[1]} days before.",
             find=certificate_conditions.overdue_renewals, by_domain=True,
         ),
         Rule(
@@ -69,25 +84,27 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "webhook_lost", "webhook", _WARNING, "The webhook was suppressed or missing",
-            when="DNSimple had suppressed or deleted the webhook within the last day. It has been registered again, "
-            "and missed certificates are being searched for.",
+            when="DNSimple had suppressed or deleted the webhook within the last {threshold}. It has been registered "
+            "again, and missed certificates are being searched for.",
+            threshold=service_conditions.WEBHOOK_LOSS_SHOWN,
             find=service_conditions.lost_webhook,
         ),
         Rule(
             "webhook_unchecked", "webhook", _WARNING, "The webhook cannot be checked",
-            when="The registration of the webhook has not been verified for 15 minutes.",
+            when="The registration of the webhook has not been verified for {threshold}.",
+            threshold=service_conditions.WEBHOOK_CHECK_AGE,
             find=service_conditions.unchecked_webhook,
         ),
         Rule(
             "quota_low", "quota", _WARNING, "DNSimple's API quota is nearly used up",
             when="At most `ALERT_QUOTA_PERCENT` of the hour's API calls are left with more than a quarter of the hour "
-            "to go. Resolves after two hours above the threshold.",
-            find=service_conditions.low_quota, settle_seconds=7200,
+            "to go. Resolves after {settles} above the threshold.",
+            find=service_conditions.low_quota, settles=timedelta(hours=2),
         ),
         Rule(
             "calls_paused", "quota", _WARNING, "Calls to DNSimple are paused",
-            when="DNSimple answered 429, so all calls are paused. Resolves after 15 minutes without a pause.",
-            find=service_conditions.paused_calls, settle_seconds=900,
+            when="DNSimple answered 429, so all calls are paused. Resolves after {settles} without a pause.",
+            find=service_conditions.paused_calls, settles=timedelta(minutes=15),
         ),
         Rule(
             "token_rejected", "quota", _CRITICAL, "DNSimple rejects the API token",
@@ -97,7 +114,8 @@ RULES: dict[str, Rule] = {
         Rule(
             "account_blocked", "quota", _CRITICAL, "DNSimple refuses calls for this account",
             when="DNSimple answered a job's call with 402 (payment required) or 403 (permission missing). The job "
-            "waits and repeats the call every five minutes.",
+            "waits and repeats the call every {threshold}.",
+            threshold=ACCOUNT_BLOCKED_INTERVAL,
             find=service_conditions.blocked_account,
         ),
         Rule(
@@ -107,17 +125,20 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "jobs_late", "jobs", _WARNING, "Jobs are late", many="{} kinds of jobs are late",
-            when="Jobs have been due for ten minutes and have not been started.",
+            when="Jobs have been due for {threshold} and have not been started.",
+            threshold=service_conditions.JOB_LATENESS,
             find=service_conditions.late_jobs,
         ),
         Rule(
             "worker_silent", "workers", _WARNING, "A worker is silent", many="{} workers are silent",
-            when="A worker sent no heartbeat for 30 seconds and was neither stopped nor replaced, while others run.",
+            when="A worker sent no heartbeat for {threshold} and was neither stopped nor replaced, while others run.",
+            threshold=service_conditions.WORKER_SILENCE,
             find=service_conditions.silent_workers,
         ),
         Rule(
             "no_worker", "workers", _CRITICAL, "No worker is running",
-            when="No worker sent a heartbeat for 30 seconds. Until one does, `/readyz` answers 503.",
+            when="No worker sent a heartbeat for {threshold}. Until one does, `/readyz` answers 503.",
+            threshold=service_conditions.WORKER_SILENCE,
             find=service_conditions.no_worker, blocks_readiness=True,
         ),
     )

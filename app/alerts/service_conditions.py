@@ -8,25 +8,25 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from app.alerts.alert import ROWS_AT_A_TIME, Match, RuleContext
+from app.alerts.alert import ROWS_AT_A_TIME, Match, RuleContext, duration
 from app.db.installation_state import MISSED_EVENTS, WEBHOOK_CHECKED_AT
 from app.db.models import Certificate, Job, JobState, Order, OrderState, Worker
 from app.jobs.kinds import PERIODS, JobKind
-from app.jobs.queue import ACCOUNT_BLOCKED
+from app.jobs.queue import ACCOUNT_BLOCKED, ACCOUNT_BLOCKED_INTERVAL
 
 # Workers write a heartbeat every five seconds.
 WORKER_SILENCE = timedelta(seconds=30)
-_JOB_LATENESS = timedelta(minutes=10)
-_WEBHOOK_CHECK_AGE = timedelta(minutes=15)
-_WEBHOOK_LOSS_SHOWN = timedelta(days=1)
+JOB_LATENESS = timedelta(minutes=10)
+WEBHOOK_CHECK_AGE = timedelta(minutes=15)
+WEBHOOK_LOSS_SHOWN = timedelta(days=1)
 # Their failure is recorded at the order or delivery, or in the import's result.
 _REPORTED_ELSEWHERE = [kind for kind in JobKind if not kind.definition.alert_on_death]
 
 
 def lost_webhook(context: RuleContext) -> Generator[Match]:
-    """The webhook was found missing or suppressed in the last day."""
+    """The webhook was found missing or suppressed recently."""
     missed = MISSED_EVENTS.get(context.session)
-    if missed is not None and context.now - missed.found_at < _WEBHOOK_LOSS_SHOWN:
+    if missed is not None and context.now - missed.found_at < WEBHOOK_LOSS_SHOWN:
         yield Match(
             "webhook",
             missed.found_at,
@@ -41,7 +41,7 @@ def unchecked_webhook(context: RuleContext) -> Generator[Match]:
     # A worker that was started just now has not checked yet.
     started = context.session.scalar(select(func.max(Worker.started_at))) or context.now
     since = max(checked_at, started) if checked_at else started
-    if context.now - since > _WEBHOOK_CHECK_AGE:
+    if context.now - since > WEBHOOK_CHECK_AGE:
         error = context.session.scalar(select(Job.last_error).where(Job.key == JobKind.REGISTER_WEBHOOK))
         yield Match(
             "webhook",
@@ -74,7 +74,7 @@ def blocked_account(context: RuleContext) -> Generator[Match]:
             context.now,
             f"{jobs}: {str(oldest.last_error).removeprefix(ACCOUNT_BLOCKED)}",
             "pay the account's open invoices, or grant the token the permission that the error names; the jobs then "
-            "resume automatically within five minutes",
+            f"resume automatically within {duration(ACCOUNT_BLOCKED_INTERVAL)}",
         )
 
 
@@ -137,7 +137,7 @@ def failed_jobs(context: RuleContext) -> Generator[Match]:
 
 def late_jobs(context: RuleContext) -> Generator[Match]:
     """Kinds of jobs that are due and wait to be started."""
-    late = Job.state == JobState.READY, Job.run_at < context.now - _JOB_LATENESS
+    late = Job.state == JobState.READY, Job.run_at < context.now - JOB_LATENESS
     query = select(Job.kind, func.count(), func.min(Job.run_at)).where(*late).group_by(Job.kind).order_by(Job.kind)
     for kind, count, since in context.session.execute(query):
         waiting = "1 job is" if count == 1 else f"{count:,} jobs are"

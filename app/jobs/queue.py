@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
@@ -30,6 +30,7 @@ CHANNEL = "certcourier_jobs"
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 3600.0
 ACCOUNT_BLOCKED = "account blocked: "  # begins the last error of a job that waits for the operator
+ACCOUNT_BLOCKED_INTERVAL = timedelta(minutes=5)  # such a job repeats its call this often
 POLLS_ARG = "not_yet"  # an argument in which a job counts its own polls; an operator's retry resets it
 
 

@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import ColumnElement, Subquery, and_, func, literal, select
 from sqlalchemy.orm import Session
 
+from app.alerts.alert import duration
 from app.alerts.evaluation import active_alerts
 from app.alerts.rules import RULES
 from app.alerts.service_conditions import WORKER_SILENCE
@@ -254,7 +255,9 @@ def _newest_leaves(condition: ColumnElement[bool]) -> Subquery:
 def _workers(context: _Context) -> Iterable[Metric]:
     running = select(func.count()).where(Worker.last_heartbeat_at > context.now - WORKER_SILENCE)
     yield _gauge(
-        "certcourier_workers", "Workers with a heartbeat in the last 30 seconds.", context.session.scalar(running)
+        "certcourier_workers",
+        f"Workers with a heartbeat in the last {duration(WORKER_SILENCE)}.",
+        context.session.scalar(running),
     )
     newest = context.session.scalar(select(func.max(Worker.last_heartbeat_at)))
     yield _gauge(

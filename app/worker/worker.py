@@ -20,7 +20,7 @@ from app.db.models import Worker as WorkerRow
 from app.db.models import new_id
 from app.errors import AccountBlockedError, CertcourierError, PermanentError, RetryableError
 from app.jobs.kinds import JobKind
-from app.jobs.queue import ACCOUNT_BLOCKED, Claim, LeaseLostError, Snooze
+from app.jobs.queue import ACCOUNT_BLOCKED, ACCOUNT_BLOCKED_INTERVAL, Claim, LeaseLostError, Snooze
 from app.jobs.wakeup import wakeup_for
 from app.operations.job_retry import instead_of_retrying
 from app.services import Services
@@ -31,7 +31,6 @@ log = structlog.get_logger("certcourier.worker")
 
 _POLL_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 5.0
-_ACCOUNT_BLOCKED_SECONDS = 300.0
 
 
 def run_job(services: Services, claim: Claim) -> None:
@@ -76,7 +75,7 @@ def _record_failure(services: Services, claim: Claim, error: Exception) -> None:
             # The job itself is sound and waits for the operator. More attempts would only consume quota.
             # A rejected token has its own alert, from the quota.
             blocked = reason if error.affects_all_calls else f"{ACCOUNT_BLOCKED}{reason}; {error.remedy}"
-            services.queue.snooze(claim, _ACCOUNT_BLOCKED_SECONDS, blocked)
+            services.queue.snooze(claim, ACCOUNT_BLOCKED_INTERVAL.total_seconds(), blocked)
             log.error("account blocked", reason=reason, remedy=error.remedy)
         case RetryableError(retry_after=float() | int() as seconds):
             services.queue.snooze(claim, max(1.0, seconds), reason)

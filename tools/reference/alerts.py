@@ -29,7 +29,7 @@ def page() -> str:
         _OWN,
         markdown.table(
             ("Kind", "Severity", "Title", "Condition"),
-            [(f"`{rule.kind}`", rule.severity, rule.one, rule.when) for rule in RULES.values()],
+            [(f"`{rule.kind}`", rule.severity, rule.one, rule.condition) for rule in RULES.values()],
         ),
         "## Prometheus alerts",
         _PROMETHEUS,
