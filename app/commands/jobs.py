@@ -123,7 +123,7 @@ def cancel_job(job_id: int) -> None:
     services = current_services()
     with services.database.write() as session:
         job = session.get(Job, job_id, with_for_update=True)
-        if job is None or not services.queue.cancel(session, job_id):
+        if job is None or job.finished_at is not None or not services.queue.cancel(session, job_id):
             raise click.ClickException(f"no unfinished job has the ID {job_id}; see `flask jobs list`")
         cancelled = Claim(id=job.id, kind=job.kind, token="", args=job.args)  # no worker holds it
         if (handler := HANDLERS.get(job.kind)) and handler.on_death:

@@ -21,6 +21,7 @@ from app.destinations.base import Destination
 from app.errors import PermanentError
 from app.jobs.kinds import JobKind
 from app.jobs.queue import Queue
+from app.operations.job_retry import requeue
 from app.operations.key_refetch import enqueue_key_refetch
 
 BATCH = 100
@@ -154,14 +155,13 @@ def _retryable(ids: Sequence[int], state: str | None, destination: str | None) -
 
 
 def _queue(queue: Queue, session: Session, certificate_ids: Collection[int], destination: str) -> None:
-    """Start their jobs now, with new attempts; dead jobs of theirs are cancelled."""
-    dead = session.execute(select(Job.id, Job.args).where(Job.kind == JobKind.DELIVER, Job.state == JobState.DEAD))
-    obsolete = [
-        job_id
-        for job_id, args in dead
-        if args.get("destination") == destination and args.get("certificate_id") in certificate_ids
-    ]
-    session.execute(update(Job).where(Job.id.in_(obsolete)).values(state=JobState.CANCELLED))
+    """Start their jobs now; the newest dead job of each is requeued, older ones are cancelled."""
+    dead = select(Job).where(
+        Job.kind == JobKind.DELIVER, Job.state == JobState.DEAD, Job.args["destination"].as_string() == destination
+    )
+    for job in session.scalars(dead.order_by(Job.id.desc())).all():
+        if job.args["certificate_id"] in certificate_ids and not requeue(queue, session, job):
+            queue.cancel(session, job.id)
     _set_pending(session, certificate_ids, destination)
     keys = enqueue_deliveries(queue, session, certificate_ids, destination)
     queue.expedite(session, keys)

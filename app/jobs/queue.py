@@ -251,10 +251,9 @@ class Queue:
         return len(ids)
 
     def cancel(self, session: Session, job_id: int) -> bool:
-        """Cancel an unfinished job; a worker that runs it loses its lease."""
-        done = session.execute(
-            update(Job).where(Job.id == job_id, Job.finished_at.is_(None)).values(**_finished(JobState.CANCELLED))
-        )
+        """Cancel an unfinished or dead job; a worker that runs it loses its lease."""
+        cancellable = Job.state.in_((JobState.READY, JobState.RUNNING, JobState.DEAD))
+        done = session.execute(update(Job).where(Job.id == job_id, cancellable).values(**_finished(JobState.CANCELLED)))
         return changed_rows(done) == 1
 
     def retry_delay(self, attempts: int) -> float:

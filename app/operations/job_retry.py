@@ -23,16 +23,26 @@ def retry_job(queue: Queue, session: Session, job_id: int, *, actor: str) -> boo
     instead = instead_of_retrying(job.kind)
     if instead:
         raise PermanentError(f"job {job_id} ({job.kind}) cannot be retried: {instead}")
+    if not requeue(queue, session, job):
+        return False
+    record(session, actor=actor, action="job.retried", subject=str(job_id))
+    return True
+
+
+def requeue(queue: Queue, session: Session, job: Job) -> bool:
+    """Queue a dead job again with new attempts, and its delivery, if it has one; False if another job is queued for it.
+
+    The caller has verified that a retry can achieve something, and records who asked for it.
+    """
     key = None
     if job.kind == JobKind.DELIVER:
         certificate_id, destination = int(job.args["certificate_id"]), str(job.args["destination"])
         key = JobKind.DELIVER.key_for(job.args)
         ours = update(Delivery).where(Delivery.certificate_id == certificate_id, Delivery.destination == destination)
         session.execute(ours.values(state=DeliveryState.PENDING, detail=None))
-    if not queue.requeue(session, job_id, key=key):
+    if not queue.requeue(session, job.id, key=key):
         return False
     job.args = {name: value for name, value in job.args.items() if name != POLLS_ARG}
-    record(session, actor=actor, action="job.retried", subject=str(job_id))
     return True
 
 

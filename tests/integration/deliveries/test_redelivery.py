@@ -208,7 +208,7 @@ def test_a_key_that_is_not_kept_is_fetched_again(
     assert len(simulator.calls()) == 1
 
 
-def test_deliveries_that_were_given_up_are_retried(app: Flask, added: Services, tmp_path: Path) -> None:
+def test_permanently_failed_deliveries_are_retried_once_each(app: Flask, added: Services, tmp_path: Path) -> None:
     newest = add_lineages(added, 3)
     blocked = tmp_path / "mail"
     blocked.write_text("a file where the folder should be")
@@ -218,12 +218,14 @@ def test_deliveries_that_were_given_up_are_retried(app: Flask, added: Services, 
     drain(added)
     assert states(added) == dict.fromkeys(newest, "failed")
     assert count(added, "dead") == 3
+    with added.database.write() as session:  # a later job of the same delivery, which died as well
+        session.add(Job(kind="deliver", args={"certificate_id": newest[0], "destination": "mail"}, state="dead"))
     blocked.unlink()
     (row, *_) = json.loads(run(app, "deliveries", "list", "--state", "failed", "--destination", "mail", "--json"))
     assert row["lineage"] == "www.customer3.example"
     assert "1 delivery queued for retry." in run(app, "deliveries", "retry", str(row["id"]))
     assert "2 deliveries queued for retry." in run(app, "deliveries", "retry", "--failed")
-    assert count(added, "dead") == 0
+    assert (count(added, "dead"), count(added, "cancelled"), count(added, "ready")) == (0, 1, 3)
     drain(added)
     assert states(added) == dict.fromkeys(newest, "delivered")
     assert "no pending, failing or failed delivery matches" in run(app, "deliveries", "retry", "--failed", status=1)
