@@ -6,7 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from app.alerts import evaluation
-from app.commands.options import as_json_option
+from app.commands.options import RECORD_ID, as_json_option
 from app.commands.output import current_services, moment, operator, print_rows
 from app.errors import CertcourierError
 
@@ -47,7 +47,7 @@ def list_alerts(fail: bool, as_json: bool) -> None:
 
 
 @group.command("silence", epilog="Example: flask alerts silence 17")
-@click.argument("alert_id", type=int)
+@click.argument("alert_id", type=RECORD_ID)
 def silence_alert(alert_id: int) -> None:
     """Silence this alert until it resolves. If the condition returns later, that is a new alert."""
     if not evaluation.silence(current_services().database, alert_id, actor=operator()):

@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 
 from app.certificates import queries
 from app.commands.certificate_import import import_certificates
-from app.commands.options import CERTIFICATE_ID, as_json_option, domain_option, limit_option
+from app.commands.options import RECORD_ID, as_json_option, domain_option, limit_option
 from app.commands.output import counted, current_services, operator, print_record, print_rows, progress_bar
 from app.db.models.states import CERTIFICATE_STATES
 from app.deliveries import redelivery
@@ -67,7 +67,7 @@ def list_certificates(
 
 
 @group.command("show", epilog="Example: flask certificates show 101967")
-@click.argument("certificate_id", type=CERTIFICATE_ID)
+@click.argument("certificate_id", type=RECORD_ID)
 @as_json_option
 def show_certificate(certificate_id: int, as_json: bool) -> None:
     """Show one certificate with its deliveries and timeline.
@@ -84,7 +84,7 @@ def show_certificate(certificate_id: int, as_json: bool) -> None:
 
 
 @group.command("renew", epilog="Example: flask certificates renew 101967")
-@click.argument("certificate_ids", metavar="ID...", type=CERTIFICATE_ID, nargs=-1, required=True)
+@click.argument("certificate_ids", metavar="ID...", type=RECORD_ID, nargs=-1, required=True)
 def renew(certificate_ids: tuple[int, ...]) -> None:
     """Order renewals now, whatever RENEWAL_POLICY is: a new certificate with the same names is purchased from DNSimple.
 
@@ -110,7 +110,7 @@ def renew(certificate_ids: tuple[int, ...]) -> None:
 
 
 @group.command("redeliver", epilog="Example: flask certificates redeliver --destination edge --all")
-@click.argument("certificate_id", type=CERTIFICATE_ID, required=False)
+@click.argument("certificate_id", type=RECORD_ID, required=False)
 @click.option("--destination", required=True, help="Target destination.")
 @click.option("--all", "everything", is_flag=True, help="The newest certificate of every lineage.")
 @click.option("--lineage", help="The newest certificate of this lineage.")
@@ -144,7 +144,7 @@ def redeliver(certificate_id: int | None, destination: str, everything: bool, li
 
 
 @group.command("refetch", epilog="Example: flask certificates refetch --all-unreadable")
-@click.argument("certificate_ids", metavar="[ID]...", type=CERTIFICATE_ID, nargs=-1)
+@click.argument("certificate_ids", metavar="[ID]...", type=RECORD_ID, nargs=-1)
 @click.option("--all-unreadable", is_flag=True, help="All certificates whose stored private key cannot be decrypted.")
 @click.option("--wait/--no-wait", default=True, help="Show progress until all keys are fetched. Safe to interrupt.")
 def refetch(certificate_ids: tuple[int, ...], all_unreadable: bool, wait: bool) -> None:

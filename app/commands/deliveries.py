@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from app.commands.options import as_json_option, limit_option, state_option
+from app.commands.options import RECORD_ID, as_json_option, limit_option, state_option
 from app.commands.output import counted, current_services, moment, operator, print_rows, progress_bar
 from app.db.models import DeliveryState
 from app.deliveries import redelivery
@@ -39,7 +39,7 @@ def list_deliveries(state: str | None, destination: str | None, limit: int, as_j
 
 
 @group.command("retry", epilog="Example: flask deliveries retry --failed")
-@click.argument("delivery_ids", type=int, nargs=-1)
+@click.argument("delivery_ids", type=RECORD_ID, nargs=-1)
 @click.option("--failed", is_flag=True, help="All deliveries that failed permanently.")
 @click.option("--destination", help="All unfinished or failed deliveries to this destination.")
 def retry_deliveries(delivery_ids: tuple[int, ...], failed: bool, destination: str | None) -> None:

@@ -6,14 +6,14 @@ import click
 from flask.cli import AppGroup
 
 from app.certificates import queries
-from app.commands.options import CERTIFICATE_ID, as_json_option, limit_option
+from app.commands.options import RECORD_ID, as_json_option, limit_option
 from app.commands.output import current_services, moment, print_rows
 
 group = AppGroup("events", help="Inspect events received from DNSimple.")
 
 
 @group.command("list", epilog="Example: flask events list --certificate 101967")
-@click.option("--certificate", "certificate_id", type=CERTIFICATE_ID, help="Filter by certificate ID.")
+@click.option("--certificate", "certificate_id", type=RECORD_ID, help="Filter by certificate ID.")
 @limit_option
 @as_json_option
 def list_events(certificate_id: int | None, limit: int, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 from sqlalchemy import select
 
 from app.audit import record
-from app.commands.options import as_json_option, limit_option, state_option
+from app.commands.options import RECORD_ID, as_json_option, limit_option, state_option
 from app.commands.output import counted, current_services, moment, operator, print_record, print_rows
 from app.db.models import Job, JobState
 from app.errors import PermanentError
@@ -54,7 +54,7 @@ def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) ->
 
 
 @group.command("show", epilog="Example: flask jobs show 17")
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=RECORD_ID)
 @as_json_option
 def show_job(job_id: int, as_json: bool) -> None:
     """Show all details of a job."""
@@ -82,7 +82,7 @@ def show_job(job_id: int, as_json: bool) -> None:
 
 
 @group.command("retry", epilog="Example: flask jobs retry --all-dead --kind deliver")
-@click.argument("job_id", type=int, required=False)
+@click.argument("job_id", type=RECORD_ID, required=False)
 @click.option("--all-dead", is_flag=True, help="Retry all dead jobs.")
 @click.option("--kind", type=click.Choice(_KINDS), help="With --all-dead: only jobs of this kind.")
 def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
@@ -117,7 +117,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
 
 
 @group.command("cancel", epilog="Example: flask jobs cancel 17")
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=RECORD_ID)
 def cancel_job(job_id: int) -> None:
     """Cancel an unfinished job; its order or delivery is marked failed."""
     services = current_services()

@@ -10,7 +10,7 @@ import click
 from app.domain_names import InvalidFieldError, parse_domain
 from app.identifiers import LARGEST_ID
 
-CERTIFICATE_ID = click.IntRange(1, LARGEST_ID)
+RECORD_ID = click.IntRange(1, LARGEST_ID)
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit_option = click.option(

@@ -113,6 +113,8 @@ def test_not_found_is_status_1(app: Flask, arguments: tuple[str, ...], expected:
         ("orders", "list", "--domain", "no domain"),
         ("orders", "list", "--limit", "0"),
         ("certificates", "show", "x"),
+        ("certificates", "show", "9223372036854775808"),
+        ("jobs", "show", "9223372036854775808"),
         ("certificates", "list", "--expires-within", "3", "--state", "issued"),
         ("jobs", "retry"),
         ("jobs", "retry", "1", "--all-dead"),
