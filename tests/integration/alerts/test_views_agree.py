@@ -304,7 +304,9 @@ def test_every_view_names_the_same_alerts(
 
 
 @pytest.mark.both_databases
-@pytest.mark.parametrize("situation", ["9 of 90 days left", "a dead job", "several things are wrong"])
+@pytest.mark.parametrize(
+    "situation", ["9 of 90 days left", "a dead job", "an invoice is unpaid", "several things are wrong"]
+)
 def test_every_view_names_the_same_alerts_on_either_database(
     services: Services, anonymous: FlaskClient, views: dict[str, Callable[[], set[str]]], situation: str
 ) -> None:
