@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
+from collections import defaultdict
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.util import LRUCache
 
 from app.db.database import Database
 from app.db.migrations import upgrade
@@ -182,3 +187,18 @@ def new_sqlite_database(folder: Path) -> str:
     file = folder / "certcourier.db"
     shutil.copy(_sqlite_template(), file)
     return f"sqlite:///{file}"
+
+
+def share_compiled_statements() -> None:
+    """Let all engines of this process share compiled statements: each test has new engines, with equal dialects.
+
+    Without it, compiling the same statements again in each test takes longer than running them.
+    """
+    shared: dict[type, LRUCache[Any, Any]] = defaultdict(lambda: LRUCache(2000))
+    for dialect in (SQLiteDialect, PGDialect):
+        setattr(dialect, "__eq__", lambda one, other: type(one) is type(other))  # noqa: B010, as mypy wants it
+        setattr(dialect, "__hash__", lambda one: hash(type(one)))  # noqa: B010, likewise
+
+    @event.listens_for(Engine, "engine_connect")
+    def _share(connection: Connection) -> None:
+        connection.engine._compiled_cache = shared[type(connection.dialect)]
