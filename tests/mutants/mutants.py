@@ -64,7 +64,7 @@ MUTANTS = (
     Mutant(
         "a job's effects are committed without its completion",
         "app/jobs/queue.py",
-        '            self._fence(session, claim, **_finished("done"))\n',
+        "            self._fence(session, claim, **_finished(JobState.DONE))\n",
         "",
         (f"{_INTEGRATION}/jobs/test_queue.py",),
     ),

@@ -105,8 +105,9 @@ def test_implausible_headers_change_nothing(database: Database, nonsense: Answer
 def test_the_reserve_is_for_interactive_orders(database: Database) -> None:
     kept = keeper(database, reserve=10)
     call(kept, answer(100, 50))
-    assert admitted(kept, Purpose.BACKGROUND) == 40
-    assert admitted(kept, Purpose.INTERACTIVE) == 10
+    background = admitted(kept, Purpose.BACKGROUND)
+    assert background in {40, 41}  # the reserve shrinks with time: by one call once some seconds have passed
+    assert admitted(kept, Purpose.INTERACTIVE) == 50 - background
 
 
 def test_the_reserve_shrinks_with_the_time_left(database: Database) -> None:
