@@ -97,6 +97,14 @@ def test_a_job_of_a_dead_worker_is_claimed_again(database: Database, queue: Queu
     assert (second.attempts, second.token != first.token) == (2, True)
 
 
+def test_a_lease_lasts_as_long_as_the_queue_says(database: Database) -> None:
+    add(database, Queue(database))
+    first = only(Queue(database, lease_seconds=0))
+    second = only(Queue(database, lease_seconds=30), "w2")
+    assert (second.id, second.attempts) == (first.id, 2)
+    assert 25 < (Queue(database).seconds_until_due() or 0) <= 30
+
+
 def test_a_worker_that_lost_its_lease_changes_nothing(database: Database, queue: Queue) -> None:
     add(database, queue)
     frozen = only(queue)
