@@ -15,8 +15,6 @@ from app.db.models import Event
 from app.services import Services
 from tests.support.harness import WEBHOOK_SECRET, event, jobs
 
-pytestmark = pytest.mark.both_databases
-
 PATH = f"/dnsimple/events/{WEBHOOK_SECRET}"
 
 
@@ -25,6 +23,7 @@ def recorded(services: Services) -> list[Event]:
         return list(session.scalars(select(Event)))
 
 
+@pytest.mark.both_databases
 def test_an_event_is_recorded_with_its_job(anonymous: FlaskClient, services: Services) -> None:
     answer = anonymous.post(PATH, json=event(101967, 5))
     assert (answer.status_code, answer.json) == (200, {"data": {"outcome": "queued"}})
@@ -32,6 +31,7 @@ def test_an_event_is_recorded_with_its_job(anonymous: FlaskClient, services: Ser
     assert [job.args["certificate_id"] for job in jobs(services)] == [101967]
 
 
+@pytest.mark.both_databases
 def test_the_same_event_again_makes_no_second_job(anonymous: FlaskClient, services: Services) -> None:
     body = event(101967, 5)
     outcomes = [anonymous.post(PATH, json=body).json["data"]["outcome"] for _ in range(3)]
@@ -39,6 +39,7 @@ def test_the_same_event_again_makes_no_second_job(anonymous: FlaskClient, servic
     assert (len(recorded(services)), len(jobs(services))) == (1, 1)
 
 
+@pytest.mark.both_databases
 def test_the_same_event_at_the_same_instant_makes_one_job(anonymous: FlaskClient, services: Services) -> None:
     body, barrier = event(101967, 5), threading.Barrier(6)
     application = anonymous.application
@@ -52,12 +53,14 @@ def test_the_same_event_at_the_same_instant_makes_one_job(anonymous: FlaskClient
     assert (len(recorded(services)), len(jobs(services))) == (1, 1)
 
 
+@pytest.mark.both_databases
 def test_two_events_of_one_certificate_make_one_job(anonymous: FlaskClient, services: Services) -> None:
     for _ in range(2):
         anonymous.post(PATH, json=event(101967, 5))
     assert (len(recorded(services)), len(jobs(services))) == (2, 1)
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     "body",
     [
@@ -88,6 +91,7 @@ def test_unknown_fields_are_tolerated(anonymous: FlaskClient, services: Services
 BAD = event(1, 1)
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -154,6 +158,7 @@ def test_the_secret_is_not_logged(anonymous: FlaskClient, capsys: pytest.Capture
     assert WEBHOOK_SECRET not in output
 
 
+@pytest.mark.both_databases
 def test_an_event_that_cannot_be_recorded_is_not_acknowledged(anonymous: FlaskClient, services: Services) -> None:
     with services.database.write() as session:
         session.execute(text("ALTER TABLE jobs RENAME TO jobs_gone"))

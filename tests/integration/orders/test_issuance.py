@@ -21,8 +21,6 @@ from app.services import Services
 from tests.support.harness import drain, jobs, let_leases_end, let_stop_end, make_due
 from tests.support.simulator_process import Simulator
 
-pytestmark = pytest.mark.both_databases
-
 PURCHASE = "/{account}/domains/{domain}/certificates/letsencrypt"
 ISSUE = "/{account}/domains/{domain}/certificates/letsencrypt/{certificate}/issue"
 LIST = "/{account}/domains/{domain}/certificates"
@@ -39,6 +37,7 @@ def calls(simulator: Simulator) -> list[str]:
     return [f"{call['method']} {call['path_template']}" for call in simulator.calls()]
 
 
+@pytest.mark.both_databases
 def test_an_order_is_answered_with_the_certificates_id_and_state(
     client: FlaskClient, simulator: Simulator, domain: str
 ) -> None:
@@ -67,6 +66,7 @@ def test_the_apex_alone_can_be_ordered(client: FlaskClient, domain: str) -> None
     assert (data["common_name"], data["names"]) == (domain, [domain])
 
 
+@pytest.mark.both_databases
 def test_an_identical_order_in_flight_is_returned(client: FlaskClient, simulator: Simulator, domain: str) -> None:
     first = client.post("/issue_certificate", json={"domain": domain, "san": ["a", "b"]})
     second = client.post("/issue_certificate", json={"domain": domain.upper(), "san": f"b,a.{domain}"})
@@ -83,6 +83,7 @@ def test_an_order_that_differs_is_purchased(client: FlaskClient, domain: str, ot
     assert second.json["data"]["certificate_id"] != first.json["data"]["certificate_id"]
 
 
+@pytest.mark.both_databases
 def test_identical_concurrent_orders_are_purchased_once(client: FlaskClient, simulator: Simulator, domain: str) -> None:
     application, headers = client.application, {"Authorization": client.environ_base["HTTP_AUTHORIZATION"]}
     barrier = threading.Barrier(5)
@@ -121,6 +122,7 @@ def test_respond_async_leaves_all_calls_to_the_workers(
 # Lost answers
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("fault", [{"action": "reset"}, {"action": "status", "status": 502, "body": "<html>"}])
 def test_a_lost_purchase_is_never_repeated_blindly(
@@ -150,6 +152,7 @@ def test_a_lost_purchase_is_never_repeated_blindly(
     assert len(simulator.certificates(domain)) == 1
 
 
+@pytest.mark.both_databases
 def test_a_lost_purchase_is_found_by_a_clock_that_is_ahead(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_lost_purchase_is_found_by_a_clock_that_is_ahead(
     assert len(simulator.certificates(domain)) == 1
 
 
+@pytest.mark.both_databases
 def test_the_adopted_certificate_is_the_one_that_was_purchased(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
@@ -225,6 +229,7 @@ def test_dnsimple_being_slow_costs_the_caller_only_its_patience(
     assert len(simulator.certificates(domain)) == 1
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("state", ["accepted", "purchasing", "purchased", "requesting"])
 def test_an_order_whose_process_died_is_taken_up(
     services: Services, simulator: Simulator, domain: str, state: str
@@ -366,6 +371,7 @@ def test_a_rejected_token_fails_no_order_and_does_not_loop(
 # Idempotency-Key
 
 
+@pytest.mark.both_databases
 def test_the_same_key_and_order_replay_the_first_answer(
     client: FlaskClient, simulator: Simulator, services: Services, domain: str
 ) -> None:
@@ -397,6 +403,7 @@ def test_the_same_key_with_another_order_is_refused(client: FlaskClient, domain:
     assert answer.status_code == 422
 
 
+@pytest.mark.both_databases
 def test_a_key_whose_first_request_is_not_answered_yet_is_a_conflict(
     client: FlaskClient, services: Services, domain: str
 ) -> None:
@@ -433,6 +440,7 @@ def _client_of(client: FlaskClient, services: Services) -> str:
     return found.id
 
 
+@pytest.mark.both_databases
 def test_an_order_is_on_record_before_dnsimple_is_asked(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str
 ) -> None:
@@ -446,6 +454,7 @@ def test_an_order_is_on_record_before_dnsimple_is_asked(
         assert session.scalar(select(Order.id)) is None
 
 
+@pytest.mark.both_databases
 def test_two_orders_never_adopt_the_same_certificate(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,6 +473,7 @@ def test_two_orders_never_adopt_the_same_certificate(
     assert {number for _, number in adopted} == {item["id"] for item in simulator.certificates(domain)}
 
 
+@pytest.mark.both_databases
 def test_a_database_that_goes_away_after_the_commit_is_not_said_to_have_lost_the_order(
     client: FlaskClient, services: Services, domain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

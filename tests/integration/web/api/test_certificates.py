@@ -19,8 +19,6 @@ from app.services import Services
 from app.web.api.openapi import openapi_document
 from tests.support.harness import make_services, make_settings
 
-pytestmark = pytest.mark.both_databases
-
 
 def add_certificates(services: Services, count: int) -> None:
     with services.database.write() as session:
@@ -51,18 +49,21 @@ def walk(client: FlaskClient, path: str) -> list[int]:
     return found
 
 
+@pytest.mark.both_databases
 def test_pages_have_no_gaps(client: FlaskClient, services: Services) -> None:
     add_certificates(services, 25)
     assert walk(client, "/certificates?limit=10") == list(range(25, 0, -1))
     assert walk(client, "/certificates?limit=25") == list(range(25, 0, -1))
 
 
+@pytest.mark.both_databases
 def test_filters_are_kept_from_page_to_page(client: FlaskClient, services: Services) -> None:
     add_certificates(services, 25)
     expected = [n for n in range(25, 0, -1) if n % 2 and n % 3]
     assert walk(client, "/certificates?limit=2&domain=A.example&state=issued") == expected
 
 
+@pytest.mark.both_databases
 def test_orders_are_listed_newest_first(client: FlaskClient, services: Services) -> None:
     ids = []
     with services.database.write() as session:
@@ -88,6 +89,7 @@ def test_orders_are_listed_newest_first(client: FlaskClient, services: Services)
     assert [item["order_id"] for item in rest["data"]] == ids[:1]
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -115,6 +117,7 @@ def test_an_unknown_state_is_refused_with_the_valid_states(client: FlaskClient, 
     assert known in answer.json["detail"]
 
 
+@pytest.mark.both_databases
 def test_a_new_state_of_dnsimple_can_be_filtered_by(client: FlaskClient, services: Services) -> None:
     with services.database.write() as session:
         session.add(
@@ -194,6 +197,7 @@ def test_the_process_answers(anonymous: FlaskClient) -> None:
     assert anonymous.get("/healthz").json == {"status": "ok"}
 
 
+@pytest.mark.both_databases
 def test_readiness_requires_a_worker(anonymous: FlaskClient, services: Services) -> None:
     answer = anonymous.get("/readyz")
     assert answer.status_code == 503
@@ -204,6 +208,7 @@ def test_readiness_requires_a_worker(anonymous: FlaskClient, services: Services)
     assert (ready.status_code, ready.json["version"]) == (200, __version__)
 
 
+@pytest.mark.both_databases
 def test_readiness_requires_a_current_schema(anonymous: FlaskClient, services: Services) -> None:
     with services.database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
@@ -211,6 +216,7 @@ def test_readiness_requires_a_current_schema(anonymous: FlaskClient, services: S
     assert (answer.status_code, answer.json["checks"]["migrations"]) == (503, "not current; run `flask db upgrade`")
 
 
+@pytest.mark.both_databases
 def test_a_database_of_another_account_is_refused(services: Services) -> None:
     other = make_settings(
         services.settings.database_url,
@@ -249,6 +255,7 @@ def test_another_key_encryption_key_is_refused(services: Services, tmp_path: Any
         make_services(other)
 
 
+@pytest.mark.both_databases
 def test_missing_tables_are_reported_with_the_remedy(services: Services) -> None:
     with services.database.write() as session:
         session.execute(delete(Worker))

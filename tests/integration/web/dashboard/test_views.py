@@ -41,8 +41,6 @@ from config import Settings
 from tests.support import databases
 from tests.support.harness import ACCOUNT, jobs, make_settings
 
-pytestmark = pytest.mark.both_databases
-
 PAGES = ("", "/certificates", "/orders", "/events", "/jobs", "/destinations", "/dnsimple", "/audit")
 SCRIPT = "<script>alert(1)</script>"
 
@@ -122,6 +120,7 @@ def test_an_anonymous_visitor_sees_only_the_sign_in_form(app: Flask, services: S
     assert visitor.get("/dashboard/sign-in").status_code == 200
 
 
+@pytest.mark.both_databases
 def test_every_page_is_visible_to_a_token_with_the_scope_read(app: Flask, services: Services) -> None:
     certificate(services, 1, "a.example")
     browser = signed_in(app, services, "read")
@@ -173,6 +172,7 @@ def test_over_https_the_cookie_is_secure_and_bound_to_the_host(tmp_path: Path) -
     services.database.close()
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("services")
 def test_an_invalid_token_gets_no_session(app: Flask) -> None:
     browser = app.test_client()
@@ -236,6 +236,7 @@ def test_signing_out_ends_the_session_itself(app: Flask, browser: FlaskClient) -
     assert thief.get("/dashboard").status_code == 303
 
 
+@pytest.mark.both_databases
 def test_expired_sessions_are_deleted(browser: FlaskClient, services: Services) -> None:
     assert browser.get("/dashboard").status_code == 200
     with services.database.write() as session:
@@ -282,6 +283,7 @@ def test_an_api_token_is_not_accepted_as_a_session(client: FlaskClient) -> None:
     assert client.get("/dashboard").status_code == 303
 
 
+@pytest.mark.both_databases
 def test_a_dead_job_is_retried_on_behalf_of_the_token(browser: FlaskClient, services: Services) -> None:
     job = dead_job(services, last_error="the disk is full")
     page = browser.get("/dashboard/jobs").text
@@ -366,6 +368,7 @@ def test_a_certificate_is_delivered_again(browser: FlaskClient, services: Servic
     assert post(browser, "/dashboard/certificates/1/redeliver", destination="nowhere").status_code == 409
 
 
+@pytest.mark.both_databases
 def test_a_renewal_is_ordered_once_on_behalf_of_the_token(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example")
     answer = post(browser, "/dashboard/certificates/1/renew")
@@ -400,6 +403,7 @@ def test_an_older_certificate_is_not_delivered_over_a_newer_one(browser: FlaskCl
     assert jobs(services) == []
 
 
+@pytest.mark.both_databases
 def test_alerts_are_grouped_by_kind_with_examples(browser: FlaskClient, services: Services) -> None:
     add(services, Worker(id="w", host="host", pid=1))
     for number in range(1, 5):
@@ -421,12 +425,14 @@ def test_a_private_key_is_fetched_again(browser: FlaskClient, services: Services
     assert post(browser, "/dashboard/certificates/99/refetch").status_code == 404
 
 
+@pytest.mark.both_databases
 def test_the_overview_without_alerts(browser: FlaskClient, services: Services) -> None:
     add(services, Worker(id="w", host="host", pid=1))
     certificate(services, 1, "a.example")
     assert "No open alerts." in browser.get("/dashboard").text
 
 
+@pytest.mark.both_databases
 def test_the_overview_shows_critical_alerts_first(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example", days=5)
     dead_job(services, kind="refetch_key", last_error="no such key")
@@ -471,6 +477,7 @@ def test_a_rejected_token_is_reported(browser: FlaskClient, services: Services) 
     assert "paused" not in page
 
 
+@pytest.mark.both_databases
 def test_renewals_are_expected_thirty_days_before_expiry_and_not_of_what_was_replaced(services: Services) -> None:
     certificate(services, 1, "a.example", days=40)
     certificate(services, 2, "b.example", days=40, lineage_id=1, not_before=datetime.now(UTC) - timedelta(days=80))
@@ -485,6 +492,7 @@ def test_short_lived_certificates_are_expected_at_half_their_lifetime(services: 
     assert forecast.days == {forecast.today + timedelta(days=3): 1}
 
 
+@pytest.mark.both_databases
 def test_a_certificate_shows_its_timeline_in_order(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example")
     now = datetime.now(UTC)
@@ -506,6 +514,7 @@ def test_a_certificate_shows_its_timeline_in_order(browser: FlaskClient, service
     assert "www.a.example" in page
 
 
+@pytest.mark.both_databases
 def test_an_event_that_a_step_reports_is_shown_once(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example")
     at = datetime.now(UTC)
@@ -540,6 +549,7 @@ def many(services: Services) -> Services:
     return services
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("query", "found"),
     [
@@ -567,6 +577,7 @@ def test_the_search_finds_certificates(browser: FlaskClient, query: str, found: 
     assert names(browser.get(f"/dashboard/certificates?{query}")) == found
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("query", ["", "q=c", "expiring=30"])
 def test_pages_have_no_gaps_and_no_duplicates(browser: FlaskClient, services: Services, query: str) -> None:
     end = datetime.now(UTC) + timedelta(days=20)
@@ -583,6 +594,7 @@ def test_pages_have_no_gaps_and_no_duplicates(browser: FlaskClient, services: Se
     assert len(seen) == len(set(seen)) == 120
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("cursor", ["x", "bnVsbA==", "WyJhIl0=", "WzEsMiwzXQ==", "LTE="])
 @pytest.mark.parametrize("page", ["certificates", "certificates?q=a", "certificates?expiring=3", "events", "audit"])
 def test_an_invalid_cursor_is_refused(browser: FlaskClient, page: str, cursor: str) -> None:
@@ -598,6 +610,7 @@ def test_a_link_to_the_next_page_stays_on_this_host(browser: FlaskClient, servic
     assert re.findall(r'href="([^"?]+)[^"]*" rel="next"', page) == ["/dashboard/certificates"]
 
 
+@pytest.mark.both_databases
 def test_a_domain_restricted_token_sees_only_its_domains(app: Flask, many: Services) -> None:
     browser = signed_in(app, many, "read", domains=["alpha.example"])
     assert names(browser.get("/dashboard/certificates")) == ["www.alpha.example"]
@@ -613,6 +626,7 @@ def test_a_domain_restricted_token_sees_only_its_domains(app: Flask, many: Servi
         assert f'href="/dashboard{page}"' not in overview
 
 
+@pytest.mark.both_databases
 def test_foreign_input_never_becomes_markup(browser: FlaskClient, services: Services) -> None:
     certificate(services, 1, "a.example", common_name=SCRIPT, names=[SCRIPT], serial='"><img src=x>', leaf_pem=SCRIPT)
     failure = {"type": "refused", "title": "", "detail": SCRIPT}
@@ -653,6 +667,7 @@ def test_every_page_forbids_foreign_and_inline_code(browser: FlaskClient) -> Non
         assert answer.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("page", ["orders", "certificates"])
 def test_an_unknown_state_is_an_error(browser: FlaskClient, page: str) -> None:
     answer = browser.get(f"/dashboard/{page}?state=isued")
@@ -677,12 +692,14 @@ def test_only_the_static_files_need_no_session(app: Flask) -> None:
     assert visitor.get("/dashboard/static/docs.css").status_code == 404
 
 
+@pytest.mark.both_databases
 def test_counts_are_capped_at_a_thousand(browser: FlaskClient, services: Services) -> None:
     with services.database.write() as session:
         session.add_all(Job(kind="deliver", args={}) for _ in range(MOST + 5))
     assert "1,000+" in browser.get("/dashboard").text
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("path", ["/certificates/99999999999999999999", "/certificates/7", "/orders/ord_7"])
 def test_a_missing_record_gets_an_error_page(browser: FlaskClient, path: str) -> None:
     answer = browser.get(f"/dashboard{path}")
