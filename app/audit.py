@@ -40,7 +40,7 @@ class Head:
         """Parse what `str()` returns. Raises `ValueError`."""
         number, _, digest = text.strip().partition(":")
         if not number.isascii() or not number.isdigit() or len(digest) != len(_ORIGIN):
-            raise ValueError("must be NUMBER:HASH, as `flask audit verify` prints it")
+            raise ValueError("must be NUMBER:HASH, as `certcourier audit verify` prints it")
         return cls(int(number), digest.lower())
 
     def __str__(self) -> str:

@@ -152,7 +152,7 @@ def _obstacle(order: Mapping[str, Any], *, patient: bool) -> str | None:
 
 def _what_next(services: Services, order: Mapping[str, Any]) -> str:
     settings, url = services.settings, local_url(services.settings)
-    flask = f".venv/bin/flask -e {_settings_file(settings)}"
+    flask = f".venv/bin/certcourier -e {_settings_file(settings)}"
     return f"""{_describe_files(services.destinations, order)}
 Order another certificate, and wait for it:
   curl -i {url}/issue_certificate \\

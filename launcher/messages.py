@@ -31,10 +31,10 @@ def banner(settings: Settings, *, simulated: bool) -> str:
 
 def first_steps(settings: Settings) -> str:
     """Next steps with a DNSimple account."""
-    return f"""Ready. Create a token for a client:   .venv/bin/flask tokens create NAME
+    return f"""Ready. Create a token for a client:   .venv/bin/certcourier tokens create NAME
 Then order a certificate:
   curl -i {local_url(settings)}/issue_certificate -H 'Authorization: Bearer TOKEN' -d domain=DOMAIN
-{dashboard_hint(settings)} (sign in with a token: .venv/bin/flask tokens create NAME --scope read)
+{dashboard_hint(settings)} (sign in with a token: .venv/bin/certcourier tokens create NAME --scope read)
 Ctrl-C stops everything."""
 
 

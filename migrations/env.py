@@ -1,4 +1,4 @@
-"""Alembic's entry. Run through `flask db upgrade`, which hands in the connection (see app/db/migrations.py)."""
+"""Alembic's entry. Run through `certcourier db upgrade`, which hands in the connection (see app/db/migrations.py)."""
 
 from alembic import context
 

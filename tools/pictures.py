@@ -157,7 +157,7 @@ def architecture() -> Picture:
     for index, (top, name) in enumerate(((40, "Host A"), (270, "Host B, C, ..."))):
         picture.group(350, top, 170, 190, name)
         picture.box(370, top + 36, 130, 56, "web", "gunicorn, Flask", kind="ours")
-        picture.box(370, top + 116, 130, 56, "worker", "flask worker", kind="ours")
+        picture.box(370, top + 116, 130, 56, "worker", "certcourier worker", kind="ours")
         picture.arrow((302, top + 64), (370, top + 64))
         picture.arrow((500, top + 64), (590, 190 + 60 * index), both=True)
         picture.arrow((500, top + 144), (590, 230 + 60 * index), both=True)

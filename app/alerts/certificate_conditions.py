@@ -87,7 +87,7 @@ def failing_deliveries(context: RuleContext) -> Generator[Match]:
     )
     for delivery, lineage in context.session.execute(query.execution_options(yield_per=ROWS_AT_A_TIME)):
         failed = delivery.state == DeliveryState.FAILED
-        remedy = f"fix the destination, then `flask deliveries retry --destination {delivery.destination}`"
+        remedy = f"fix the destination, then `certcourier deliveries retry --destination {delivery.destination}`"
         yield Match(
             f"{lineage} to {delivery.destination}",
             delivery.created_at,
@@ -106,7 +106,7 @@ def suspended_destinations(context: RuleContext) -> Generator[Match]:
                 row.destination,
                 row.suspended_at,
                 f"deliveries are suspended: {row.reason}",
-                f"once the receiver accepts deliveries again, `flask destinations resume {row.destination}`",
+                f"once the receiver accepts deliveries again, `certcourier destinations resume {row.destination}`",
             )
 
 
@@ -153,7 +153,7 @@ def overdue_renewals(context: RuleContext) -> Generator[Match]:
             since,
             f"{expiry} and has not been renewed" + (f": {reason}" if reason else ""),
             "check the domain at DNSimple: is auto-renewal on, is the domain delegated to DNSimple, does CAA allow "
-            "letsencrypt.org? `flask doctor --domain DOMAIN` checks them",
+            "letsencrypt.org? `certcourier doctor --domain DOMAIN` checks them",
             Severity.CRITICAL if is_critical else None,
             certificate_id,
         )

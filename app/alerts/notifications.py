@@ -96,7 +96,7 @@ def _raised_message(settings: Settings, session: Session, rule: Rule, now: datet
         lines.append(f"- {_about(alert)}: {alert.detail[:_DETAIL_LENGTH]}")
         lines.append(f"  What to do: {alert.remedy}.")
     if len(named) > _ALERTS_NAMED:
-        lines.append(f"and {len(named) - _ALERTS_NAMED} more: `flask alerts list`.")
+        lines.append(f"and {len(named) - _ALERTS_NAMED} more: `certcourier alerts list`.")
     return _Message(rule.title(len(named)), [*lines, note], good=False)
 
 

@@ -1,7 +1,8 @@
 """Every condition that means "something is wrong": one row for each kind of alert.
 
-The dashboard, `GET /alerts`, `flask alerts list`, `flask doctor`, `/readyz`, the metrics and the notifications read the
-result of these rules; none of them decides anything itself. To add an alert, add its condition and a row here.
+The dashboard, `GET /alerts`, `certcourier alerts list`, `certcourier doctor`, `/readyz`, the metrics and the
+notifications read the result of these rules; none of them decides anything itself. To add an alert, add its condition
+and a row here.
 """
 
 from __future__ import annotations

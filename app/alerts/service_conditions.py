@@ -47,7 +47,7 @@ def unchecked_webhook(context: RuleContext) -> Generator[Match]:
             "webhook",
             since,
             "the webhook's registration at DNSimple could not be checked" + (f": {error}" if error else ""),
-            "fix the error, which `flask jobs list --kind register_webhook` shows as well",
+            "fix the error, which `certcourier jobs list --kind register_webhook` shows as well",
         )
 
 
@@ -131,7 +131,7 @@ def failed_jobs(context: RuleContext) -> Generator[Match]:
             job.kind if job.kind in PERIODS else " ".join([job.kind, *args]),
             job.finished_at or job.created_at,
             job.last_error or "",
-            f"fix the cause, then `flask jobs retry {job.id}`",
+            f"fix the cause, then `certcourier jobs retry {job.id}`",
         )
 
 
@@ -145,7 +145,7 @@ def late_jobs(context: RuleContext) -> Generator[Match]:
             kind,
             since,
             f"{waiting} due and not started, the oldest since {since:%Y-%m-%d %H:%M} UTC",
-            "start more workers or raise WORKER_THREADS; `flask jobs list --state running` shows what keeps them busy",
+            "start more workers or raise WORKER_THREADS; `certcourier jobs list --state running` shows what they do",
         )
 
 
@@ -154,7 +154,9 @@ def no_worker(context: RuleContext) -> Generator[Match]:
     last = context.session.scalar(select(func.max(Worker.last_heartbeat_at)))
     if last is None or last <= context.now - WORKER_SILENCE:
         seen = "none has been started" if last is None else f"the last heartbeat was at {last:%Y-%m-%d %H:%M:%S} UTC"
-        yield Match("workers", last or context.now, f"no jobs are being processed: {seen}", "start `flask worker`")
+        yield Match(
+            "workers", last or context.now, f"no jobs are being processed: {seen}", "start `certcourier worker`"
+        )
 
 
 def silent_workers(context: RuleContext) -> Generator[Match]:
@@ -168,7 +170,7 @@ def silent_workers(context: RuleContext) -> Generator[Match]:
                 f"worker {row.id} on {row.host}",
                 row.last_heartbeat_at,
                 f"it sent its last heartbeat at {row.last_heartbeat_at:%Y-%m-%d %H:%M:%S} UTC and was not stopped",
-                "check that its process and host are running, then start `flask worker`",
+                "check that its process and host are running, then start `certcourier worker`",
             )
 
 

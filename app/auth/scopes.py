@@ -48,7 +48,7 @@ def check_access(
         raise AccessDeniedError(
             "insufficient-scope",
             "The token lacks the required scope",
-            f"this token lacks the `{required}` scope; create one with `flask tokens create NAME --scope {required}`",
+            f"this token lacks the `{required}` scope; create one: `certcourier tokens create NAME --scope {required}`",
         )
     if patterns is not None and not supports_domains:
         raise AccessDeniedError(
@@ -79,7 +79,7 @@ def check_order(patterns: Sequence[str] | None, domain_text: str) -> None:
         return
     raise DomainNotPermittedError(
         f"this token may order only for {', '.join(patterns)}, not for {domain}; create one that may with "
-        f"`flask tokens create NAME --scope issue --domains {domain}`"
+        f"`certcourier tokens create NAME --scope issue --domains {domain}`"
     )
 
 

@@ -1,1 +1,1 @@
-"""The command line, `flask ...` or `certcourier ...`: one module for each noun."""
+"""The command line, `certcourier ...` (`flask ...` works as well): one module for each noun."""

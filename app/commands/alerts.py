@@ -1,4 +1,4 @@
-"""`flask alerts`."""
+"""`certcourier alerts`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.errors import CertcourierError
 group = AppGroup("alerts", help="List, silence and test alerts.")
 
 
-@group.command("list", epilog="Example: flask alerts list --fail")
+@group.command("list", epilog="Example: certcourier alerts list --fail")
 @click.option("--fail", is_flag=True, help="Exit with 1 if there are open alerts, for monitoring.")
 @as_json_option
 def list_alerts(fail: bool, as_json: bool) -> None:
@@ -46,16 +46,16 @@ def list_alerts(fail: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@group.command("silence", epilog="Example: flask alerts silence 17")
+@group.command("silence", epilog="Example: certcourier alerts silence 17")
 @click.argument("alert_id", type=RECORD_ID)
 def silence_alert(alert_id: int) -> None:
     """Silence this alert until it resolves. If the condition returns later, that is a new alert."""
     if not evaluation.silence(current_services().database, alert_id, actor=operator()):
-        raise click.ClickException(f"no open alert has the ID {alert_id}; see `flask alerts list`")
+        raise click.ClickException(f"no open alert has the ID {alert_id}; see `certcourier alerts list`")
     click.echo(f"Alert {alert_id} is silenced until it resolves.")
 
 
-@group.command("test", epilog="Example: flask alerts test")
+@group.command("test", epilog="Example: certcourier alerts test")
 def send_test() -> None:
     """Send a test message to every address in NOTIFY_URLS and NOTIFY_URLS_FILE; exits with 1 if one fails."""
     notifier = current_services().notifier

@@ -1,4 +1,4 @@
-"""`flask audit`."""
+"""`certcourier audit`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.commands.output import counted, current_services, print_rows
 group = AppGroup("audit", help="List, export and verify the audit trail.")
 
 
-@group.command("list", epilog="Example: flask audit list --limit 20")
+@group.command("list", epilog="Example: certcourier audit list --limit 20")
 @limit_option
 @as_json_option
 def list_entries(limit: int, as_json: bool) -> None:
@@ -38,7 +38,7 @@ def list_entries(limit: int, as_json: bool) -> None:
     print_rows(rows, as_json=False, empty="No audit entries.")
 
 
-@group.command("export", epilog="Example: flask audit export > audit.jsonl")
+@group.command("export", epilog="Example: certcourier audit export > audit.jsonl")
 def export_entries() -> None:
     """Write all entries to standard output as JSON Lines, oldest first."""
     with current_services().database.read() as session:
@@ -46,7 +46,7 @@ def export_entries() -> None:
             click.echo(json.dumps(audit.document(entry)))
 
 
-@group.command("verify", epilog="Example: flask audit verify")
+@group.command("verify", epilog="Example: certcourier audit verify")
 @click.option("--known", help="A head (NUMBER:HASH) that was recorded elsewhere and must still be part of the trail.")
 def verify_entries(known: str | None) -> None:
     """Verify the hash chain from its first entry; exits with 1 and names the first invalid entry."""

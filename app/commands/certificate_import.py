@@ -1,4 +1,4 @@
-"""`flask certificates import`."""
+"""`certcourier certificates import`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.operations.health import check_readiness
 _POLL_SECONDS = 0.5
 
 
-@click.command("import", epilog="Example: flask certificates import --dry-run")
+@click.command("import", epilog="Example: certcourier certificates import --dry-run")
 @click.option("--domain", help="Import only this domain of the account.")
 @click.option("--dry-run", is_flag=True, help="Show what would be imported without importing it.")
 @as_json_option
@@ -40,7 +40,7 @@ def import_certificates(domain: str | None, dry_run: bool, as_json: bool) -> Non
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     if check_readiness(services)["worker"] != "ok":
-        click.echo("No worker is running. The import starts when one does: run `flask worker`.", err=True)
+        click.echo("No worker is running. The import starts when one does: run `certcourier worker`.", err=True)
     try:
         progress = _follow(services.database, run_id)
     except KeyboardInterrupt:

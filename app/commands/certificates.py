@@ -1,4 +1,4 @@
-"""`flask certificates`: list, show, renew, redeliver, refetch (`import` is in `certificate_import`)."""
+"""`certcourier certificates`: list, show, renew, redeliver, refetch (`import` is in `certificate_import`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLUMNS = ("certificate_id", "common_name", "state", "auto_renew", "not_after")
 _PEM_FIELDS = ("certificate_pem", "chain_pem")
 
 
-@group.command("list", epilog="Example: flask certificates list --expires-within 14")
+@group.command("list", epilog="Example: certcourier certificates list --expires-within 14")
 @domain_option
 @click.option("--state", help=f"Filter by state, as DNSimple names it: {', '.join(CERTIFICATE_STATES)}.")
 @click.option(
@@ -66,7 +66,7 @@ def list_certificates(
     print_rows(rows, as_json=as_json, empty="No matching certificates.")
 
 
-@group.command("show", epilog="Example: flask certificates show 101967")
+@group.command("show", epilog="Example: certcourier certificates show 101967")
 @click.argument("certificate_id", type=RECORD_ID)
 @as_json_option
 def show_certificate(certificate_id: int, as_json: bool) -> None:
@@ -76,14 +76,14 @@ def show_certificate(certificate_id: int, as_json: bool) -> None:
     """
     found = queries.find_certificate(current_services().database, certificate_id)
     if found is None:
-        raise click.ClickException(f"no certificate has the ID {certificate_id}; see `flask certificates list`")
+        raise click.ClickException(f"no certificate has the ID {certificate_id}; see `certcourier certificates list`")
     document = schemas.certificate_detail(*found)
     if not as_json:
         document = {name: value for name, value in document.items() if name not in _PEM_FIELDS}
     print_record(document, as_json=as_json)
 
 
-@group.command("renew", epilog="Example: flask certificates renew 101967")
+@group.command("renew", epilog="Example: certcourier certificates renew 101967")
 @click.argument("certificate_ids", metavar="ID...", type=RECORD_ID, nargs=-1, required=True)
 def renew(certificate_ids: tuple[int, ...]) -> None:
     """Order renewals now, whatever RENEWAL_POLICY is: a new certificate with the same names is purchased from DNSimple.
@@ -105,11 +105,11 @@ def renew(certificate_ids: tuple[int, ...]) -> None:
     except CertcourierError as error:
         raise click.ClickException(str(error)) from None
     for certificate_id, order_id in order_ids.items():
-        result = f"ordered (`flask orders show {order_id}`)" if order_id else "already in progress"
+        result = f"ordered (`certcourier orders show {order_id}`)" if order_id else "already in progress"
         click.echo(f"Renewal of certificate {certificate_id}: {result}.")
 
 
-@group.command("redeliver", epilog="Example: flask certificates redeliver --destination edge --all")
+@group.command("redeliver", epilog="Example: certcourier certificates redeliver --destination edge --all")
 @click.argument("certificate_id", type=RECORD_ID, required=False)
 @click.option("--destination", required=True, help="Target destination.")
 @click.option("--all", "everything", is_flag=True, help="The newest certificate of every lineage.")
@@ -139,11 +139,11 @@ def redeliver(certificate_id: int | None, destination: str, everything: bool, li
         raise click.ClickException(str(error)) from None
     click.echo(
         f"{counted(queued, 'delivery', 'deliveries')} queued for {destination}. "
-        f"See `flask deliveries list --destination {destination}`."
+        f"See `certcourier deliveries list --destination {destination}`."
     )
 
 
-@group.command("refetch", epilog="Example: flask certificates refetch --all-unreadable")
+@group.command("refetch", epilog="Example: certcourier certificates refetch --all-unreadable")
 @click.argument("certificate_ids", metavar="[ID]...", type=RECORD_ID, nargs=-1)
 @click.option("--all-unreadable", is_flag=True, help="All certificates whose stored private key cannot be decrypted.")
 @click.option("--wait/--no-wait", default=True, help="Show progress until all keys are fetched. Safe to interrupt.")
@@ -168,4 +168,4 @@ def refetch(certificate_ids: tuple[int, ...], all_unreadable: bool, wait: bool) 
             now = key_refetch.count_unfinished(services.database)
             bar.update(max(0, remaining - now))
             remaining = now
-    click.echo("Done. Failed jobs: `flask jobs list --state dead`.")
+    click.echo("Done. Failed jobs: `certcourier jobs list --state dead`.")

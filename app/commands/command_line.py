@@ -43,7 +43,7 @@ _HELP = """\
 Certcourier: certificates for customer domains, ordered through DNSimple and delivered to your servers.
 
 The commands work on the installation that the settings describe: environment variables, `.env`, or the file given
-with -e. The web server is not a flask command: start it with `gunicorn -c gunicorn.conf.py wsgi:app`, or start
+with -e. The web server is not a command: start it with `gunicorn -c gunicorn.conf.py wsgi:app`, or start
 everything with `make run`.
 """
 _UNUSED_OPTIONS = {"app", "debug"}  # Flask's, of no use with one application and no development server
@@ -101,7 +101,7 @@ class CommandLine(FlaskGroup):
         super().__init__(
             name="certcourier",
             help=_HELP,
-            epilog="`flask COMMAND --help` explains a command with an example.",
+            epilog="`certcourier COMMAND --help` explains a command with an example.",
             add_default_commands=False,
             add_version_option=False,
             set_debug_flag=False,
@@ -142,14 +142,14 @@ def _create_or_exit(create_app: Callable[[], Flask]) -> Flask:
 def _exit_misconfigured(reason: str) -> NoReturn:
     env_file = click.get_current_context().find_root().get_parameter_source("env_file")
     hint = (
-        f"\nThe demo of `make run` has its own settings: flask -e {DEMO_SETTINGS} ..."
+        f"\nThe demo of `make run` has its own settings: certcourier -e {DEMO_SETTINGS} ..."
         if env_file in {None, ParameterSource.DEFAULT} and Path(DEMO_SETTINGS).is_file()
         else ""
     )
     sys.exit(f"Configuration error:\n{reason}{hint}")
 
 
-@click.command(epilog="Example: flask version")
+@click.command(epilog="Example: certcourier version")
 def version() -> None:
     """Show the version and a digest of the source files, which web servers and workers of one version share."""
     click.echo(_version_text())

@@ -1,4 +1,4 @@
-"""`flask db`."""
+"""`certcourier db`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.db.models import AuditEntry
 group = AppGroup("db", help="Manage the database schema.")
 
 
-@group.command(epilog="Example: flask db upgrade")
+@group.command(epilog="Example: certcourier db upgrade")
 @click.argument("revision", default="head")
 def upgrade(revision: str) -> None:
     """Upgrade the schema to REVISION (default: the newest)."""
@@ -28,7 +28,7 @@ def upgrade(revision: str) -> None:
     click.echo(f"The schema is at revision {after}.")
 
 
-@group.command(epilog="Example: flask db downgrade 0001")
+@group.command(epilog="Example: certcourier db downgrade 0001")
 @click.argument("revision")
 def downgrade(revision: str) -> None:
     """Downgrade the schema to REVISION, or remove it with `base`. Data in dropped tables is lost."""
@@ -36,7 +36,7 @@ def downgrade(revision: str) -> None:
     click.echo(f"The schema is at revision {migrations.current_revision(current_services().database)}.")
 
 
-@group.command(epilog="Example: flask db current")
+@group.command(epilog="Example: certcourier db current")
 def current() -> None:
     """Show the schema's revision and the one this version expects; exits with 1 if they differ."""
     found, expected = migrations.current_revision(current_services().database), migrations.head_revision()

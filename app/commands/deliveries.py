@@ -1,4 +1,4 @@
-"""`flask deliveries`."""
+"""`certcourier deliveries`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.deliveries import redelivery
 group = AppGroup("deliveries", help="List and retry deliveries to destinations.")
 
 
-@group.command("list", epilog="Example: flask deliveries list --state failed")
+@group.command("list", epilog="Example: certcourier deliveries list --state failed")
 @state_option(*(state.value for state in DeliveryState))
 @click.option("--destination", help="Filter by destination.")
 @limit_option
@@ -38,19 +38,19 @@ def list_deliveries(state: str | None, destination: str | None, limit: int, as_j
     print_rows(rows, as_json=as_json, empty="No matching deliveries.")
 
 
-@group.command("retry", epilog="Example: flask deliveries retry --failed")
+@group.command("retry", epilog="Example: certcourier deliveries retry --failed")
 @click.argument("delivery_ids", type=RECORD_ID, nargs=-1)
 @click.option("--failed", is_flag=True, help="All deliveries that failed permanently.")
 @click.option("--destination", help="All unfinished or failed deliveries to this destination.")
 def retry_deliveries(delivery_ids: tuple[int, ...], failed: bool, destination: str | None) -> None:
     """Retry pending, failing and failed deliveries now."""
     if not (delivery_ids or failed or destination):
-        raise click.UsageError("give delivery IDs, --failed or --destination NAME; see `flask deliveries list`")
+        raise click.UsageError("give delivery IDs, --failed or --destination NAME; see `certcourier deliveries list`")
     services = current_services()
     state = "failed" if failed else None
     count = redelivery.count_unfinished(services.database, ids=delivery_ids, state=state, destination=destination)
     if count == 0:
-        raise click.ClickException("no pending, failing or failed delivery matches; see `flask deliveries list`")
+        raise click.ClickException("no pending, failing or failed delivery matches; see `certcourier deliveries list`")
     retried = 0
     with progress_bar(count, "Retrying") as bar:
         for batch in redelivery.retry(

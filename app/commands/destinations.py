@@ -1,4 +1,4 @@
-"""`flask destinations`."""
+"""`certcourier destinations`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.deliveries import suspension
 group = AppGroup("destinations", help="List destinations and resume suspended ones.")
 
 
-@group.command("list", epilog="Example: flask destinations list")
+@group.command("list", epilog="Example: certcourier destinations list")
 @as_json_option
 def list_destinations(as_json: bool) -> None:
     """List destinations, and which of them are suspended because the receiver answered 410 Gone."""
@@ -33,11 +33,11 @@ def list_destinations(as_json: bool) -> None:
     print_rows(rows, as_json=as_json, empty="No destinations configured.")
 
 
-@group.command("resume", epilog="Example: flask destinations resume cdn")
+@group.command("resume", epilog="Example: certcourier destinations resume cdn")
 @click.argument("name")
 def resume(name: str) -> None:
     """Resume deliveries to the suspended destination NAME, and retry what failed there."""
     retried = suspension.resume(current_services().database, current_services().queue, name, actor=operator())
     if retried is None:
-        raise click.ClickException(f"no suspended destination is named {name!r}; see `flask destinations list`")
+        raise click.ClickException(f"no suspended destination is named {name!r}; see `certcourier destinations list`")
     click.echo(f"{name} is resumed; {counted(retried, 'failed delivery', 'failed deliveries')} queued for retry.")

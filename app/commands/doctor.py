@@ -1,4 +1,4 @@
-"""`flask doctor`."""
+"""`certcourier doctor`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NameServer(click.ParamType[tuple[str, int]]):
         return address, int(port)
 
 
-@click.command("doctor", epilog="Example: flask doctor --domain customer.example")
+@click.command("doctor", epilog="Example: certcourier doctor --domain customer.example")
 @click.option("--domain", type=DomainName(), help="Also check this domain's zone, delegation, CAA and DNSSEC.")
 @click.option("--resolver", type=NameServer(), help="Resolver to use instead of the system's: ADDRESS[:PORT].")
 @click.option("--only", multiple=True, type=click.Choice([*CHECKS, *OF_A_DOMAIN]), help="Run only this check.")

@@ -1,4 +1,4 @@
-"""`flask events`."""
+"""`certcourier events`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.commands.output import current_services, moment, print_rows
 group = AppGroup("events", help="Inspect events received from DNSimple.")
 
 
-@group.command("list", epilog="Example: flask events list --certificate 101967")
+@group.command("list", epilog="Example: certcourier events list --certificate 101967")
 @click.option("--certificate", "certificate_id", type=RECORD_ID, help="Filter by certificate ID.")
 @limit_option
 @as_json_option

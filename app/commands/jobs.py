@@ -1,4 +1,4 @@
-"""`flask jobs`."""
+"""`certcourier jobs`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS = sorted(kind.value for kind in JobKind)
 group = AppGroup("jobs", help="Inspect, retry and cancel background jobs.")
 
 
-@group.command("list", epilog="Example: flask jobs list --state dead --kind deliver")
+@group.command("list", epilog="Example: certcourier jobs list --state dead --kind deliver")
 @state_option(*(state.value for state in JobState))
 @click.option("--kind", type=click.Choice(_KINDS), help="Filter by kind.")
 @limit_option
@@ -53,7 +53,7 @@ def list_jobs(state: str | None, kind: str | None, limit: int, as_json: bool) ->
     print_rows(rows, as_json=as_json, empty="No matching jobs.")
 
 
-@group.command("show", epilog="Example: flask jobs show 17")
+@group.command("show", epilog="Example: certcourier jobs show 17")
 @click.argument("job_id", type=RECORD_ID)
 @as_json_option
 def show_job(job_id: int, as_json: bool) -> None:
@@ -61,7 +61,7 @@ def show_job(job_id: int, as_json: bool) -> None:
     with current_services().database.read() as session:
         job = session.get(Job, job_id)
     if job is None:
-        raise click.ClickException(f"no job has the ID {job_id}; see `flask jobs list`")
+        raise click.ClickException(f"no job has the ID {job_id}; see `certcourier jobs list`")
     record = {
         "id": job.id,
         "kind": job.kind,
@@ -81,7 +81,7 @@ def show_job(job_id: int, as_json: bool) -> None:
     print_record(record, as_json=as_json)
 
 
-@group.command("retry", epilog="Example: flask jobs retry --all-dead --kind deliver")
+@group.command("retry", epilog="Example: certcourier jobs retry --all-dead --kind deliver")
 @click.argument("job_id", type=RECORD_ID, required=False)
 @click.option("--all-dead", is_flag=True, help="Retry all dead jobs.")
 @click.option("--kind", type=click.Choice(_KINDS), help="With --all-dead: only jobs of this kind.")
@@ -99,7 +99,7 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
         except PermanentError as error:
             raise click.ClickException(str(error)) from None
         if not retried:
-            raise click.ClickException(f"no dead job has the ID {job_id}; see `flask jobs list --state dead`")
+            raise click.ClickException(f"no dead job has the ID {job_id}; see `certcourier jobs list --state dead`")
         click.echo(f"Job {job_id} requeued.")
         return
     dead = select(Job.id, Job.kind).where(Job.state == JobState.DEAD)
@@ -113,10 +113,12 @@ def retry_job(job_id: int | None, all_dead: bool, kind: str | None) -> None:
     click.echo(f"{counted(count, 'job')} requeued.")
     skipped = len(rows) - len(job_ids)
     if skipped:
-        click.echo(f"{counted(skipped, 'job')} cannot be retried; `flask jobs retry ID` shows what to do instead.")
+        click.echo(
+            f"{counted(skipped, 'job')} cannot be retried; `certcourier jobs retry ID` shows what to do instead."
+        )
 
 
-@group.command("cancel", epilog="Example: flask jobs cancel 17")
+@group.command("cancel", epilog="Example: certcourier jobs cancel 17")
 @click.argument("job_id", type=RECORD_ID)
 def cancel_job(job_id: int) -> None:
     """Cancel an unfinished job; its order or delivery is marked failed."""
@@ -124,7 +126,7 @@ def cancel_job(job_id: int) -> None:
     with services.database.write() as session:
         job = session.get(Job, job_id, with_for_update=True)
         if job is None or job.finished_at is not None or not services.queue.cancel(session, job_id):
-            raise click.ClickException(f"no unfinished job has the ID {job_id}; see `flask jobs list`")
+            raise click.ClickException(f"no unfinished job has the ID {job_id}; see `certcourier jobs list`")
         cancelled = Claim(id=job.id, kind=job.kind, token="", args=job.args)  # no worker holds it
         if (handler := HANDLERS.get(job.kind)) and handler.on_death:
             handler.on_death(services, session, cancelled, f"job {job_id} was cancelled by {operator()}")

@@ -1,4 +1,4 @@
-"""`flask keys`."""
+"""`certcourier keys`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from config import Settings
 group = AppGroup("keys", help="Manage the key-encryption keys, which encrypt private keys in the database.")
 
 
-@group.command("status", epilog="Example: flask keys status")
+@group.command("status", epilog="Example: certcourier keys status")
 def status() -> None:
     """Show whether all private keys can be decrypted; exits with 1 if there is something to do."""
     services = current_services()
@@ -43,7 +43,7 @@ def status() -> None:
         raise SystemExit(1)
 
 
-@group.command("list", epilog="Example: flask keys list")
+@group.command("list", epilog="Example: certcourier keys list")
 @as_json_option
 def list_keys(as_json: bool) -> None:
     """List key IDs (an ID reveals nothing about its key)."""
@@ -62,13 +62,13 @@ def list_keys(as_json: bool) -> None:
     print_rows(rows, as_json=as_json, empty="No keys.")
 
 
-@group.command("new", epilog="Example: flask keys new > new.key")
+@group.command("new", epilog="Example: certcourier keys new > new.key")
 def new_key() -> None:
     """Generate a key and print it, for files and variables that are edited by hand. It is not stored."""
     click.echo(Encryptor.new_key())
 
 
-@group.command("rotate", epilog="Example: flask keys rotate")
+@group.command("rotate", epilog="Example: certcourier keys rotate")
 @click.option(
     "--key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -147,7 +147,7 @@ def _retired(copy: Path) -> str:
     )
 
 
-@group.command("drop", epilog="Example: flask keys drop")
+@group.command("drop", epilog="Example: certcourier keys drop")
 @click.argument("key_ids", metavar="[KEY_ID]...", nargs=-1)
 def drop(key_ids: tuple[str, ...]) -> None:
     """Move unused keys out of the key file, each into a file of its own. Default: all unused keys."""
@@ -159,7 +159,9 @@ def drop(key_ids: tuple[str, ...]) -> None:
     }
     unknown = [key_id for key_id in key_ids if key_id not in held]
     if unknown:
-        raise click.ClickException(f"key {', '.join(unknown)} is not available on this host; see `flask keys list`")
+        raise click.ClickException(
+            f"key {', '.join(unknown)} is not available on this host; see `certcourier keys list`"
+        )
     chosen = set(key_ids) or {key_id for key_id, use in held.items() if not use.is_needed}
     if not chosen:
         click.echo("All keys are in use.")
@@ -174,7 +176,7 @@ def drop(key_ids: tuple[str, ...]) -> None:
     _report_dropped(services.settings, chosen, copies)
 
 
-@group.command("replace", epilog="Example: flask keys replace --lost")
+@group.command("replace", epilog="Example: certcourier keys replace --lost")
 @click.option("--lost", is_flag=True, required=True, help="Confirm that the primary key is permanently lost.")
 def replace(lost: bool) -> None:  # noqa: ARG001, the confirmation only has to be given
     """Make the available key the primary one. Private keys encrypted under the lost key must be fetched again."""
@@ -188,10 +190,10 @@ def replace(lost: bool) -> None:  # noqa: ARG001, the confirmation only has to b
         raise click.ClickException(str(error)) from None
     count = sum(1 for _ in services.private_keys.undecryptable_ids(services.database))
     click.echo(f"Key {lost_key_id} is no longer used; {services.encryptor.key_id} is now the primary key.")
-    click.echo("If you find the lost key, add it as a second line and run `flask keys rotate`.")
+    click.echo("If you find the lost key, add it as a second line and run `certcourier keys rotate`.")
     click.echo(
         f"Start web server and worker, then fetch {counted(count, 'private key')} again: "
-        "flask certificates refetch --all-unreadable"
+        "certcourier certificates refetch --all-unreadable"
     )
 
 
@@ -215,28 +217,29 @@ def _required_actions(services: Services, uses: list[key_rotation.KeyUse]) -> li
     retired = [use for use in uses if use.is_needed and not use.held and file.copy_of(use.key_id).exists()]
     actions += [
         f"Key {use.key_id} is needed again, for example after a restore: add the line in {file.copy_of(use.key_id)} to "
-        f"{_source(services.settings)}, then run `flask keys rotate`."
+        f"{_source(services.settings)}, then run `certcourier keys rotate`."
         for use in retired
     ]
     if not primary.held:
         if primary not in retired:
             actions.append(
                 f"Key {primary.key_id} is missing on this host: restore it. "
-                "If it is permanently lost, run `flask keys replace --lost`."
+                "If it is permanently lost, run `certcourier keys replace --lost`."
             )
     elif services.encryptor.key_id != primary.key_id or any(
         use.held and use.is_needed and not use.is_primary for use in uses
     ):
-        actions.append("A key rotation is incomplete: run `flask keys rotate`.")
+        actions.append("A key rotation is incomplete: run `certcourier keys rotate`.")
     elif unneeded := {use.key_id for use in uses if use.held and not use.is_needed}:
         if services.settings.key_encryption_key is None:
-            actions.append("A key is no longer in use: run `flask keys drop`.")
+            actions.append("A key is no longer in use: run `certcourier keys drop`.")
         else:
             actions.append(f"Manual steps: {key_rotation.manual_steps(unneeded)}.")
     count = sum(1 for _ in services.private_keys.undecryptable_ids(services.database))
     if count:
         actions.append(
-            f"{counted(count, 'private key')} cannot be decrypted: run `flask certificates refetch --all-unreadable`."
+            f"{counted(count, 'private key')} cannot be decrypted: "
+            "run `certcourier certificates refetch --all-unreadable`."
         )
     missing = key_rotation.workers_missing_key(services.database, primary.key_id)
     if missing:

@@ -1,4 +1,4 @@
-"""`flask orders`; `--json` prints the documents of the HTTP API."""
+"""`certcourier orders`; `--json` prints the documents of the HTTP API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ group = AppGroup("orders", help="Inspect certificate orders.")
 _COLUMNS = ("order_id", "order_state", "certificate_id", "common_name", "created_at")
 
 
-@group.command("list", epilog="Example: flask orders list --state failed")
+@group.command("list", epilog="Example: certcourier orders list --state failed")
 @domain_option
 @state_option(*(state.value for state in OrderState))
 @limit_option
@@ -29,12 +29,12 @@ def list_orders(domain: str | None, state: str | None, limit: int, as_json: bool
     print_rows(rows, as_json=as_json, empty="No matching orders.")
 
 
-@group.command("show", epilog="Example: flask orders show ord_01k...")
+@group.command("show", epilog="Example: certcourier orders show ord_01k...")
 @click.argument("order_id")
 @as_json_option
 def show_order(order_id: str, as_json: bool) -> None:
     """Show one order with its deliveries and timeline."""
     found = queries.find_order(current_services().database, order_id)
     if found is None:
-        raise click.ClickException(f"no order has the ID {order_id}; see `flask orders list`")
+        raise click.ClickException(f"no order has the ID {order_id}; see `certcourier orders list`")
     print_record(schemas.order_detail(*found), as_json=as_json)

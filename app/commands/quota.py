@@ -1,4 +1,4 @@
-"""`flask quota`."""
+"""`certcourier quota`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.dnsimple.quota import quota_state
 group = AppGroup("quota", help="Inspect DNSimple's API quota.")
 
 
-@group.command("show", epilog="Example: flask quota show --json")
+@group.command("show", epilog="Example: certcourier quota show --json")
 @as_json_option
 def show_quota(as_json: bool) -> None:
     """Show how many API calls are left this hour; exits with 1 while calls to DNSimple are paused."""

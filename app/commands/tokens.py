@@ -1,4 +1,4 @@
-"""`flask tokens`."""
+"""`certcourier tokens`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNITS = {"d": 86400, "h": 3600, "m": 60}
 group = AppGroup("tokens", help="Create, list and revoke API tokens.")
 
 
-@group.command("create", epilog="Example: flask tokens create billing --scope issue --scope read")
+@group.command("create", epilog="Example: certcourier tokens create billing --scope issue --scope read")
 @click.argument("name")
 @click.option(
     "--scope",
@@ -65,7 +65,7 @@ def create_token(name: str, scopes: tuple[str, ...], domains: str | None, expire
     click.echo(token)
 
 
-@group.command("list", epilog="Example: flask tokens list")
+@group.command("list", epilog="Example: certcourier tokens list")
 @as_json_option
 def list_tokens(as_json: bool) -> None:
     """List tokens, and when each was last used."""
@@ -82,15 +82,15 @@ def list_tokens(as_json: bool) -> None:
         }
         for row in tokens.list_tokens(current_services().database)
     ]
-    print_rows(rows, as_json=as_json, empty="No tokens. Create one with `flask tokens create NAME`.")
+    print_rows(rows, as_json=as_json, empty="No tokens. Create one with `certcourier tokens create NAME`.")
 
 
-@group.command("revoke", epilog="Example: flask tokens revoke tok_01k...")
+@group.command("revoke", epilog="Example: certcourier tokens revoke tok_01k...")
 @click.argument("token_id")
 def revoke_token(token_id: str) -> None:
     """Revoke a token. It stops working immediately on all hosts."""
     if not tokens.revoke_token(current_services().database, token_id, actor=operator()):
-        raise click.ClickException(f"no valid token has the ID {token_id}; see `flask tokens list`")
+        raise click.ClickException(f"no valid token has the ID {token_id}; see `certcourier tokens list`")
     click.echo(f"Token {token_id} revoked.")
 
 

@@ -1,4 +1,4 @@
-"""`flask webhooks`."""
+"""`certcourier webhooks`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.jobs.kinds import JobKind
 group = AppGroup("webhooks", help="List the account's webhooks and rotate the webhook secret.")
 
 
-@group.command("list", epilog="Example: flask webhooks list --json")
+@group.command("list", epilog="Example: certcourier webhooks list --json")
 @as_json_option
 def list_webhooks(as_json: bool) -> None:
     """List the webhooks of the DNSimple account and who owns them. Paths are hidden because they can hold secrets."""
@@ -40,7 +40,7 @@ def list_webhooks(as_json: bool) -> None:
     print_rows(rows, as_json=as_json, empty="No webhooks. The worker registers Certcourier's when it starts.")
 
 
-@group.command("rotate", epilog="Example: flask webhooks rotate")
+@group.command("rotate", epilog="Example: certcourier webhooks rotate")
 @click.option("--wait", type=click.IntRange(0), default=60, show_default=True, help="Seconds to wait for a worker.")
 def rotate(wait: int) -> None:
     """Rotate the webhook's secret without losing events; the old one is accepted until DNSimple's retries end."""

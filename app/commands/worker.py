@@ -1,4 +1,4 @@
-"""`flask worker`."""
+"""`certcourier worker`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.operations.health import check_destinations, claim_installation, note_v
 from app.worker.worker import Worker
 
 
-@click.command(epilog="Example: flask worker")
+@click.command(epilog="Example: certcourier worker")
 @with_appcontext
 def worker() -> None:
     """Process orders, events, certificates and deliveries until SIGTERM. Run one or more beside the web server."""

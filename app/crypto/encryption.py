@@ -111,7 +111,7 @@ class Encryptor:
         if not self.holds(key_id):
             raise KeyNotHeldError(
                 f"{owner} is encrypted with key {key_id}, which this process does not hold "
-                f"(held: {', '.join(self._held)}): restore it, see `flask keys status`"
+                f"(held: {', '.join(self._held)}): restore it, see `certcourier keys status`"
             )
         return self._held[key_id]
 

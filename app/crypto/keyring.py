@@ -59,7 +59,7 @@ class KeyFile:
         except OSError as error:
             raise PermanentError(
                 f"KEY_ENCRYPTION_KEY_FILE: {self.path} cannot be replaced by this process ({error.strerror}). Change "
-                "it at its source: add a key from `flask keys new` as the first line, then run this command again"
+                "it at its source: add a key from `certcourier keys new` as the first line, then run this command again"
             ) from None
 
     def take_out(self, key_ids: Collection[str]) -> list[Path]:
@@ -101,7 +101,7 @@ class KeyFile:
             self._remove_leftovers()
             yield
         except BlockingIOError:
-            raise PermanentError(f"another `flask keys` command is changing {self.path}: wait for it") from None
+            raise PermanentError(f"another `certcourier keys` command is changing {self.path}: wait for it") from None
         finally:
             os.close(folder)
 

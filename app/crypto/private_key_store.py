@@ -48,7 +48,7 @@ class PrivateKeyStore:
             raise PrivateKeyMissingError(
                 f"the private key of certificate {certificate.id} is no longer stored (PRIVATE_KEY_RETENTION, or "
                 "removed at DNSimple and KEEP_KEYS_REMOVED_AT_DNSIMPLE is off): run "
-                f"`flask certificates refetch {certificate.id}`, or place a new order"
+                f"`certcourier certificates refetch {certificate.id}`, or place a new order"
             )
         return self._decrypt(certificate.id, certificate.encrypted_key)
 

@@ -6,7 +6,7 @@ import re
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-_UPGRADE = "run `flask db upgrade`"
+_UPGRADE = "run `certcourier db upgrade`"
 _REACH = "check that the database is running and that DATABASE_URL is correct"
 _MISSING_TABLES = {"42P01", "42703"}  # PostgreSQL's undefined_table, undefined_column
 
@@ -22,7 +22,10 @@ def explain_failure(error: SQLAlchemyError) -> tuple[str, str]:
     if getattr(cause, "sqlstate", None) in _MISSING_TABLES or message.startswith(("no such table", "no such column")):
         return f"the database's tables are missing or of another version ({message})", _UPGRADE
     if re.search(r'database "[^"]*" does not exist', message):
-        return f"the database failed: {message}", "create it, or correct DATABASE_URL; then run `flask db upgrade`"
+        return (
+            f"the database failed: {message}",
+            "create it, or correct DATABASE_URL; then run `certcourier db upgrade`",
+        )
     if message.startswith("unable to open database file"):
         return (
             f"the database failed: {message}",

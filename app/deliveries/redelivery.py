@@ -107,7 +107,7 @@ def count_lineages(database: Database, destinations: Mapping[str, Destination], 
             session.scalar(select(func.count()).select_from(Lineage).where(*_lineage_conditions(session, request))) or 0
         )
     if found == 0 and request.lineage is not None:
-        raise PermanentError(f"unknown lineage {request.lineage!r}; `flask certificates show ID` shows the name")
+        raise PermanentError(f"unknown lineage {request.lineage!r}; `certcourier certificates show ID` shows the name")
     return found
 
 
@@ -195,7 +195,7 @@ def _lineage_conditions(session: Session, request: RedeliveryRequest) -> list[Co
     certificate = session.get(Certificate, request.certificate_id)
     if certificate is None or certificate.lineage_id is None:
         raise PermanentError(
-            f"certificate {request.certificate_id} is unknown or not fetched; see `flask certificates list`"
+            f"certificate {request.certificate_id} is unknown or not fetched; see `certcourier certificates list`"
         )
     newest = session.scalars(_newest_of(Certificate.lineage_id == certificate.lineage_id)).one()
     if newest.id != certificate.id:

@@ -27,7 +27,7 @@ def refuse_if_suspended(session: Session, destination: str) -> None:
     if suspended is not None:
         raise DestinationRefusedError(
             f"{destination} is suspended since {suspended.suspended_at:%Y-%m-%d %H:%M} UTC; once its receiver accepts "
-            f"deliveries again, run `flask destinations resume {destination}`. Last answer: {suspended.reason}"
+            f"deliveries again, run `certcourier destinations resume {destination}`. Last answer: {suspended.reason}"
         )
 
 

@@ -1,1 +1,1 @@
-"""`flask doctor`: checks of the installation, one function each, that find what is wrong and what to do."""
+"""`certcourier doctor`: checks of the installation, one function each, that find what is wrong and what to do."""

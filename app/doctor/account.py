@@ -65,7 +65,7 @@ def check_webhook(context: CheckContext) -> Iterable[Finding]:
     prefix = f"{services.settings.public_url}{WEBHOOK_PATH}/"
     ours = [hook for hook in context.dnsimple.webhooks() if hook.url.startswith(prefix)]
     wanted = [hook for hook in ours if hook.url == services.webhook_url]
-    remedy = "a worker repairs this every two minutes: check that one is running, and `flask jobs list`"
+    remedy = "a worker repairs this every two minutes: check that one is running, and `certcourier jobs list`"
     if not wanted:
         yield critical("the webhook is not registered at DNSimple", remedy)
     elif all(hook.suppressed_at for hook in wanted):

@@ -20,7 +20,7 @@ def alert_findings(context: CheckContext, area: str) -> Iterator[Finding]:
     ):
         alerts = list(group)
         named = "; ".join(f"{alert.subject}: {alert.detail}" for alert in alerts[:_NAMED])
-        more = f"; and {len(alerts) - _NAMED} more: `flask alerts list`" if len(alerts) > _NAMED else ""
+        more = f"; and {len(alerts) - _NAMED} more: `certcourier alerts list`" if len(alerts) > _NAMED else ""
         meaning = f"{RULES[kind].title(len(alerts))}: {named}{more}"
         yield Finding(severity.value, meaning, alerts[0].remedy, alert=kind)
 

@@ -90,7 +90,9 @@ def check_migrations(context: CheckContext) -> Iterable[Finding]:
     """The schema is the one that the code expects."""
     found, expected = current_revision(context.services.database), head_revision()
     if found != expected:
-        yield critical(f"the schema is at revision {found}, the code expects {expected}", "run `flask db upgrade`")
+        yield critical(
+            f"the schema is at revision {found}, the code expects {expected}", "run `certcourier db upgrade`"
+        )
     else:
         yield ok(f"the schema is at revision {found}")
 

@@ -137,7 +137,7 @@ class EventIngestion:
         waiting = select(Job.id).where(Job.finished_at.is_(None)).offset(self._most_waiting - 1).limit(1)
         self._overloaded, self._counted_at = session.scalar(waiting) is not None, now
         if self._overloaded:
-            log.error("event queue overloaded", remedy="check `flask jobs list --state ready` for forged events")
+            log.error("event queue overloaded", remedy="check `certcourier jobs list --state ready` for forged events")
 
 
 def _object(parent: dict[str, Any], field: str, path: str | None = None) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class JobKind(StrEnum):
             key="poll_issuance:{order_id}",
             alert_on_death=False,
             instead_of_retry=(
-                "its order has failed: order again, or check `flask certificates list` for the certificate"
+                "its order has failed: order again, or check `certcourier certificates list` for the certificate"
             ),
         ),
     )
@@ -185,7 +185,7 @@ class JobKind(StrEnum):
             on_death="app.certificates.account_import:import_job_died",
             key="import_account:{run_id}",
             alert_on_death=False,
-            instead_of_retry="its import has ended: start another with `flask certificates import`",
+            instead_of_retry="its import has ended: start another with `certcourier certificates import`",
         ),
     )
     IMPORT_DOMAIN = (
@@ -195,7 +195,7 @@ class JobKind(StrEnum):
             handler="app.certificates.account_import:import_domain",
             on_death="app.certificates.account_import:import_job_died",
             alert_on_death=False,
-            instead_of_retry="its import has ended: import the domain with `flask certificates import --domain`",
+            instead_of_retry="its import has ended: import the domain with `certcourier certificates import --domain`",
         ),
     )
     REFETCH_KEY = (

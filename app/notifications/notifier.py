@@ -74,7 +74,7 @@ class Notifier:
         if done.returncode == 2:
             raise NotificationRefusedError(
                 f"notification address {address.name} is not supported by Apprise: see its documentation, then run "
-                "`flask alerts test`"
+                "`certcourier alerts test`"
             )
         if done.returncode != 0:
             raise NotificationFailedError(

@@ -36,7 +36,7 @@ def check_readiness(services: Services) -> dict[str, str]:
     except SQLAlchemyError:
         return {"database": "does not answer; check DATABASE_URL", "migrations": unknown, "worker": unknown}
     if revision != head_revision():
-        return {"database": "ok", "migrations": "not current; run `flask db upgrade`", "worker": "unknown"}
+        return {"database": "ok", "migrations": "not current; run `certcourier db upgrade`", "worker": "unknown"}
     worker = next((alert for alert in active_alerts(services, area="workers") if alert.kind == "no_worker"), None)
     return {
         "database": "ok",
@@ -46,7 +46,7 @@ def check_readiness(services: Services) -> dict[str, str]:
 
 
 def note_version(database: Database, role: str) -> None:
-    """Record which code the web server or worker that was started last runs; `flask doctor` compares."""
+    """Record which code the web server or worker that was started last runs; `certcourier doctor` compares."""
     with database.write() as session:
         RUNNING_VERSIONS[role].set(session, code_version())
 
@@ -93,7 +93,7 @@ def claim_installation(services: Services) -> None:
         meaning, remedy = explain_failure(error)
         raise PermanentError(f"DATABASE_URL: {meaning}; {remedy}") from None
     if revision != head_revision():
-        raise PermanentError("the database schema is not current: run `flask db upgrade` first")
+        raise PermanentError("the database schema is not current: run `certcourier db upgrade` first")
     with services.database.write() as session:
         account_id = ACCOUNT_ID.set_once(session, services.account_id)
         if account_id != services.account_id:
@@ -123,6 +123,6 @@ def _lost_key(settings: Settings, encryptor: Encryptor, required: str) -> str:
     where = "KEY_ENCRYPTION_KEY" if settings.key_encryption_key else f"KEY_ENCRYPTION_KEY_FILE: {settings.kek_file}"
     return (
         f"{where} holds key {held}, but this database's private keys are encrypted with key {required}; restore that "
-        "key from its backup. If it is lost: `flask keys replace --lost`, then "
-        "`flask certificates refetch --all-unreadable` (docs/security.md)"
+        "key from its backup. If it is lost: `certcourier keys replace --lost`, then "
+        "`certcourier certificates refetch --all-unreadable` (docs/security.md)"
     )

@@ -71,7 +71,7 @@ def start_rotation(services: Services, given: str | None = None) -> RotationStar
     uses = key_uses(services.database, services.encryptor, services.private_keys)
     primary = next((use for use in uses if use.is_primary), None)
     if primary is None or not primary.held:
-        raise PermanentError("the primary key is not held by this process: see `flask keys status`")
+        raise PermanentError("the primary key is not held by this process: see `certcourier keys status`")
     first = services.encryptor.key_id
     given_id = None if given is None else key_id_of(given)
     if given_id in services.encryptor.key_ids and given_id != first:
@@ -80,14 +80,14 @@ def start_rotation(services: Services, given: str | None = None) -> RotationStar
     if first != primary.key_id or is_incomplete or len(services.encryptor.key_ids) > 1:
         if given_id not in {None, first}:
             raise PermanentError(
-                f"the rotation to key {first} is not complete: run `flask keys rotate` without a key first, then this"
+                f"the rotation to key {first} is not complete: run `certcourier keys rotate` without a key first"
             )
         return RotationStart(first, resumed=True)
     if services.settings.key_encryption_key is not None:
         raise PermanentError(
             "KEY_ENCRYPTION_KEY: a command cannot change an environment variable. To rotate, set it to 'NEW OLD' on "
-            "every host (`flask keys new` prints a key), restart web and worker, and run `flask keys rotate`; "
-            "afterwards set it to NEW alone"
+            "every host (`certcourier keys new` prints a key), restart web and worker, and run `certcourier keys "
+            "rotate`; afterwards set it to NEW alone"
         )
     file = KeyFile(services.settings.kek_file)
     new = given or services.encryptor.new_key()
@@ -108,7 +108,7 @@ def activate_key(encryptor: Encryptor, session: Session, key_id: str, *, actor: 
     """Make the key the primary one. Waits for transactions that are encrypting at this moment."""
     before = ENCRYPTION_KEY_ID.get_locked(session)
     if not encryptor.holds(key_id):
-        raise PermanentError(f"key {key_id} is no longer held by this process: see `flask keys status`")
+        raise PermanentError(f"key {key_id} is no longer held by this process: see `certcourier keys status`")
     if before != key_id:
         record(session, actor=actor, action="key.rotated", subject=key_id, detail={"before": before})
     ENCRYPTION_KEY_ID.set(session, key_id)
@@ -155,7 +155,7 @@ def drop_keys(
     for use in _uses(encryptor, private_keys, session):
         if use.key_id in key_ids and use.is_needed:
             raise PermanentError(
-                f"key {use.key_id} is needed by {use.certificates} certificates: run `flask keys rotate` first"
+                f"key {use.key_id} is needed by {use.certificates} certificates: run `certcourier keys rotate` first"
             )
     if settings.key_encryption_key is not None:
         raise PermanentError(manual_steps(key_ids))
@@ -184,12 +184,12 @@ def replace_lost_key(
     """
     lost = ENCRYPTION_KEY_ID.get_locked(session)
     if lost is None:
-        raise PermanentError("no process has used this database yet: start `flask worker` first")
+        raise PermanentError("no process has used this database yet: start `certcourier worker` first")
     if encryptor.holds(lost):
-        raise PermanentError(f"key {lost} is held by this process, so it is not lost: use `flask keys rotate`")
+        raise PermanentError(f"key {lost} is held by this process, so it is not lost: use `certcourier keys rotate`")
     file = KeyFile(settings.kek_file)
     if file.copy_of(lost).exists():
-        raise PermanentError(f"key {lost} is not lost: it is in {file.copy_of(lost)}; see `flask keys status`")
+        raise PermanentError(f"key {lost} is not lost: it is in {file.copy_of(lost)}; see `certcourier keys status`")
     ENCRYPTION_KEY_ID.set(session, encryptor.key_id)
     record(session, actor=actor, action="key.replaced", subject=lost, detail={"now": encryptor.key_id})
     webhook_secrets.rotate(session)  # the old secret cannot be decrypted any more, but stays accepted

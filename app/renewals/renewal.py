@@ -106,7 +106,7 @@ def renew_now(
     """
     certificate = session.get(Certificate, certificate_id)
     if certificate is None or certificate.fetched_at is None:
-        raise PermanentError(f"no fetched certificate has the ID {certificate_id}; see `flask certificates list`")
+        raise PermanentError(f"no fetched certificate has the ID {certificate_id}; see `certcourier certificates list`")
     newer = newest_successor(session, certificate)
     if newer is not None:
         raise PermanentError(f"certificate {certificate_id} has already been replaced by certificate {newer.id}")

@@ -88,7 +88,7 @@ def _unauthorized(*, browser: bool) -> Response:
     wait = count_failure()
     if wait:
         return _too_many(wait, "too many requests without a valid token from this address")
-    detail = "send `Authorization: Bearer TOKEN` with a token from `flask tokens create`"
+    detail = "send `Authorization: Bearer TOKEN` with a token from `certcourier tokens create`"
     challenge = {"WWW-Authenticate": 'Bearer realm="certcourier"'}
     answer = problem(401, "unauthorized", "A valid token is required", detail, headers=challenge)
     if browser:  # a separate header: Chromium reads only the first scheme of each

@@ -102,7 +102,7 @@ def _mark_dead(services: Services, claim: Claim, reason: str) -> None:
         handler = HANDLERS.get(claim.kind)
         if handler and handler.on_death:
             handler.on_death(services, session, claim, reason)
-    remedy = instead_of_retrying(claim.kind) or f"fix the cause, then `flask jobs retry {claim.id}`"
+    remedy = instead_of_retrying(claim.kind) or f"fix the cause, then `certcourier jobs retry {claim.id}`"
     log.error("job failed permanently", reason=reason, remedy=remedy)
 
 

@@ -38,8 +38,8 @@ def test_a_page_works_as_written(page: Path, checkout: Checkout) -> None:
 
 
 def test_a_command_without_settings_suggests_the_settings_of_the_demo(checkout: Checkout) -> None:
-    output = checkout.type("! .venv/bin/flask jobs list")
+    output = checkout.type("! .venv/bin/certcourier jobs list")
     assert "DNSIMPLE_API_TOKEN: is missing" in output
     assert "var/demo.env" not in output
     checkout.type("mkdir var && touch var/demo.env")
-    assert "flask -e var/demo.env" in checkout.type("! .venv/bin/flask jobs list")
+    assert "flask -e var/demo.env" in checkout.type("! .venv/bin/certcourier jobs list")

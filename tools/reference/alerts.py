@@ -12,8 +12,9 @@ from tools.reference import markdown
 _PROMETHEUS_RULES = markdown.ROOT / "docs" / "prometheus" / "alerts.yml"
 _INTRO = "[Respond to alerts](../howto/respond-to-alerts.md) describes how to investigate."
 _OWN = """\
-Shown by the dashboard, `flask alerts list`, `GET /alerts`, `flask doctor` and the metric `certcourier_alerts`, and
-[sent as notifications](../operations.md#alerts). Each alert names its subject and its remedy."""
+Shown by the dashboard, `certcourier alerts list`, `GET /alerts`, `certcourier doctor` and the metric
+`certcourier_alerts`, and [sent as notifications](../operations.md#alerts). Each alert names its subject and its
+remedy."""
 _PROMETHEUS = """\
 The rules of [`alerts.yml`](../prometheus/alerts.yml), evaluated by Prometheus from [metrics](metrics.md)."""
 

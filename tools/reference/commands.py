@@ -12,9 +12,9 @@ from app.doctor.checks import CHECKS, OF_A_DOMAIN
 from tools.reference import markdown
 
 _INTRO = """\
-Run commands in the directory of Certcourier, either with its environment active or as `.venv/bin/flask`. They read
-the same settings as the service. Every command accepts `--help`. The exit status is 0 on success, 1 if something is
-wrong or was not found, and 2 for a usage error. [Operations](../operations.md) describes when to use which command."""
+Run commands in the directory of Certcourier, either with its environment active or as `.venv/bin/certcourier`.
+They read the same settings as the service. Every command accepts `--help`. The exit status is 0 on success, 1 if
+something is wrong or was not found, and 2 for a usage error. [Operations](../operations.md) describes when to use which command."""
 
 
 def page() -> str:
@@ -24,7 +24,7 @@ def page() -> str:
 
 
 def all_commands() -> Iterator[tuple[str, click.Command]]:
-    """Each command line (`flask jobs list`) with its command."""
+    """Each command line (`certcourier jobs list`) with its command."""
     app = Flask("reference")
     app.cli.commands.clear()
     register_commands(app)

@@ -6,8 +6,8 @@ from app.jobs.kinds import JobKind
 from tools.reference import markdown
 
 _INTRO = """\
-The values of `flask jobs list --kind`. [Architecture](../architecture.md#jobs) explains how jobs are claimed, retried
-and completed."""
+The values of `certcourier jobs list --kind`. [Architecture](../architecture.md#jobs) explains how jobs are claimed,
+retried and completed."""
 
 
 def page() -> str:

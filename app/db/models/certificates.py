@@ -99,7 +99,7 @@ class RenewalInfo(Base):
 
 
 class ImportRun(Base):
-    """One `flask certificates import`. `next_page` of the account's domains; 0: all of them are listed."""
+    """One `certcourier certificates import`. `next_page` of the account's domains; 0: all of them are listed."""
 
     __tablename__ = "import_runs"
 

@@ -123,7 +123,7 @@ class WebhookDestination:
         if answer.status == 410:
             raise DestinationGoneError(
                 f"{config.name} is suspended: {response} Gone; once the receiver accepts messages again, run "
-                f"`flask destinations resume {config.name}`"
+                f"`certcourier destinations resume {config.name}`"
             )
         if not 200 <= answer.status < 300:
             moved = "; redirects are not followed: set url to the new address" if answer.status // 100 == 3 else ""

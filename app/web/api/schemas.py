@@ -144,7 +144,7 @@ class CertificateDetail(CertificateDocument):
 class AlertDocument(BaseModel):
     """An open alert."""
 
-    id: int | None = Field(description="For `flask alerts silence`; null until a worker has recorded the alert.")
+    id: int | None = Field(description="For `certcourier alerts silence`; null until a worker has recorded the alert.")
     kind: str
     severity: Literal["critical", "warning"]
     subject: str = Field(description="The certificate, endpoint, job or worker; identifies the alert with `kind`.")

@@ -87,8 +87,8 @@ def test_500_failing_deliveries_make_one_message(notifying: Services, receiver: 
     (message,) = receiver.messages
     assert message["title"] == "Certcourier at 127.0.0.1: 500 deliveries are failing or failed permanently"
     assert message["message"].count("disk full") == 5
-    assert "and 495 more: `flask alerts list`" in message["message"]
-    assert "flask deliveries retry --destination files" in message["message"]
+    assert "and 495 more: `certcourier alerts list`" in message["message"]
+    assert "certcourier deliveries retry --destination files" in message["message"]
     assert message["type"] == "warning"
 
 

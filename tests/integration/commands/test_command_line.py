@@ -49,7 +49,7 @@ def test_help_needs_no_settings(tmp_path: Path) -> None:
         assert f"\n  {group.name} " in shown.stdout
     explained = flask(tmp_path, "jobs", "list", "--help")
     assert (explained.returncode, explained.stderr) == (0, "")
-    assert "flask jobs list --state dead" in explained.stdout
+    assert "certcourier jobs list --state dead" in explained.stdout
 
 
 def test_the_version_needs_no_settings(tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_the_demos_settings_are_suggested_unless_a_file_was_given(tmp_path: Path
     demo = tmp_path / "var" / "demo.env"
     demo.parent.mkdir()
     demo.write_text("PORT=many\n")
-    assert "flask -e var/demo.env" in flask(tmp_path, "jobs", "list").stderr
-    assert "flask -e" not in flask(tmp_path, "-e", str(demo), "jobs", "list").stderr
+    assert "certcourier -e var/demo.env" in flask(tmp_path, "jobs", "list").stderr
+    assert "certcourier -e" not in flask(tmp_path, "-e", str(demo), "jobs", "list").stderr
 
 
 @pytest.mark.parametrize(
@@ -120,10 +120,10 @@ def test_missing_tables_are_reported_without_sql(tmp_path: Path) -> None:
     refused = run(settings, "certificates", "list")
     assert refused.exit_code == 1
     assert "tables are missing" in refused.output
-    assert "run `flask db upgrade`" in refused.output
+    assert "run `certcourier db upgrade`" in refused.output
     assert "SELECT" not in refused.output
     checked = run(settings, "doctor", "--only", "quota")
-    assert "run `flask db upgrade`" in checked.output
+    assert "run `certcourier db upgrade`" in checked.output
 
 
 def test_times_have_one_format(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""`flask ...`."""
+"""`certcourier ...`."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_renewals_are_ordered_together_or_not_at_all(app: Flask, services: Servi
     assert jobs(services, "advance_order") == []
     output = run(app, "certificates", "renew", "11")
     (job,) = jobs(services, "advance_order")
-    assert output == f"Renewal of certificate 11: ordered (`flask orders show {job.args['order_id']}`).\n"
+    assert output == f"Renewal of certificate 11: ordered (`certcourier orders show {job.args['order_id']}`).\n"
     assert "already in progress" in run(app, "certificates", "renew", "11")
     (entry,) = [entry for entry in json.loads(run(app, "audit", "list", "--json")) if entry["subject"] == "11"]
     assert (entry["action"], entry["actor"].partition(":")[0]) == ("renewal.ordered", "operator")
@@ -119,4 +119,4 @@ def test_every_command_has_help_and_an_example(app: Flask, group: AppGroup) -> N
     for name in group.commands:
         explained = run(app, str(group.name), name, "--help")
         assert "Usage:" in explained
-        assert f"Example: flask {group.name} {name}" in explained
+        assert f"Example: certcourier {group.name} {name}" in explained

@@ -1,4 +1,4 @@
-"""`flask orders`, `certificates`, `events`, `quota` and what is common to all commands."""
+"""`certcourier orders`, `certificates`, `events`, `quota` and what is common to all commands."""
 
 from __future__ import annotations
 
@@ -201,6 +201,6 @@ def test_a_completion_script_is_generated(tmp_path: Path, shell: str) -> None:
 
 
 def test_commands_are_completed(tmp_path: Path) -> None:
-    more = {"_FLASK_COMPLETE": "bash_complete", "COMP_WORDS": "flask certificates ", "COMP_CWORD": "2"}
+    more = {"_FLASK_COMPLETE": "bash_complete", "COMP_WORDS": "certcourier certificates ", "COMP_CWORD": "2"}
     found = {line.partition(",")[2] for line in completing(tmp_path, **more).splitlines()}
     assert found >= {"list", "show"}

@@ -58,7 +58,7 @@ def test_after_410_nothing_is_sent_until_it_is_enabled_and_then_what_was_owed(
     state, detail = delivery_states(client, first)["hook"]
     assert state == "failed"
     assert "answered 410" in detail
-    assert "`flask destinations resume hook`" in detail
+    assert "`certcourier destinations resume hook`" in detail
 
     second = deliver_renewal(client, services, simulator, domain, first)
     state, detail = delivery_states(client, second)["hook"]

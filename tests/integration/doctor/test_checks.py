@@ -1,4 +1,4 @@
-"""`flask doctor`: each check reports what is wrong and the remedy."""
+"""`certcourier doctor`: each check reports what is wrong and the remedy."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_an_unavailable_database_is_critical_and_other_checks_still_run(simulato
 
 def test_an_outdated_schema_is_critical(app: Flask, services: Services) -> None:
     downgrade(services.database, "base")
-    assert "flask db upgrade" in only(app, "migrations")
+    assert "certcourier db upgrade" in only(app, "migrations")
 
 
 def test_a_rejected_token_is_critical(database_url: str, simulator: Simulator, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_no_worker_and_old_code(app: Flask, services: Services) -> None:
     with services.database.write() as session:
         RUNNING_VERSIONS["worker"].set(session, "0123456789ab")
     output = only(app, "workers")
-    assert "start `flask worker`" in output
+    assert "start `certcourier worker`" in output
     assert "worker run different code" in output
     assert len(code_version()) == 12
 
@@ -201,7 +201,7 @@ def test_failed_and_late_jobs(app: Flask, services: Services) -> None:
         session.add(Job(kind="prune", args={}, run_at=now - timedelta(hours=1)))
     output = only(app, "jobs")
     assert "critical: A job failed permanently: refetch_key: no such key" in output
-    assert "`flask jobs retry 1`" in output
+    assert "`certcourier jobs retry 1`" in output
     assert "warning: Jobs are late: prune: 1 job is due and not started" in output
 
 

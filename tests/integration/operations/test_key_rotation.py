@@ -209,7 +209,7 @@ def test_a_running_worker_reports_the_new_key(services: Services) -> None:
 
 def test_a_second_concurrent_rotation_is_refused(app: Flask, services: Services) -> None:
     with KeyFile(services.settings.kek_file).changing():
-        assert "another `flask keys`" in run(app, "keys", "rotate", status=1)
+        assert "another `certcourier keys`" in run(app, "keys", "rotate", status=1)
 
 
 def test_a_needed_key_cannot_be_dropped(app: Flask, services: Services) -> None:

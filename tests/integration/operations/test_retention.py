@@ -154,7 +154,7 @@ def test_a_delivery_whose_key_was_deleted_names_the_remedy(services: Services) -
         session.execute(update(Certificate).values(encrypted_key=None, lineage_id=1, not_before=db_now(-DAY)))
         enqueue_delivery(services.queue, services.destinations, session, 1, "files")
     (claim,) = services.queue.claim(1, worker_id="test")
-    with pytest.raises(PermanentError, match=r"PRIVATE_KEY_RETENTION.*flask certificates refetch 1"):
+    with pytest.raises(PermanentError, match=r"PRIVATE_KEY_RETENTION.*certcourier certificates refetch 1"):
         deliver(services, claim)
 
 

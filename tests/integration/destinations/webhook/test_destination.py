@@ -245,7 +245,7 @@ def test_a_redirect_is_a_failure_and_not_followed(config: dict[str, Any], far: I
 
 def test_gone_means_nothing_more_is_wanted(config: dict[str, Any], far: Inbox) -> None:
     far.process.will_answer({"status": 410})
-    with pytest.raises(DestinationGoneError, match="flask destinations resume hook"):
+    with pytest.raises(DestinationGoneError, match="certcourier destinations resume hook"):
         hook(config).deliver(issued_bundle(1))
 
 

@@ -201,7 +201,7 @@ def test_the_process_answers(anonymous: FlaskClient) -> None:
 def test_readiness_requires_a_worker(anonymous: FlaskClient, services: Services) -> None:
     answer = anonymous.get("/readyz")
     assert answer.status_code == 503
-    assert "flask worker" in answer.json["checks"]["worker"]
+    assert "certcourier worker" in answer.json["checks"]["worker"]
     with services.database.write() as session:
         session.add(Worker(id=new_id("wrk"), host="h", pid=1))
     ready = anonymous.get("/readyz")
@@ -213,7 +213,10 @@ def test_readiness_requires_a_current_schema(anonymous: FlaskClient, services: S
     with services.database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
     answer = anonymous.get("/readyz")
-    assert (answer.status_code, answer.json["checks"]["migrations"]) == (503, "not current; run `flask db upgrade`")
+    assert (answer.status_code, answer.json["checks"]["migrations"]) == (
+        503,
+        "not current; run `certcourier db upgrade`",
+    )
 
 
 @pytest.mark.both_databases
@@ -260,7 +263,7 @@ def test_missing_tables_are_reported_with_the_remedy(services: Services) -> None
     with services.database.write() as session:
         session.execute(delete(Worker))
         session.execute(text("DELETE FROM alembic_version"))
-    with pytest.raises(PermanentError, match="flask db upgrade"):
+    with pytest.raises(PermanentError, match="certcourier db upgrade"):
         claim_installation(services)
 
 
