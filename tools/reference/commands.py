@@ -14,7 +14,8 @@ from tools.reference import markdown
 _INTRO = """\
 Run commands in the directory of Certcourier, either with its environment active or as `.venv/bin/certcourier`.
 They read the same settings as the service. Every command accepts `--help`. The exit status is 0 on success, 1 if
-something is wrong or was not found, and 2 for a usage error. [Operations](../operations.md) describes when to use which command."""
+something is wrong or was not found, and 2 for a usage error. [Operations](../operations.md) describes when to use
+which command."""
 
 
 def page() -> str:
