@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.scopes import only
 from app.db.models import Certificate
-from app.dnsimple.quota import QuotaState, quota_state
+from app.dnsimple.quota_state import QuotaState, quota_state
 from app.services import Services
 
 ROWS_AT_A_TIME = 500  # of a query that may have many

@@ -8,7 +8,7 @@ from flask.cli import AppGroup
 from app.commands.options import as_json_option
 from app.commands.output import current_services, moment, print_record
 from app.db.clock import read_now
-from app.dnsimple.quota import quota_state
+from app.dnsimple.quota_state import quota_state
 
 group = AppGroup("quota", help="Inspect DNSimple's API quota.")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.db.clock import read_now
 from app.dnsimple.errors import AuthenticationError, ForbiddenError, NotFoundError
-from app.dnsimple.quota import quota_state
+from app.dnsimple.quota_state import quota_state
 from app.doctor.alerts import alert_findings
 from app.doctor.findings import CheckContext, Finding, critical, ok, warning
 from app.services import WEBHOOK_PATH

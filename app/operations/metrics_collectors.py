@@ -27,7 +27,7 @@ from app.db.clock import UTCDateTime, epoch, read_now
 from app.db.installation_state import WEBHOOK_ID
 from app.db.models import Certificate, Delivery, Event, Job, JobState, Lineage, Order, OrderState, Worker
 from app.db.models.states import FINAL_ORDER_STATES
-from app.dnsimple.quota import quota_state
+from app.dnsimple.quota_state import quota_state
 from app.jobs.kinds import JobKind
 from app.metrics import event_label
 from app.services import Services

@@ -20,7 +20,7 @@ from app.db.clock import read_now
 from app.db.installation_state import WEBHOOK_ID
 from app.db.models import Certificate, Delivery, Event, Job, Order, OrderState, Worker
 from app.db.models.states import FINAL_ORDER_STATES
-from app.dnsimple.quota import QuotaState, quota_state
+from app.dnsimple.quota_state import QuotaState, quota_state
 from app.jobs.kinds import JobKind
 from app.services import Services
 from app.web.dashboard.search import MOST, at_most
