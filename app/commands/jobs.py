@@ -127,7 +127,7 @@ def cancel_job(job_id: int) -> None:
         job = session.get(Job, job_id, with_for_update=True)
         if job is None or job.finished_at is not None or not services.queue.cancel(session, job_id):
             raise click.ClickException(f"no unfinished job has the ID {job_id}; see `certcourier jobs list`")
-        cancelled = Claim(id=job.id, kind=job.kind, token="", args=job.args)  # no worker holds it
+        cancelled = Claim.of(job)  # which no worker holds any longer
         if (handler := HANDLERS.get(job.kind)) and handler.on_death:
             handler.on_death(services, session, cancelled, f"job {job_id} was cancelled by {operator()}")
         record(session, actor=operator(), action="job.cancelled", subject=str(job_id))

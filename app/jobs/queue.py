@@ -59,6 +59,19 @@ class Claim:
     snoozes: int = 0
     is_finished: bool = False  # its last transaction is committed
 
+    @classmethod
+    def of(cls, job: Job) -> Claim:
+        """The claim to a job that is held under its token; to one without, a claim that no transaction accepts."""
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            token=job.token or "",
+            args=job.args,
+            attempts=job.attempts,
+            max_attempts=job.max_attempts,
+            snoozes=job.snoozes or 0,
+        )
+
 
 class Queue:
     """Enqueues, claims and completes jobs. Every method is one short transaction or part of the caller's."""
@@ -111,7 +124,6 @@ class Queue:
 
     def enqueue_claimed(self, session: Session, kind: JobKind, args: dict[str, Any], *, lease_seconds: float) -> Claim:
         """Add a job that the caller runs itself. If the caller dies, a worker takes over when the lease ends."""
-        claim_token = secrets.token_hex(16)
         job = Job(
             kind=kind.value,
             args=args,
@@ -119,14 +131,12 @@ class Queue:
             max_attempts=kind.definition.max_attempts,
             state=JobState.RUNNING,
             lease_expires_at=db_now(lease_seconds),
-            token=claim_token,
+            token=secrets.token_hex(16),
             attempts=1,
         )
         session.add(job)
         session.flush()
-        return Claim(
-            id=job.id, kind=kind.value, args=args, token=claim_token, max_attempts=kind.definition.max_attempts
-        )
+        return Claim.of(job)
 
     def claim(self, limit: int, *, worker_id: str) -> list[Claim]:
         """Take up to `limit` jobs that are due, the most urgent first, for `lease_seconds`."""
@@ -141,17 +151,7 @@ class Queue:
                 job.worker_id = worker_id
                 job.attempts += 1
                 job.lease_expires_at = db_now(self.lease_seconds)
-                claims.append(
-                    Claim(
-                        id=job.id,
-                        kind=job.kind,
-                        token=job.token,
-                        args=job.args,
-                        attempts=job.attempts,
-                        max_attempts=job.max_attempts,
-                        snoozes=job.snoozes,
-                    )
-                )
+                claims.append(Claim.of(job))
         return claims
 
     def seconds_until_due(self) -> float | None:
