@@ -23,7 +23,7 @@ test: $(VENV)/.dev ## Run all tests in two processes; AT_ONCE=N changes the numb
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev ## Run the unit tests and the integration tests on SQLite
-	$(PYTEST) -m "(unit or integration) and not postgresql"
+	$(PYTEST) -m "(unit or integration) and not (postgresql or chaos)"
 
 test-all: $(VENV)/.dev ## Run all tests, those that use a database on SQLite and on PostgreSQL
 	$(PYTEST) --all-databases

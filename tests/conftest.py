@@ -20,7 +20,7 @@ _TESTS = Path(__file__).parent
 _MARKERS = {
     "unit": "unit",
     "integration": "integration",
-    "simulator": "integration",
+    "simulator": "e2e",
     "simulation": "e2e",
     "e2e": "e2e",
     "browser": "browser",

@@ -83,6 +83,7 @@ print(count - 1)
 """
 
 
+@pytest.mark.chaos
 def test_a_kill_at_any_instant_does_not_lose_the_old_key(tmp_path: Path) -> None:
     """At each time when a file or folder is opened, renamed or changed, until one run comes to its end."""
     folder = tmp_path / "keys"

@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 import pytest
 import requests
+from botocore.loaders import create_loader
 
 from app.destinations.base import Bundle, Destination, DestinationRefusedError, DestinationUnavailableError
 from app.destinations.secret_document import secret_document
@@ -30,6 +33,13 @@ from tests.support.fakes.fault_proxy import FaultProxy
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "destinations.md"
 REGION = "eu-central-1"
 SLOT = "www.example.com"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_service_models() -> Iterator[None]:
+    """Read boto's descriptions of the services once, not for each client."""
+    with patch("botocore.session.create_loader", cache(create_loader)):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +167,7 @@ def test_a_service_that_is_overloaded_is_tried_again(aws: Aws, proxy: FaultProxy
     assert destination.deliver(bundle(1)).outcome == "delivered"
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("renewal", [False, True], ids=["first", "renewal"])
 def test_killed_between_any_two_calls_it_is_delivered_again(aws: Aws, proxy: FaultProxy, renewal: bool) -> None:
     """As many processes are killed as a delivery makes calls, each before another one of them."""

@@ -165,6 +165,7 @@ def test_a_newer_one_written_between_reading_and_writing_stays(
     assert kubernetes.pems() == pems_of(3)
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("calls", range(2))
 @pytest.mark.parametrize("renewal", [False, True], ids=["first", "renewal"])
 def test_killed_between_any_two_calls_it_is_delivered_again(

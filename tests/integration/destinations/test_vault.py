@@ -170,6 +170,7 @@ def test_metadata_never_stays_behind_when_a_newer_version_overtakes_it(vault: Va
     assert found["metadata"]["custom_metadata"]["fingerprint"] == bundle(3).fingerprint
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("calls", range(4))
 def test_killed_between_any_two_calls_it_is_delivered_again(vault: Vault, proxy: FaultProxy, calls: int) -> None:
     vault.open().deliver(bundle(1))

@@ -101,6 +101,7 @@ def test_keys_of_two_swapped_rows_do_not_decrypt(services: Services) -> None:
     assert list(services.private_keys.undecryptable_ids(services.database)) == [1, 2]
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("commit", range(1, 8))
 def test_a_rotation_killed_at_any_commit_is_resumed(app: Flask, services: Services, commit: int) -> None:
     """The switch, the webhook's secret, three batches and a last look, the drop."""

@@ -155,6 +155,7 @@ def tree(slot: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.chaos
 def test_a_push_that_was_killed_anywhere_leaves_a_whole_pair_and_the_next_one_clears_up(
     config: dict[str, Any], slot: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_push_that_was_killed_anywhere_leaves_a_whole_pair_and_the_next_one_cl
     assert kill_at > 15  # all the way through
 
 
+@pytest.mark.chaos
 def test_a_first_push_that_was_killed_anywhere_is_made_good(config: dict[str, Any], tmp_path: Path) -> None:
     kill_at, killed = 1, True
     with pusher() as process:

@@ -103,6 +103,7 @@ def test_what_was_damaged_is_replaced_by_the_next_delivery(files: FilesDestinati
     assert read_pair(root, layout) == leaf(first)
 
 
+@pytest.mark.chaos
 def test_killed_at_any_step_readers_see_a_whole_pair_and_the_next_delivery_heals(
     files: FilesDestination, root: Path, layout: str
 ) -> None:
