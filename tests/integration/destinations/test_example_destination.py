@@ -57,7 +57,7 @@ def test_the_installed_kind_delivers_once_and_never_an_older_over_a_newer(site: 
     program = (
         "import sys; from pathlib import Path\n"
         "from app.destinations.registry import load_destinations\n"
-        "from tests.unit.destinations.files.test_destination import bundle\n"
+        "from tests.support.bundles import bundle\n"
         "(spool,) = load_destinations(Path(sys.argv[1]), data_dir=Path(sys.argv[2])).values()\n"
         "spool.check()\n"
         "print(*[spool.deliver(bundle(number)).outcome for number in (1, 2, 2, 1)])\n"

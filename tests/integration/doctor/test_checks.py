@@ -119,7 +119,8 @@ def test_every_check_is_documented() -> None:
 
 def test_it_purchases_nothing_and_changes_nothing_at_dnsimple(app: Flask, simulator: Simulator, domain: str) -> None:
     simulator.reset_calls()
-    app.test_cli_runner().invoke(args=["doctor", "--domain", domain, "--resolver", "127.0.0.1:1"])
+    with NameServer({}) as resolver:
+        app.test_cli_runner().invoke(args=["doctor", "--domain", domain, "--resolver", resolver.address])
     calls = simulator.calls()
     assert {call["method"] for call in calls} == {"GET"}
     assert len(calls) <= 8

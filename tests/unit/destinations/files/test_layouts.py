@@ -224,7 +224,7 @@ def test_who_may_not_give_files_away_is_told_at_the_start_and_at_a_delivery(layo
     """As the user nobody, in a process of its own."""
     program = (
         "import os, sys; from pathlib import Path\n"
-        "from tests.unit.destinations.files.test_layouts import bundle, make_files\n"
+        "from tests.support.fakes.deliveries import bundle; from tests.support.layout_files import make_files\n"
         "root = Path(sys.argv[1]); files = make_files(root, sys.argv[2], owner='root')\n"
         "os.setgroups([]); os.setgid(int(sys.argv[3])); os.setuid(int(sys.argv[4]))\n"
         "for action in (files.check, lambda: files.deliver(bundle(1))):\n"
