@@ -35,7 +35,7 @@ def settings(database_url: str, simulator: Simulator, tmp_path: Path, machine: S
     return make_settings(database_url, simulator.url, tmp_path / "var", destinations_file=destinations)
 
 
-def test_certificates_and_their_renewals_arrive_and_a_changed_host_key_is_told(
+def test_certificates_and_their_renewals_arrive_and_a_changed_host_key_is_reported(
     client: FlaskClient, services: Services, simulator: Simulator, domain: str, machine: SshServer
 ) -> None:
     check_destinations(services.destinations, services.time_limits)
@@ -59,5 +59,5 @@ def test_certificates_and_their_renewals_arrive_and_a_changed_host_key_is_told(
     drain(services, ahead=True)
     state, detail = delivery_states(client, third)["far"]
     assert state == "failed"
-    assert "not among host_keys; if the machine was set up anew, put its new key there" in detail
+    assert "not in host_keys; add it if the host was reinstalled, otherwise suspect an attack" in detail
     assert [job.state for job in jobs(services, "deliver")] == ["done", "done", "dead"]
