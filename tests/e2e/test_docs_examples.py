@@ -42,4 +42,4 @@ def test_a_command_without_settings_suggests_the_settings_of_the_demo(checkout: 
     assert "DNSIMPLE_API_TOKEN: is missing" in output
     assert "var/demo.env" not in output
     checkout.type("mkdir var && touch var/demo.env")
-    assert "flask -e var/demo.env" in checkout.type("! .venv/bin/certcourier jobs list")
+    assert "certcourier -e var/demo.env" in checkout.type("! .venv/bin/certcourier jobs list")

@@ -28,7 +28,7 @@ after = "web"
 min_interval_seconds = 0
 """
     )
-    runs = tmp_path / "hook_runs"
+    runs = tmp_path / "runs"
     stack = Stack(database_url, tmp_path, simulator, job_lease_seconds=2, destinations_file=file)
     try:
         stack.start()
