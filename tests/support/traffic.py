@@ -100,7 +100,9 @@ class Traffic:
             self._pause.wait(_PAUSE_SECONDS)
 
 
-def check_done_once(stack: Stack, simulator: Simulator, orders: dict[str, dict[str, Any]], seconds: float = 60) -> None:
+def check_done_once(
+    stack: Stack, simulator: Simulator, orders: dict[str, dict[str, Any]], seconds: float = 100
+) -> None:
     """Wait until all orders are delivered; each was purchased, fetched and delivered once."""
     for domain, accepted in orders.items():
         order = wait_until(_delivered(stack, accepted["order_id"]), f"{domain} delivered", seconds)
